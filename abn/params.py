@@ -1,0 +1,269 @@
+"""params.yaml, typed, frozen and checked once: the values live there, what they may be lives here.
+
+`python -m abn.params` prints the JSON schema that editors read (schema/params.schema.json).
+"""
+
+import difflib
+import itertools
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from abn.errors import UserError
+
+Archs = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Pixels = Annotated[int, Field(ge=32, le=1024)]
+Text = Annotated[str, Field(min_length=1)]
+Listed = Field(strict=False)  # YAML has lists where we keep tuples; their items stay strict
+
+
+class Section(BaseModel):
+    """Closed, strict and immutable; a comment under a field becomes its help in editors."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class Shapes(Section):
+    train: Count
+    """Images in the training split."""
+    val: Count
+    """Images in the validation split."""
+    clutter: Share
+    """Amplitude of the background's texture: 0 is flat."""
+    distractors: Annotated[int, Field(ge=0, le=3)]
+    """Most distractors in one image."""
+    diameter: Annotated[tuple[Share, Share], Listed]
+    """Smallest and largest diameter of the shape, as shares of the image's side."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        low, high = self.diameter
+        _require(0.1 <= low <= high <= 0.6, "diameter", "give [low, high] within 0.1 and 0.6")
+        return self
+
+
+class Data(Section):
+    name: Literal["shapes", "imagenette", "folder"]
+    """The data set: rendered here, downloaded, or your own folder of images."""
+    size: Pixels
+    """Side of the square canvas every image is packed on, in pixels."""
+    seed: Seed
+    """Renders the shapes, splits a folder and cuts the hold-out."""
+    holdout: Annotated[float, Field(ge=0, le=0.5)]
+    """Share of the training split kept out of training, to select and watch on; 0: none."""
+    variant: Literal["full", "320px", "160px"]
+    """imagenette: which of the three published archives."""
+    url: Text | None
+    """imagenette: another address or a local file to take the archive from."""
+    md5: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None
+    """imagenette: the checksum of the file at `url`."""
+    root: Text
+    """folder: holds train/CLASS/* and val/CLASS/*, or CLASS/*; always watched by DVC."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    """folder: share of every class for validation where ROOT has no train/ and val/."""
+    shapes: Shapes
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        both = (self.url is None) == (self.md5 is None)
+        _require(both, "md5", "data.url and data.md5 go together: give both or neither")
+        return self
+
+
+class Train(Section):
+    epochs: Count
+    """Passes over the training split."""
+    batch_size: Annotated[int, Field(ge=2)]
+    """Images a step."""
+    sizes: Annotated[tuple[Pixels, ...], Field(strict=False, min_length=1)]
+    """Sides of the training crops, in pixels; more than one: training grows through them."""
+    grow_at: Annotated[tuple[Share, ...], Listed]
+    """Shares of the training after which the next size is taken; one fewer than sizes."""
+    crop_scale: Annotated[tuple[Share, Share], Listed]
+    """Smallest and largest share of an image's area in a random crop."""
+    flip: bool
+    """Mirror a random half of the images."""
+    lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate of SGD."""
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    nesterov: bool
+    weight_decay: Annotated[float, Field(ge=0)]
+    decay_norm_and_bias: bool
+    """Whether weight decay also shrinks batch norms and biases."""
+    schedule: Literal["step", "cosine"]
+    """step: multiply by gamma at each milestone; cosine: fall to zero."""
+    milestones: Annotated[tuple[Count, ...], Listed]
+    """step: epochs after which the rate is multiplied by gamma."""
+    gamma: Annotated[float, Field(gt=0, le=1)]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the training in which the rate rises linearly from zero."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    precision: Literal["bf16", "fp32"]
+    """bf16: autocast on CUDA; the CPU always computes in fp32."""
+    validate_every: Count
+    """Epochs between validations; the last epoch is always validated."""
+    select: Literal["last", "best"]
+    """Which epoch's weights are kept; best: highest top-1 on the hold-out, if there is one."""
+    save_every: Annotated[int, Field(ge=0)]
+    """Also keep epoch-XXXX.safetensors every so many epochs; 0: never."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        one_fewer = len(self.grow_at) == len(self.sizes) - 1
+        _require(
+            one_fewer, "grow_at", f"sizes has {len(self.sizes)}, so give {len(self.sizes) - 1} here"
+        )
+        _require(_rising(self.grow_at), "grow_at", "the shares must rise")
+        _require(_rising(self.milestones), "milestones", "the epochs must rise")
+        low, high = self.crop_scale
+        _require(0 < low <= high, "crop_scale", "give [low, high] with 0 < low <= high <= 1")
+        moving = self.momentum > 0 or not self.nesterov
+        _require(moving, "nesterov", "Nesterov needs a momentum above 0")
+        return self
+
+
+class Evaluate(Section):
+    checkpoint: Text
+    """The weights to evaluate, such as checkpoint/epoch-0010.safetensors."""
+    batch_size: Count
+    size: Pixels
+    """Side of the centre crop the network sees, in pixels; explain and visualize see the same."""
+    resize: Pixels
+    """Length of the image's short side before that crop, in pixels."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        _require(self.resize >= self.size, "resize", f"the crop of {self.size} needs at least that")
+        return self
+
+
+class Explain(Section):
+    checkpoint: Text
+    images: Count
+    """Validation images to score, spread evenly over the classes."""
+    steps: Annotated[int, Field(ge=2)]
+    """Points of an insertion or deletion curve, less one."""
+
+
+class Visualize(Section):
+    checkpoint: Text
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    """First part of the picture's file name."""
+    classes: Count
+    """How many classes to show, one image each."""
+    alpha: Share
+    """Strength of the heat map; 1 adds it whole, as the original does."""
+    dpi: Annotated[int, Field(ge=50, le=600)]
+
+
+class Params(Section):
+    """Everything a result depends on, apart from code, data and machine."""
+
+    arch: Archs
+    seed: Seed
+    """Initial weights, order, augmentation and the draws of explain."""
+    data: Data
+    train: Train
+    evaluate: Evaluate
+    explain: Explain
+    visualize: Visualize
+
+
+def load(path: Path) -> Params:
+    """Read and check `path`; UserError with one line on the first thing that is wrong."""
+    try:
+        values = YAML(typ="safe", pure=True).load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run from the project's root") from None
+    except (YAMLError, ValueError, RecursionError) as error:  # the parser lets the last two out
+        raise UserError(f"{path}: not valid YAML: {_problem(error)}") from None
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(path, error.errors(include_url=False))) from None
+
+
+def schema() -> str:
+    """The JSON schema of params.yaml, as it is committed."""
+    return json.dumps(Params.model_json_schema(), indent=2) + "\n"
+
+
+def _explain(path: Path, errors: list[ErrorDetails]) -> str:
+    """The first of `errors` in one line: key, value and remedy."""
+    unknown = [error for error in errors if error["type"] == "extra_forbidden"]
+    first, more = (unknown or errors)[0], len(errors) - 1  # a typo also leaves its key missing
+    location, value = first["loc"], first["input"]
+    own = first.get("ctx", {}).get("error")
+    if isinstance(own, _Impossible):
+        location, value = (*location, own.key), value.get(own.key) if value else None
+    key = " ".join(".".join(map(str, location)).split()) or "the file"
+    rest = f" (and {more} more)" if more else ""
+    return f"{path}: {key}{_shown(first, value)}: {_remedy(first, own)}{rest}"
+
+
+def _shown(error: ErrorDetails, value: Any) -> str:
+    """The offending value, shortened; nothing where there is none."""
+    if error["type"] == "missing":
+        return ""
+    text = repr(value)
+    return f" = {text[:57]}..." if len(text) > 60 else f" = {text}"
+
+
+def _remedy(error: ErrorDetails, own: object) -> str:
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(error["loc"][-1]), _keys(error["loc"][:-1]), n=1)
+        return f"unknown key; did you mean {near[0]}?" if near else "unknown key; remove it"
+    if error["type"] == "missing":
+        return "missing; add it (presets/ has complete examples)"
+    return str(own) if own else error["msg"].replace("Input should", "should")
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the section at `location` has."""
+    model: Any = Params
+    for name in location:
+        model = model.model_fields[name].annotation
+        model = next((part for part in get_args(model) if part is not None), model)
+    return list(model.model_fields)
+
+
+def _problem(error: Exception) -> str:
+    """What the parser stumbled over, with the line where it knows it."""
+    if isinstance(error, MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"{error.problem}, line {error.problem_mark.line + 1}"
+    return " ".join(str(error).split())
+
+
+class _Impossible(ValueError):
+    """A combination of values that cannot be; `key` is the one to change."""
+
+    def __init__(self, key: str, remedy: str) -> None:
+        super().__init__(remedy)
+        self.key = key
+
+
+def _require(condition: bool, key: str, remedy: str) -> None:
+    if not condition:
+        raise _Impossible(key, remedy)
+
+
+def _rising(values: tuple[float, ...]) -> bool:
+    return all(low < high for low, high in itertools.pairwise(values))
+
+
+if __name__ == "__main__":
+    print(schema(), end="")

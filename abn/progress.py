@@ -1,0 +1,41 @@
+"""What a person watches: a bar on a terminal, a plain line every ten seconds in a log."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+class _Lines(tqdm):  # type: ignore[type-arg]
+    """A bar for log files: whole lines, no carriage returns."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        self.fp.write(f"{msg or self}\n")
+
+    def clear(self, nolock: bool = False) -> None:
+        """Nothing: a line that is written stays."""
+
+
+def bar(label: str, total: int, unit: str) -> "tqdm[Any]":
+    """A bar over `total` units on stderr; `unit="B"` counts bytes. Use as a context manager."""
+    options: dict[str, Any] = {"desc": label, "total": total, "unit": unit}
+    if unit == "B":
+        options |= {"unit_scale": True, "unit_divisor": 1024}
+    if sys.stderr.isatty():
+        return tqdm(**options, leave=False, dynamic_ncols=True)
+    return _Lines(**options, leave=False, mininterval=10, ncols=80, ascii=True)
+
+
+def counted(items: Iterable[T], bar: "tqdm[Any]") -> Iterator[T]:
+    """`items`, each of which moves `bar` on by one."""
+    for item in items:
+        yield item
+        bar.update()
+
+
+def say(line: str) -> None:
+    """Print `line` to stderr without tearing a bar that is being drawn."""
+    tqdm.write(line, file=sys.stderr)
