@@ -1,0 +1,82 @@
+"""Residual blocks and the table of depths (He et al., CVPR 2016), named as torchvision's."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut; ResNet-18 and -34."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(inputs, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 around a shortcut, the stride on the 3x3 (v1.5); ResNet-50 and deeper."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        outputs = planes * self.expansion
+        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Arch(NamedTuple):
+    """What tells one ResNet from another: its block and the blocks in each of the four layers."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    depths: tuple[int, int, int, int]
+
+
+ARCHS = {
+    "resnet18": Arch(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Arch(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Arch(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Arch(Bottleneck, (3, 4, 23, 3)),
+    "resnet152": Arch(Bottleneck, (3, 8, 36, 3)),
+}
+
+
+def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    """A projection where the block changes the shape of its input, else None: the identity."""
+    if stride == 1 and inputs == outputs:
+        return None
+    conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+def layer(
+    block: type[BasicBlock] | type[Bottleneck], inputs: int, planes: int, depth: int, stride: int
+) -> nn.Sequential:
+    """`depth` blocks; the first takes `inputs` channels and the stride."""
+    outputs = planes * block.expansion
+    rest = [block(outputs, planes, stride=1) for _ in range(depth - 1)]
+    return nn.Sequential(block(inputs, planes, stride), *rest)
