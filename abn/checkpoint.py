@@ -1,0 +1,89 @@
+"""Trained weights: a safetensors file whose one header key says what they are weights of."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from abn.errors import UserError
+from abn.model import AttentionBranchNetwork
+from abn.resnet import ARCHS
+
+
+class Trained(NamedTuple):
+    """A network in eval mode and what it was trained on."""
+
+    model: AttentionBranchNetwork
+    arch: str
+    classes: tuple[str, ...]
+    params: dict[str, Any]
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of `model`'s state on the CPU, in the plain layout that files have."""
+    state = model.state_dict()
+    return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+
+
+def save_all(
+    folder: Path,
+    snapshots: dict[str, dict[str, Tensor]],
+    arch: str,
+    classes: tuple[str, ...],
+    params: dict[str, Any],
+) -> None:
+    """Write NAME.safetensors for each of `snapshots`; `folder` is replaced, whole or not at all.
+
+    The same weights give the same bytes.
+    """
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    meta = json.dumps({"arch": arch, "classes": classes, "params": params}, sort_keys=True)
+    for name, state in snapshots.items():
+        path = part / f"{name}.safetensors"
+        save_file(state, path, metadata={"abn": meta})  # one key: several come in any order
+        path.chmod(0o644)  # safetensors leaves 0600
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def load(path: Path, device: torch.device) -> Trained:
+    """The network at `path`, in eval mode on `device`; UserError when it is no such file."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; run `dvc repro train`, or name another file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {})["abn"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arch, classes, params = meta["arch"], tuple(meta["classes"]), meta["params"]
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a checkpoint of this project ({error})") from None
+    if arch not in ARCHS:
+        raise UserError(f"{path}: unknown arch {arch!r}; known are {', '.join(ARCHS)}")
+    model = AttentionBranchNetwork(arch, len(classes))
+    _compare(path, state, model.state_dict())
+    model.load_state_dict(state)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Trained(model.eval(), arch, classes, params)
+
+
+def sha256(path: Path) -> str:
+    """The content of `path` in 64 hexadecimal digits: a model's name in tracking."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _compare(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """UserError on the first tensor that is missing, unknown or of another shape."""
+    for name in sorted(found.keys() | wanted.keys()):
+        has = tuple(found[name].shape) if name in found else "nothing"
+        needs = tuple(wanted[name].shape) if name in wanted else "nothing"
+        if has != needs:
+            raise UserError(f"{path}: {name} holds {has} where the network has {needs}")

@@ -1,0 +1,84 @@
+"""Predictions -> accuracy, losses, calibration, confusion: everything but the explanation."""
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import f1_score, precision_recall_fscore_support
+from torch import Tensor
+
+from abn.model import Output, losses
+from abn.predict import Predictions
+
+BINS = 15  # of confidence, equally wide (Guo et al., ICML 2017)
+
+
+def headline(predictions: Predictions) -> dict[str, float]:
+    """top-1 of both branches and the loss: the sum of both cross-entropies on hard labels."""
+    logits, attention_logits, attention, labels = predictions
+    perception, branch = losses(Output(logits, attention_logits, attention), labels)
+    return {
+        "top1": _top1(logits, labels),
+        "attention_top1": _top1(attention_logits, labels),
+        "loss": float(perception + branch),
+        "loss_perception": float(perception),
+        "loss_attention": float(branch),
+    }
+
+
+def scores(predictions: Predictions, mirrored: Predictions) -> dict[str, float]:
+    """The metrics of a split; `mirrored` are the predictions on the same images turned around."""
+    labels = predictions.labels
+    probabilities = predictions.logits.softmax(1)
+    both_heads = probabilities + predictions.attention_logits.softmax(1)
+    both_views = probabilities + mirrored.logits.softmax(1)
+    return headline(predictions) | {
+        "top5": _top5(probabilities, labels),
+        "ensemble_top1": _top1(both_heads, labels),
+        "flip_top1": _top1(both_views, labels),
+        "ece": expected_calibration_error(calibration(predictions)),
+        "macro_f1": float(f1_score(labels, probabilities.argmax(1), average="macro")),
+    }
+
+
+def confusion(predictions: Predictions, classes: tuple[str, ...]) -> pd.DataFrame:
+    """One row per image: `actual` and `predicted` class names, for a confusion plot."""
+    names = np.array(classes)
+    predicted = predictions.logits.argmax(1)
+    return pd.DataFrame({"actual": names[predictions.labels], "predicted": names[predicted]})
+
+
+def per_class(predictions: Predictions, classes: tuple[str, ...]) -> pd.DataFrame:
+    """One row per class: precision, recall, f1 and the number of images."""
+    found = precision_recall_fscore_support(
+        predictions.labels,
+        predictions.logits.argmax(1),
+        labels=np.arange(len(classes)),
+        zero_division=0.0,
+    )
+    columns = ("precision", "recall", "f1", "images")
+    return pd.DataFrame({"class": classes} | dict(zip(columns, found, strict=True)))
+
+
+def calibration(predictions: Predictions) -> pd.DataFrame:
+    """One row per bin of confidence that has images: mean confidence, accuracy and their number."""
+    confidence, predicted = predictions.logits.double().softmax(1).max(1)
+    hits = predicted == predictions.labels
+    table = pd.DataFrame({"confidence": confidence, "accuracy": hits.double()})
+    edges = np.linspace(0, 1, BINS + 1).tolist()
+    binned = table.groupby(pd.cut(table["confidence"], edges), observed=True)
+    return binned.mean().assign(images=binned.size()).reset_index(drop=True)
+
+
+def expected_calibration_error(table: pd.DataFrame) -> float:
+    """ECE: mean distance of accuracy from confidence, over the images of `calibration`'s table."""
+    gap = (table["accuracy"] - table["confidence"]).abs()
+    return float(np.average(gap, weights=table["images"]))
+
+
+def _top1(scores: Tensor, labels: Tensor) -> float:
+    return float((scores.argmax(1) == labels).double().mean())
+
+
+def _top5(scores: Tensor, labels: Tensor) -> float:
+    """Among the best five, or among all but the worst where that is fewer."""
+    best = scores.topk(min(5, scores.shape[1] - 1)).indices
+    return float((best == labels[:, None]).any(1).double().mean())

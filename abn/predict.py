@@ -1,0 +1,40 @@
+"""What a network says of a whole split."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from abn import batches
+from abn.batches import View
+from abn.data import Split
+from abn.model import AttentionBranchNetwork
+
+
+class Predictions(NamedTuple):
+    """N images' outputs on the CPU."""
+
+    logits: Tensor  # [N, K]
+    attention_logits: Tensor  # [N, K]
+    attention: Tensor  # [N, h, w] in (0, 1)
+    labels: Tensor  # int64 [N]
+
+
+@torch.inference_mode()
+def predict(
+    model: AttentionBranchNetwork,
+    split: Split,
+    view: View,
+    batch_size: int,
+    device: torch.device,
+    mirrored: bool = False,
+) -> Predictions:
+    """Run `model` (set to eval mode) over `split`, in order."""
+    model.eval()
+    rows = []
+    for images, labels in batches.evaluation(split, view, batch_size, device, mirrored):
+        output = model(images)
+        attention = output.attention[:, 0]
+        parts = (output.logits, output.attention_logits, attention, labels)
+        rows.append([part.cpu() for part in parts])
+    return Predictions(*(torch.cat(column) for column in zip(*rows, strict=True)))
