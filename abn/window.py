@@ -1,0 +1,17 @@
+"""A window on the screen for a picture."""
+
+from pathlib import Path
+
+from abn.errors import UserError
+
+
+def show(picture: Path) -> None:
+    """Open `picture` and wait until the window is closed; UserError where there is no screen."""
+    from matplotlib import pyplot  # picks a backend for the screen; no other code needs one
+
+    if pyplot.get_backend().lower() == "agg":
+        raise UserError(f"no screen to show a window on; open {picture}")
+    pyplot.figure(num=picture.name)
+    pyplot.imshow(pyplot.imread(picture))
+    pyplot.axis("off")
+    pyplot.show()
