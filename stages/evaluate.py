@@ -1,0 +1,36 @@
+"""Classify the validation split, which chance never touches.
+
+-> metrics/evaluate.json, plots/{confusion,per_class,calibration}.csv
+"""
+
+from pathlib import Path
+
+from abn.params import Params
+from stages import paths, run
+
+
+def main(params: Params) -> None:
+    from abn import checkpoint, data, device, evaluate  # torch takes seconds: only now
+    from abn.batches import View
+    from abn.predict import predict
+    from stages import mirror, reports
+
+    config = params.evaluate
+    path = Path(config.checkpoint)
+    where = device.choose()
+    trained, val = checkpoint.load(path, where), data.read(paths.VAL_DATA)
+    data.check_classes(val, trained.classes)
+    view = View(config.size, config.resize)
+    found = predict(trained.model, val, view, config.batch_size, where)
+    mirrored = predict(trained.model, val, view, config.batch_size, where, mirrored=True)
+    metrics = evaluate.scores(found, mirrored)
+    reports.write_metrics(paths.EVALUATE_METRICS, metrics)
+    reports.write_table(paths.CONFUSION, evaluate.confusion(found, val.classes))
+    reports.write_table(paths.PER_CLASS, evaluate.per_class(found, val.classes))
+    reports.write_table(paths.CALIBRATION, evaluate.calibration(found))
+    with mirror.run_of(path, trained) as tracked:
+        tracked.log({f"evaluate/{name}": value for name, value in metrics.items()})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,30 @@
+"""The files that stages hand to each other, relative to the project's root."""
+
+import os
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+TRAIN_DATA = Path("data/train.safetensors")
+VAL_DATA = Path("data/val.safetensors")
+
+CHECKPOINT = Path("checkpoint")
+MODEL = "model.safetensors"  # in CHECKPOINT
+
+TRAIN_METRICS = Path("metrics/train.json")
+EVALUATE_METRICS = Path("metrics/evaluate.json")
+EXPLAIN_METRICS = Path("metrics/explain.json")
+
+HISTORY = Path("plots/history.csv")
+CONFUSION = Path("plots/confusion.csv")
+PER_CLASS = Path("plots/per_class.csv")
+CALIBRATION = Path("plots/calibration.csv")
+EXPLAIN_CURVES = Path("plots/explain_curves.csv")
+EXPLAIN_MAPS = Path("plots/explain_maps.csv")
+
+OUTPUTS = Path("outputs")
+
+# Shared by all experiments, also by DVC's temporary copies of the project: never an output.
+ROOT = Path(os.environ.get("DVC_ROOT", "."))
+DOWNLOADS = ROOT / ".cache" / "downloads"
+RESUME = ROOT / ".resume"

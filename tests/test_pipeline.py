@@ -1,0 +1,118 @@
+"""The graph, read and not run: deps are imports, layers point down, files are named once."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from abn.params import Data, Params
+
+ROOT = Path(__file__).parent.parent
+STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+
+# Lowest first: a module imports from rows above its own, and `params` types from anywhere.
+LAYERS = (
+    "errors rng progress resnet paint scores",
+    "params model shapes images archive fetch imagenette folder augment device tracking visualize",
+    "data checkpoint window optim",
+    "batches resume sources",
+    "predict explain gallery",
+    "evaluate",
+    "train",
+)
+
+
+def imports(path: Path) -> set[Path]:
+    """The project's own files that `path` imports, wherever in it."""
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            module = Path(*name.split("."))
+            candidates = [module.with_suffix(".py"), module / "__init__.py"]
+            candidates += [parent / "__init__.py" for parent in module.parents]
+            found |= {file for file in candidates if (ROOT / file).is_file()}
+    return found
+
+
+def closure(path: Path) -> set[Path]:
+    """`path`, its package, and all that they import, directly or not."""
+    seen: set[Path] = set()
+    waiting = {path, path.parent / "__init__.py"}
+    while waiting:
+        file = waiting.pop()
+        seen.add(file)
+        waiting |= imports(file) - seen
+    return seen
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_code_deps_are_exactly_what_it_imports(stage):
+    deps = {Path(dep) for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    assert deps == closure(Path("stages", f"{stage}.py"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_every_param_it_reads(stage):
+    source = Path(ROOT, "stages", f"{stage}.py").read_text()
+    declared = STAGES[stage]["params"]
+    for section, key in re.findall(r"\bparams\.(\w+)(?:\.(?!model_)(\w+))?", source):
+        if section in Params.model_fields:
+            name = f"{section}.{key}" if key else section
+            assert any(p == section or f"{p}.".startswith(f"{name}.") for p in declared), name
+
+
+def test_download_declares_all_of_data_but_the_hold_out():
+    keys = {f"data.{name}" for name in Data.model_fields} - {"data.holdout"}
+    assert set(STAGES["download"]["params"]) == keys
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_a_module_run_in_the_shells_place(stage):
+    assert STAGES[stage]["cmd"] == f"exec python -m stages.{stage}"
+    assert STAGES[stage]["desc"]
+
+
+def test_nothing_persists_and_only_metrics_and_plots_stay_out_of_the_cache():
+    """Otherwise DVC's run cache is off, and a param put back would train again."""
+    for stage in STAGES.values():
+        assert all(isinstance(out, str) for out in stage.get("outs", []))
+        for entry in stage.get("metrics", []) + stage.get("plots", []):
+            assert isinstance(entry, str) or list(entry.values()) == [{"cache": False}]
+
+
+def test_imports_point_down():
+    level = {name: i for i, layer in enumerate(LAYERS) for name in layer.split()}
+    modules = {path.stem for path in (ROOT / "abn").glob("*.py")} - {"__init__"}
+    assert modules == level.keys()
+    for name in modules:
+        for file in imports(Path("abn", f"{name}.py")):
+            assert file.parts[0] == "abn"
+            assert file.stem == "__init__" or level[file.stem] < level[name], f"{name} -> {file}"
+
+
+def test_every_module_has_its_tests():
+    for path in (ROOT / "abn").glob("[!_]*.py"):
+        assert (ROOT / "tests" / f"test_{path.stem}.py").exists(), path
+
+
+def test_only_tracking_knows_mlflow_and_nobody_knows_dvc():
+    for path in [*(ROOT / "abn").glob("*.py"), *(ROOT / "stages").glob("*.py")]:
+        source = path.read_text()
+        assert not re.search(r"^\s*(import|from) dvc\b", source, re.M)
+        assert path.stem == "tracking" or not re.search(r"^\s*(import|from) mlflow\b", source, re.M)
+
+
+def test_the_lock_pins_every_package_by_hash_and_names_no_index():
+    text = (ROOT / "requirements.lock").read_text()
+    pins = re.findall(r"^([\w.-]+)==", text, re.M)
+    blocks = re.split(r"^(?=[\w.-]+==)", text, flags=re.M)[1:]
+    assert len(pins) > 50 and all("--hash=sha256:" in block for block in blocks)
+    assert "://" not in text and "--index" not in text and "--find-links" not in text

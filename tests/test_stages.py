@@ -1,0 +1,295 @@
+"""The graph, run for real by DVC in a copy of the project: tiny, but every stage and every byte."""
+
+import hashlib
+import http.server
+import io
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from abn import imagenette
+
+ROOT = Path(__file__).parent.parent
+MINI = ROOT.parent / "shared" / "data" / "imagenette2-160-mini.tgz"
+TINY = {
+    "data": {"size": 32, "shapes": {"train": 60, "val": 20}},
+    "train": {"epochs": 2, "batch_size": 20, "sizes": [32], "save_every": 1},
+    "evaluate": {"size": 32, "resize": 32},
+    "explain": {"images": 10, "steps": 2},
+    "visualize": {"dpi": 50},
+}
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@example.com",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@example.com",
+}
+
+
+class Project:
+    """A copy of the project in a git repository of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        bin_folder = Path(sys.executable).parent
+        self.env = os.environ | IDENTITY | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
+
+    def run(self, command: str, code: int = 0, **env: str) -> str:
+        """Run `command`, expect its exit `code`, and give back all it printed."""
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=self.root,
+            env=self.env | env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == code, f"{command}\n{done.stdout}"
+        return done.stdout
+
+    def change(self, **sections: object) -> None:
+        """Change values in params.yaml."""
+        yaml = YAML()
+        path = self.root / "params.yaml"
+        values = yaml.load(path)
+        merge(values, sections)
+        yaml.dump(values, path)
+
+    def outputs(self) -> dict[str, str]:
+        """The md5 of every file that stages write."""
+        folders = ("data", "checkpoint", "metrics", "plots", "outputs")
+        files = [f for name in folders for f in sorted((self.root / name).rglob("*.*"))]
+        files = [f for f in files if f.is_file() and f.name != ".gitignore"]
+        return {str(f.relative_to(self.root)): md5(f) for f in files}
+
+    def metrics(self, stage: str) -> dict[str, float]:
+        return json.loads((self.root / "metrics" / f"{stage}.json").read_text())
+
+    def tracked(self) -> list[tuple[str, float]]:
+        """arch and top-1 of every run in MLflow's database."""
+        query = """select params.value, latest_metrics.value from runs
+            join params using (run_uuid) join latest_metrics using (run_uuid)
+            where params.key = 'arch' and latest_metrics.key = 'evaluate/top1'
+            and runs.status = 'FINISHED' order by params.value"""
+        with sqlite3.connect(self.root / "mlflow.db") as database:
+            return database.execute(query).fetchall()
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def merge(values, changes) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            merge(values[key], value)
+        else:
+            values[key] = value
+
+
+def copy(root: Path) -> Project:
+    """The working tree as git would commit it, with tiny params."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and not name.startswith("tests/"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
+    project = Project(root)
+    project.change(**TINY)
+    project.run("git init -q && git add -A && git commit -qm start")
+    return project
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Project:
+    """A project whose graph has run once on tiny shapes, committed."""
+    project = copy(tmp_path_factory.mktemp("finished"))
+    project.run("dvc repro")
+    project.run("git add -A && git commit -qm ran")
+    return project
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return copy(tmp_path)
+
+
+@pytest.fixture
+def serve() -> Iterator:
+    """`serve(folder)` gives the address of a loopback server of its files."""
+    servers = []
+
+    def start(folder: Path) -> str:
+        def handler(*args):
+            return http.server.SimpleHTTPRequestHandler(*args, directory=folder)
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_graph_writes_everything_and_then_has_nothing_to_do(finished):
+    outputs = finished.outputs()
+    assert "checkpoint/epoch-0002.safetensors" in outputs
+    assert "outputs/abn_attentions.png" in outputs
+    assert len(outputs) == 15
+    assert "Data and pipelines are up to date" in finished.run("dvc repro")
+    assert "up to date" in finished.run("dvc status")
+    assert not (finished.root / ".resume").exists() or not any(
+        (finished.root / ".resume").iterdir()
+    )
+
+
+def test_a_forced_second_run_gives_the_same_bytes(finished):
+    before = finished.outputs()
+    finished.run(
+        "dvc repro -f",
+        ABN_TRACKING="off",
+        TZ="Asia/Tokyo",
+        LANG="C",
+        LC_ALL="C",
+        PYTHONHASHSEED="7",
+    )
+    assert finished.outputs() == before
+    assert finished.run("git status --porcelain") == ""
+
+
+def test_an_experiment_tells_its_story(finished):
+    finished.run("dvc exp run -n deeper -S arch=resnet34 -S train.epochs=1")
+    assert "resnet34" in finished.run("dvc params diff")
+    assert "top1" in finished.run("dvc metrics diff")
+    table = finished.run("dvc exp show --csv")
+    assert "deeper" in table and "resnet34" in table
+    assert "file://" in finished.run("dvc plots diff")
+    assert [arch for arch, _ in finished.tracked()] == ["resnet18", "resnet34"]
+    finished.run("git checkout -q . && dvc checkout -q")
+    assert "up to date" in finished.run("dvc status")
+
+
+def test_a_temporary_experiment_is_tracked_in_the_main_project(finished):
+    runs = len(finished.tracked())
+    finished.run("dvc exp run --temp -n aside -S seed=7 -S train.epochs=1")
+    assert len(finished.tracked()) == runs + 1
+    assert "up to date" in finished.run("dvc status")
+
+
+def test_what_is_pushed_and_pulled_need_not_be_computed_again(finished, tmp_path):
+    store, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+    finished.run(f"dvc remote add -f -d store {store} && dvc push && git add -A")
+    finished.run("git commit -qm remote")
+    finished.run(f"git clone -q . {elsewhere}")
+    clone = Project(elsewhere)
+    clone.run("dvc pull")
+    assert clone.outputs() == finished.outputs()
+    assert "Data and pipelines are up to date" in clone.run("dvc repro")
+
+
+def test_any_checkpoint_can_be_evaluated_without_training(finished):
+    finished.change(evaluate={"checkpoint": "checkpoint/epoch-0001.safetensors"})
+    before = finished.metrics("evaluate")
+    said = finished.run("dvc repro -s evaluate")
+    assert "Running stage 'evaluate'" in said and "train" not in said
+    assert finished.metrics("evaluate")["loss"] != before["loss"]
+    finished.run("git checkout -q . && dvc checkout -q")
+
+
+def test_training_killed_midway_ends_with_the_same_bytes(finished, tmp_path):
+    killed = copy(tmp_path)
+    killed.run("dvc repro download", ABN_TRACKING="off")
+    command = [sys.executable, "-m", "stages.train"]
+    process = subprocess.Popen(command, cwd=killed.root, env=killed.env | {"ABN_TRACKING": "off"})
+    while not list(killed.root.glob(".resume/*/state.safetensors")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed.root / "checkpoint").exists()
+    assert "RESUMED after epoch" in killed.run("dvc repro train", ABN_TRACKING="off")
+    trained = {
+        name: md5 for name, digest in killed.outputs().items() if "train" in name or "ch" in name
+    }
+    assert trained.items() <= finished.outputs().items()
+
+
+def archive(path: Path) -> str:
+    """A .tgz laid out as Imagenette's, three images of noise a class and split; its md5."""
+    draws = np.random.default_rng(0)
+    with tarfile.open(path, "w:gz") as tar:
+        for split in ("train", "val"):
+            for wnid in imagenette.CLASSES:
+                for i in range(3):
+                    pixels = draws.integers(0, 256, (40, 50, 3), np.uint8)
+                    file = io.BytesIO()
+                    Image.fromarray(pixels).save(file, "JPEG")
+                    member = tarfile.TarInfo(f"imagenette2-160/{split}/{wnid}/{i}.JPEG")
+                    member.size = file.tell()
+                    file.seek(0)
+                    tar.addfile(member, file)
+    return md5(path)
+
+
+def test_an_archive_is_fetched_over_http_and_goes_through_the_whole_graph(
+    project, serve, tmp_path_factory
+):
+    folder = tmp_path_factory.mktemp("served")
+    checksum = archive(folder / "imagenette2-160.tgz")
+    url = f"{serve(folder)}/imagenette2-160.tgz"
+    project.change(data={"name": "imagenette", "url": url, "md5": checksum})
+    project.run("dvc repro", ABN_TRACKING="off")
+    assert project.metrics("explain")["images"] == 10
+    assert "auroc" not in project.metrics("explain")  # no masks, nothing to find
+
+
+@pytest.mark.skipif(not MINI.exists(), reason="the small Imagenette archive is not on this machine")
+def test_real_photographs_go_through_the_whole_graph(project, serve):
+    url = f"{serve(MINI.parent)}/{MINI.name}"
+    project.change(data={"name": "imagenette", "url": url, "md5": md5(MINI), "size": 64})
+    project.run("dvc repro", ABN_TRACKING="off")
+    assert project.metrics("train")["train_loss"] < 2 * 2.303  # both branches better than chance
+    assert "chain saw" in (project.root / "plots" / "per_class.csv").read_text()
+
+
+def test_a_wrong_checksum_is_one_line_and_leaves_nothing(project, serve, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    archive(folder / "a.tgz")
+    project.change(data={"name": "imagenette", "url": f"{serve(folder)}/a.tgz", "md5": "0" * 32})
+    said = project.run("python -m stages.download", code=1)
+    assert [line for line in said.splitlines() if "error:" in line][-1].count("md5") >= 1
+    assert "Traceback" not in said
+    assert not (project.root / "data").exists()
+    assert not list((project.root / ".cache").rglob("*.tgz*"))
+
+
+def test_a_missing_checkpoint_is_one_line(project):
+    project.run("python -m stages.download")
+    said = project.run("python -m stages.evaluate", code=1)
+    assert said.strip().splitlines()[-1].startswith("error: checkpoint/model.safetensors: no such")
+    assert "Traceback" not in said
