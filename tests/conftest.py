@@ -1,0 +1,23 @@
+"""What many tests start from: the committed parameters, and a way to change a section of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from abn import params as parameters
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def params() -> parameters.Params:
+    """The embedded default, params.yaml."""
+    return parameters.load(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def changed() -> Callable[..., Any]:
+    """`changed(section, key=value)`: the section with some values replaced, unchecked."""
+    return lambda section, **values: section.model_copy(update=values)

@@ -1,0 +1,247 @@
+"""What params.yaml may hold: what is committed is valid, and every fault gets one useful line."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.utils.serialize import parse_yaml
+from jsonschema import Draft202012Validator
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from abn import params as parameters
+from abn.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+DEFAULT = (ROOT / "params.yaml").read_text()
+SCHEMA = ROOT / "schema/params.schema.json"
+FILES = [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))]
+
+# A line of params.yaml, what it becomes, and what the message must hold.
+EDITS = [
+    # unknown, missing, twice
+    ("flip: true", "flips: true", ["train.flips", "did you mean flip?"]),
+    ("arch: resnet18", "Arch: resnet18", ["Arch", "did you mean arch?"]),
+    ("train:\n  epochs", "trian:\n  epochs", ["trian", "did you mean train?"]),
+    ("clutter: 0.35", "cluter: 0.35", ["data.shapes.cluter", "did you mean clutter?"]),
+    ("seed: 42", "seed: 42\nbrightness: 1", ["brightness = 1", "unknown key; remove it"]),
+    ("seed: 42", "seed: 42\n7: 1", ["7", "Keys should be strings"]),
+    ("seed: 42", 'seed: 42\n"a\\nb": 1', ["a b = 1", "unknown key"]),
+    ("flip: true", "", ["train.flip: missing; add it"]),
+    ("arch: resnet18", "", ["arch: missing; add it"]),
+    ("flip: true", "flip: true\n  flip: true", ["duplicate key", "flip", "line 32"]),
+    ("\nvisualize:", "\nexplain:", ["duplicate key", "explain"]),
+    # the wrong type
+    ("epochs: 6", "epochs: six", ["train.epochs = 'six'", "integer"]),
+    ("epochs: 6", "epochs: '6'", ["train.epochs = '6'", "integer"]),
+    ("epochs: 6", "epochs: 6.5", ["train.epochs = 6.5", "integer"]),
+    ("epochs: 6", "epochs: true", ["train.epochs = True", "integer"]),
+    ("epochs: 6", "epochs: null", ["train.epochs = None", "integer"]),
+    ("epochs: 6", "epochs: [6]", ["train.epochs = [6]", "integer"]),
+    ("lr: 0.05", "lr: '0.05'", ["train.lr = '0.05'", "number"]),
+    ("lr: 0.05", "lr: true", ["train.lr = True", "number"]),
+    ("flip: true", "flip: 1", ["train.flip = 1", "boolean"]),
+    ("flip: true", "flip: yes", ["train.flip = 'yes'", "boolean"]),
+    ("flip: true", "flip: 2024-01-01", ["train.flip", "boolean"]),
+    ("sizes: [64]", "sizes: 64", ["train.sizes = 64", "tuple"]),
+    ("sizes: [64]", "sizes: ['64']", ["train.sizes.0 = '64'", "integer"]),
+    ("sizes: [64]", "sizes: [64.0]", ["train.sizes.0 = 64.0", "integer"]),
+    ("root: images", "root: 3", ["data.root = 3", "string"]),
+    ("md5: null", "md5: 0", ["data.md5 = 0", "string"]),
+    ("\ndata:", "\ndata: 5\nx:", ["x = ", "unknown key"]),
+    # out of range
+    ("seed: 42", "seed: -1", ["seed = -1", "greater than or equal to 0"]),
+    ("seed: 42", f"seed: {10**30}", [f"seed = {10**30}", "less than"]),
+    ("arch: resnet18", "arch: vgg16", ["arch = 'vgg16'", "'resnet152'"]),
+    ("name: shapes", "name: mnist", ["data.name = 'mnist'", "'imagenette'"]),
+    ("size: 64", "size: 16", ["data.size = 16", "32"]),
+    ("size: 64", "size: 1000000000", ["data.size = 1000000000", "1024"]),
+    ("holdout: 0.0", "holdout: 0.6", ["data.holdout = 0.6", "0.5"]),
+    ("val_fraction: 0.2", "val_fraction: 1.0", ["data.val_fraction = 1.0", "less than 1"]),
+    ("distractors: 3", "distractors: 4", ["data.shapes.distractors = 4", "3"]),
+    ("epochs: 6", "epochs: 0", ["train.epochs = 0", "1"]),
+    ("batch_size: 32", "batch_size: 1", ["train.batch_size = 1", "2"]),
+    ("lr: 0.05", "lr: 0", ["train.lr = 0", "greater than 0"]),
+    ("lr: 0.05", "lr: .nan", ["train.lr = nan", "finite"]),
+    ("lr: 0.05", "lr: .inf", ["train.lr = inf", "finite"]),
+    ("lr: 0.05", "lr: 1e999", ["train.lr = inf", "finite"]),
+    ("momentum: 0.9", "momentum: 1.0", ["train.momentum = 1.0", "less than 1"]),
+    ("milestones: []", "milestones: [0]", ["train.milestones.0 = 0", "1"]),
+    ("sizes: [64]", "sizes: []", ["train.sizes = []", "at least 1"]),
+    ("alpha: 1.0", "alpha: -0.1", ["visualize.alpha = -0.1", "0"]),
+    ("root: images", "root: ''", ["data.root = ''", "at least 1 character"]),
+    ("prefix: abn", "prefix: ../abn", ["visualize.prefix = '../abn'", "pattern"]),
+    ("prefix: abn", f"prefix: {'a' * 99}", ["visualize.prefix = 'aaa", "...", "pattern"]),
+    ("md5: null", "md5: abc", ["data.md5 = 'abc'", "pattern"]),
+    ("crop_scale: [0.6, 1.0]", "crop_scale: [0.6]", ["train.crop_scale.1: missing"]),
+    ("crop_scale: [0.6, 1.0]", "crop_scale: [0.6, 1, 1]", ["crop_scale", "at most 2"]),
+    # combinations that cannot be
+    ("url: null", "url: http://example.org/x.tgz", ["data.md5 = None", "go together"]),
+    ("md5: null", f"md5: {'a' * 32}", ["data.md5 = 'aaa", "go together"]),
+    ("diameter: [0.38, 0.48]", "diameter: [0.48, 0.38]", ["data.shapes.diameter", "[low, high]"]),
+    ("crop_scale: [0.6, 1.0]", "crop_scale: [1.0, 0.6]", ["train.crop_scale", "[low, high]"]),
+    ("crop_scale: [0.6, 1.0]", "crop_scale: [0, 1]", ["train.crop_scale", "0 < low"]),
+    ("sizes: [64]", "sizes: [64, 96]", ["train.grow_at = []", "give 1 here"]),
+    ("grow_at: []", "grow_at: [0.5]", ["train.grow_at = [0.5]", "give 0 here"]),
+    ("milestones: []", "milestones: [4, 2]", ["train.milestones = [4, 2]", "must rise"]),
+    ("momentum: 0.9", "momentum: 0", ["train.nesterov = True", "momentum above 0"]),
+    ("resize: 64", "resize: 32", ["evaluate.resize = 32", "at least that"]),
+    # what the parser stumbles over
+    ("flip: true", "flip: [true", ["not valid YAML", "line 32"]),
+    ("flip: true", "flip: a: b", ["not valid YAML", "line 31"]),
+    ("flip: true", "\tflip: true", ["not valid YAML", "line 31"]),
+    ("flip: true", "flip: *flip", ["not valid YAML", "undefined alias"]),
+    ("flip: true", "flip: !!python/object:os.system true", ["not valid YAML", "os.system"]),
+    ("flip: true", "flip: !!python/object/apply:os.getcwd []", ["not valid YAML", "os.getcwd"]),
+    ("epochs: 6", "epochs: !!int six", ["not valid YAML", "'six'"]),
+    ("epochs: 6", "epochs: 2024-13-45", ["not valid YAML", "month"]),
+    ("epochs: 6", f"epochs: {'9' * 5000}", ["not valid YAML", "4300 digits"]),
+    ("epochs: 6", "epochs: 6\n---\nepochs: 7", ["not valid YAML", "another document"]),
+    ("epochs: 6", "epochs: \0", ["not valid YAML", "#x0000"]),
+]
+WHOLES = [
+    ("", "the file = None"),
+    ("# only a comment\n", "the file = None"),
+    ("- arch: resnet18\n", "the file = [{'arch': 'resnet18'}]"),
+    ("resnet18", "the file = 'resnet18'"),
+    ("{", "not valid YAML"),
+    ("[" * 500, "not valid YAML"),
+]
+
+
+def edited(line: str, instead: str) -> str:
+    assert line in DEFAULT
+    return DEFAULT.replace(line, instead, 1)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        parameters.load(path)
+    return str(caught.value)
+
+
+def values(path: Path) -> dict:
+    return YAML(typ="safe", pure=True).load(path.read_text())
+
+
+def run_train(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    env.pop("ABN_DEBUG", None)
+    command = [sys.executable, *options, "-m", "stages.train"]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("line, instead, expected", EDITS, ids=[edit[1][:40] for edit in EDITS])
+def test_a_bad_edit_is_refused_in_one_line_with_key_and_remedy(tmp_path, line, instead, expected):
+    path = tmp_path / "params.yaml"
+    path.write_text(edited(line, instead))
+    message = refusal(path)
+    assert message.startswith(f"{path}: ")
+    assert len(message.splitlines()) == 1
+    assert [part for part in expected if part not in message] == [], message
+
+
+@pytest.mark.parametrize("text, expected", WHOLES, ids=[text[:20] for text, _ in WHOLES])
+def test_what_is_no_mapping_is_refused_in_one_line(tmp_path, text, expected):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    message = refusal(path)
+    assert message.startswith(f"{path}: {expected}")
+    assert len(message.splitlines()) == 1
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"\xff\xfe")
+    assert "not valid YAML: 'utf-8' codec can't decode byte 0xff" in refusal(path)
+
+
+def test_a_file_that_is_not_there_is_named_with_a_remedy(tmp_path):
+    path = tmp_path / "params.yaml"
+    assert refusal(path) == f"{path}: not found; run from the project's root"
+
+
+@pytest.mark.parametrize("section", ["data", "train", "evaluate", "explain", "visualize"])
+def test_a_missing_section_is_named(tmp_path, section):
+    path = tmp_path / "params.yaml"
+    path.write_text(re.sub(rf"(?ms)^{section}:\n(  .*?\n)+", "", DEFAULT))
+    assert refusal(path).startswith(f"{path}: {section}: missing; add it")
+
+
+def test_further_faults_are_counted(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(edited("epochs: 6", "epochs: 0").replace("dpi: 200", "dpi: 0"))
+    assert refusal(path).endswith("(and 1 more)")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+class TestEveryCommittedFile:
+    def test_is_valid(self, path):
+        assert parameters.load(path).model_dump(mode="json") == values(path)
+
+    def test_satisfies_the_schema(self, path):
+        Draft202012Validator(json.loads(SCHEMA.read_text())).validate(values(path))
+
+    def test_tells_editors_of_the_schema(self, path):
+        first = path.read_text().splitlines()[0]
+        prefix, _, target = first.partition("$schema=")
+        assert prefix == "# yaml-language-server: "
+        assert (path.parent / target).resolve() == SCHEMA
+
+
+def test_the_committed_schema_is_the_generated_one():
+    Draft202012Validator.check_schema(json.loads(parameters.schema()))
+    assert SCHEMA.read_text() == parameters.schema()
+
+
+@pytest.mark.parametrize("line, instead", [("lr: 0.05", "lr: x"), ("flip: true", "flips: true")])
+def test_the_schema_refuses_a_wrong_type_and_an_unknown_key(line, instead):
+    found = YAML(typ="safe", pure=True).load(edited(line, instead))
+    assert not Draft202012Validator(json.loads(SCHEMA.read_text())).is_valid(found)
+
+
+def test_every_section_is_frozen(params):
+    for section in (params, params.data, params.data.shapes, params.train, params.evaluate):
+        name = next(iter(type(section).model_fields))
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(section, name, getattr(section, name))
+
+
+def test_lists_become_tuples_and_whole_numbers_are_accepted_as_shares(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(edited("crop_scale: [0.6, 1.0]", "crop_scale: [1, 1]"))
+    assert parameters.load(path).train.crop_scale == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("text, number", [("1e-3", 1e-3), ("5E-4", 5e-4), ("1e2", 100.0)])
+def test_an_exponent_without_a_point_is_a_number_here_and_to_dvc(tmp_path, text, number):
+    path = tmp_path / "params.yaml"
+    path.write_text(edited("lr: 0.05", f"lr: {text}"))
+    assert parameters.load(path).train.lr == number
+    assert parse_yaml(path.read_text(), path)["train"]["lr"] == number
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_dvc_reads_the_same_values(path):
+    assert parse_yaml(path.read_text(), path) == values(path)
+
+
+def test_a_stage_refuses_bad_params_in_one_line_and_writes_nothing(tmp_path):
+    (tmp_path / "params.yaml").write_text(edited("epochs: 6", "epochs: 0"))
+    done = run_train(tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: params\.yaml: train\.epochs = 0: .*\n", done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_a_stage_checks_its_params_before_it_imports_torch(tmp_path):
+    (tmp_path / "params.yaml").write_text(edited("epochs: 6", "epochs: 0"))
+    lines = run_train(tmp_path, "-X", "importtime").stderr.splitlines()
+    imported = {line.rpartition("|")[2].strip() for line in lines if "|" in line}
+    assert "pydantic" in imported
+    assert imported.isdisjoint({"torch", "pandas", "mlflow"})
