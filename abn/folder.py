@@ -30,7 +30,7 @@ def find(root: Path, val_fraction: float, seed: int) -> tuple[tuple[str, ...], L
 
 def _classes(folder: Path) -> tuple[str, ...]:
     """The names of the folders in `folder`, sorted; at least two."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not _hidden(path))
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not _hidden(p, folder))
     if len(names) < 2:
         raise UserError(f"{folder}: {len(names)} class folder(s), at least 2 needed; see data.root")
     return tuple(names)
@@ -40,7 +40,8 @@ def _files(folder: Path, classes: tuple[str, ...]) -> Labelled:
     """Every file of every class, sorted; a file that is no image is refused when it is decoded."""
     labelled: Labelled = []
     for label, name in enumerate(classes):
-        files = sorted(p for p in (folder / name).rglob("*") if p.is_file() and not _hidden(p))
+        found = (path for path in (folder / name).rglob("*") if path.is_file())
+        files = sorted(path for path in found if not _hidden(path, folder))
         if not files:
             raise UserError(f"{folder / name}: no images; add some or remove the folder")
         labelled += [(path, label) for path in files]
@@ -63,6 +64,7 @@ def _split(labelled: Labelled, val_fraction: float, seed: int) -> tuple[Labelled
     return train, val
 
 
-def _hidden(path: Path) -> bool:
-    """What systems leave in folders unasked."""
-    return path.name.startswith(".") or path.name == "Thumbs.db"
+def _hidden(path: Path, folder: Path) -> bool:
+    """Whether `path` is what systems leave in folders unasked, or lies in it, below `folder`."""
+    names = path.relative_to(folder).parts
+    return path.name == "Thumbs.db" or any(name.startswith(".") for name in names)

@@ -38,7 +38,7 @@ def _code() -> dict[str, str]:
     return {
         name: hashlib.sha256(Path(file).read_bytes()).hexdigest()
         for name, file in files.items()
-        if file and name.partition(".")[0] in ("abn", "stages")
+        if file and name.partition(".")[0] in ("__main__", "abn", "stages")
     }
 
 

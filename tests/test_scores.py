@@ -259,7 +259,7 @@ def test_a_generator_on_the_cpu_serves_maps_on_the_gpu():
     images = torch.rand(4, 3, 32, 32, generator=generator("images"))
     labels = torch.ones(4, dtype=torch.int64)
 
-    def scores(device: str) -> list[Tensor]:
+    def measured(device: str) -> list[Tensor]:
         m, k, i, y = (t.to(device) for t in (maps, masks, images, labels))
         key = generator("curves")
         drawn = scores.perturbation_curves(corner, i, scores.blur(i, 3.2), m, y, 8, key)
@@ -267,5 +267,5 @@ def test_a_generator_on_the_cpu_serves_maps_on_the_gpu():
         interval = scores.bootstrap(scores.area(drawn[0]), generator("draws"))
         return [t.cpu() for t in (*values, *scores.gain(m).values(), torch.tensor(interval))]
 
-    for here, there in zip(scores("cpu"), scores("cuda"), strict=True):
+    for here, there in zip(measured("cpu"), measured("cuda"), strict=True):
         torch.testing.assert_close(there, here, rtol=1e-5, atol=1e-6)

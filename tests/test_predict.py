@@ -1,0 +1,48 @@
+"""Predictions over a split: complete, in order, and nothing learned from them."""
+
+import dataclasses
+
+import torch
+
+from abn import checkpoint
+from abn.predict import predict
+from tests import toys
+from tests.toys import CPU, WHOLE
+
+
+def test_every_image_has_its_row_in_order() -> None:
+    model, split = toys.network(), toys.split()
+    found = predict(model, split, WHOLE, 9, CPU)
+    assert found.labels.equal(split.labels)
+    assert found.logits.shape == found.attention_logits.shape == (40, 4)
+    assert found.attention.shape == (40, 4, 4)
+    with torch.inference_mode():
+        output = model(split.images.permute(0, 3, 1, 2) / 255)
+    torch.testing.assert_close(found.logits, output.logits)
+    torch.testing.assert_close(found.attention_logits, output.attention_logits)
+    torch.testing.assert_close(found.attention, output.attention[:, 0])
+
+
+def test_what_is_said_of_an_image_does_not_depend_on_its_batch() -> None:
+    model, split = toys.network(), toys.split()
+    model.train()  # in which batch norm would mix the images
+    few, many = (predict(model, split, WHOLE, size, CPU) for size in (3, 40))
+    torch.testing.assert_close(few.logits, many.logits)
+
+
+def test_predicting_changes_no_weight() -> None:
+    model = toys.network()
+    before = checkpoint.weights(model)
+    predict(model, toys.split(), WHOLE, 9, CPU)
+    assert all(before[name].equal(tensor) for name, tensor in model.state_dict().items())
+
+
+def test_mirrored_is_the_prediction_on_images_turned_around() -> None:
+    split = toys.split()
+    around = dataclasses.replace(split, images=split.images.flip(2))
+    model = toys.network()
+    mirrored = predict(model, split, WHOLE, 9, CPU, mirrored=True)
+    plain = predict(model, around, WHOLE, 9, CPU)
+    for one, other in zip(mirrored, plain, strict=True):
+        torch.testing.assert_close(one, other)
+    assert not mirrored.logits.equal(predict(model, split, WHOLE, 9, CPU).logits)

@@ -1,0 +1,53 @@
+"""Small stand-ins for the real thing: tinted noise to learn, a network that learns it at once."""
+
+import torch
+from torch import Tensor, nn
+
+from abn.batches import View
+from abn.data import Split
+from abn.model import Output
+from abn.rng import generator
+
+CPU = torch.device("cpu")
+WHOLE = View(32, 32)  # all of a square image
+TINTS = torch.tensor([[200, 0, 0], [0, 0, 200], [0, 200, 0], [200, 200, 0]])
+NAMES = ("red", "blue", "green", "yellow")
+
+
+def split(count: int = 40, classes: int = 4, size: int = 32, seed: int = 0) -> Split:
+    """Noise under the tint of its class, labels in turn; the object is one quarter of the image."""
+    labels = torch.arange(count) % classes
+    noise = torch.randint(55, (count, size, size, 3), generator=generator(seed, "toys"))
+    images = (noise + TINTS[labels][:, None, None]).to(torch.uint8)
+    masks = torch.zeros(count, size, size, dtype=torch.uint8)
+    half = size // 2
+    for i, label in enumerate(labels.tolist()):
+        top, left = half * (label // 2), half * (label % 2)
+        masks[i, top : top + half, left : left + half] = 1
+    return Split(images, labels, torch.ones(count), masks, NAMES[:classes], "toys", f"seed {seed}")
+
+
+class Network(nn.Module):
+    """What the real network takes and gives, from a thousandth of the weights; a map of 4 x 4."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)
+        self.norm = nn.BatchNorm2d(8)
+        self.conv = nn.Conv2d(8, 8, 2, stride=2)
+        self.look = nn.Conv2d(8, 1, 1)
+        self.attention_fc = nn.Linear(8, classes)
+        self.fc = nn.Linear(8, classes)
+
+    def forward(self, images: Tensor) -> Output:
+        features = self.conv(self.norm(self.stem(images)).relu())
+        attention = self.look(features).sigmoid()
+        attended = features * (1 + attention)
+        logits = self.fc(attended.mean((2, 3)))
+        return Output(logits, self.attention_fc(features.mean((2, 3))), attention)
+
+
+def network(classes: int = 4, seed: int = 0) -> Network:
+    """A network whose weights depend on `seed` alone, channels last as the train stage has it."""
+    torch.manual_seed(seed)
+    return Network(classes).to(memory_format=torch.channels_last)
