@@ -114,6 +114,8 @@ class Train(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     precision: Literal["bf16", "fp32"]
     """bf16: autocast on CUDA; the CPU always computes in fp32."""
+    val_resize: Pixels
+    """Short side of the images validated on, in pixels; their centre crop has the last size."""
     validate_every: Count
     """Epochs between validations; the last epoch is always validated."""
     select: Literal["last", "best"]
@@ -129,6 +131,8 @@ class Train(Section):
         )
         _require(_rising(self.grow_at), "grow_at", "the shares must rise")
         _require(_rising(self.milestones), "milestones", "the epochs must rise")
+        least = self.sizes[-1]
+        _require(self.val_resize >= least, "val_resize", f"the crop of {least} needs at least that")
         low, high = self.crop_scale
         _require(0 < low <= high, "crop_scale", "give [low, high] with 0 < low <= high <= 1")
         moving = self.momentum > 0 or not self.nesterov

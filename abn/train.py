@@ -17,8 +17,8 @@ from abn.params import Train
 from abn.predict import predict
 from abn.resume import Row, Scratch
 
-CROP_SHARE = 0.875  # of the short side, for the views that are watched while training: 224 of 256
 CHECK_EVERY = 50  # steps between looks at the loss, each a wait for the GPU
+REMEDY = "try a lower train.lr, a longer train.warmup or train.precision: fp32"
 
 Watch = Callable[[Row, float], None]  # an epoch's row and its images per second
 
@@ -96,11 +96,12 @@ def train_epoch(
 
 
 def validate(model: AttentionBranchNetwork, split: Split, config: Train) -> Row:
-    """The headline scores on `split` at the size that training ends with."""
-    size = config.sizes[-1]
-    view = View(size, round(size / CROP_SHARE))
+    """The headline scores on `split` at the size that training ends with; UserError as `fit`."""
+    view = View(config.sizes[-1], config.val_resize)
     device = next(model.parameters()).device
     scores = headline(predict(model, split, view, config.batch_size, device))
+    if not math.isfinite(scores["loss"]):
+        raise UserError(f"validation loss is {scores['loss']}; {REMEDY}")
     return {f"val_{name}": value for name, value in scores.items()}
 
 
@@ -130,7 +131,5 @@ def _check_finite(seen: list[Tensor], epoch: int, rate: float) -> None:
     since = max(len(seen) - CHECK_EVERY, 0)
     for step, (loss, _) in enumerate(torch.stack(seen[since:]).tolist(), start=since + 1):
         if not math.isfinite(loss):
-            raise UserError(
-                f"loss is {loss} in epoch {epoch + 1}, step {step} (lr {rate:.3g}); "
-                "try a lower train.lr, a longer train.warmup or train.precision: fp32"
-            )
+            where = f"epoch {epoch + 1}, step {step} (lr {rate:.3g})"
+            raise UserError(f"loss is {loss} in {where}; {REMEDY}")

@@ -11,6 +11,7 @@ from abn.data import Split
 from abn.explain import Findings, balanced, explain
 from abn.model import Output
 from abn.params import Explain, Params
+from abn.predict import predict
 from abn.rng import generator
 from tests import toys
 
@@ -90,6 +91,15 @@ def test_the_curves_run_from_nothing_to_all_for_each_map(split: Split, config: E
         assert insertion.iloc[0] == pytest.approx(deletion.iloc[-1], abs=1e-6)
         assert insertion.iloc[0] == pytest.approx(headline["baseline_confidence"], abs=1e-6)
         assert insertion.iloc[-1] == pytest.approx(deletion.iloc[0], abs=1e-6)
+
+
+def test_what_is_explained_is_the_predicted_class_right_or_wrong(
+    split: Split, config: Explain
+) -> None:
+    curves = findings(split.take(torch.arange(8)), config).curves
+    logits = predict(toys.network(), split.take(torch.arange(8)), toys.WHOLE, 8, toys.CPU).logits
+    confidence = logits.softmax(1).max(1).values.mean().item()
+    assert curves["attention_deletion"][0] == pytest.approx(confidence, abs=1e-5)
 
 
 def test_the_headline_holds_the_attention_against_the_controls(
