@@ -234,7 +234,7 @@ def test_training_killed_midway_ends_with_the_same_bytes(finished, tmp_path):
     assert not (killed.root / "checkpoint").exists()
     assert "RESUMED after epoch" in killed.run("dvc repro train", ABN_TRACKING="off")
     trained = {
-        name: md5 for name, digest in killed.outputs().items() if "train" in name or "ch" in name
+        name: digest for name, digest in killed.outputs().items() if "train" in name or "ch" in name
     }
     assert trained.items() <= finished.outputs().items()
 
@@ -273,8 +273,10 @@ def test_real_photographs_go_through_the_whole_graph(project, serve):
     url = f"{serve(MINI.parent)}/{MINI.name}"
     project.change(data={"name": "imagenette", "url": url, "md5": md5(MINI), "size": 64})
     project.run("dvc repro", ABN_TRACKING="off")
-    assert project.metrics("train")["train_loss"] < 2 * 2.303  # both branches better than chance
-    assert "chain saw" in (project.root / "plots" / "per_class.csv").read_text()
+    table = (project.root / "plots" / "per_class.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in table[1:]] == list(imagenette.CLASSES.values())
+    assert {row.split(",")[-1] for row in table[1:]} == {"20"}
+    assert project.metrics("explain")["gain_ratio"] > 1
 
 
 def test_a_wrong_checksum_is_one_line_and_leaves_nothing(project, serve, tmp_path_factory):
@@ -284,7 +286,7 @@ def test_a_wrong_checksum_is_one_line_and_leaves_nothing(project, serve, tmp_pat
     said = project.run("python -m stages.download", code=1)
     assert [line for line in said.splitlines() if "error:" in line][-1].count("md5") >= 1
     assert "Traceback" not in said
-    assert not (project.root / "data").exists()
+    assert not list((project.root / "data").glob("*.safetensors*"))
     assert not list((project.root / ".cache").rglob("*.tgz*"))
 
 
