@@ -18,7 +18,7 @@ from tests.toys import CPU, TINTS, WHOLE
 
 @pytest.fixture
 def config(params: Params, changed: Callable[..., Train]) -> Train:
-    return changed(params.train, batch_size=9, flip=False)
+    return changed(params.train, batch_size=9, flip=False, crop_scale=(0.6, 1.0))
 
 
 def numbered(count: int = 40) -> Split:
