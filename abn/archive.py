@@ -1,12 +1,13 @@
 """Files read straight out of a .tgz: nothing is ever extracted, so nothing can land anywhere."""
 
 import gzip
+import posixpath
 import tarfile
 import zlib
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from abn.errors import UserError
 
@@ -111,10 +112,10 @@ def _members(tar: tarfile.TarFile, limits: Limits) -> Iterator[tarfile.TarInfo]:
 
 def _check(member: tarfile.TarInfo, seen: set[str], limits: Limits) -> None:
     """Refuse a member that no honest data set has; `seen` gathers the names of the files."""
-    path = PurePosixPath(member.name)
-    key = str(path).casefold()
-    if path.is_absolute() or ".." in path.parts or not member.name.isprintable():
-        raise UserError(f"member {member.name!r} has a name that is not a plain relative path")
+    name = member.name
+    key = posixpath.normpath(name).casefold()
+    if name.startswith("/") or ".." in name.split("/") or not name.isprintable():
+        raise UserError(f"member {name!r} has a name that is not a plain relative path")
     if member.issparse() or not (member.isreg() or member.isdir()):
         raise UserError(f"member {member.name!r} is neither a plain file nor a folder")
     if member.size > limits.member:

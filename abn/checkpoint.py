@@ -59,9 +59,8 @@ def load(path: Path, device: torch.device) -> Trained:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; run `dvc repro train`, or name another file")
     try:
-        with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {})["abn"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header, state = read(path)
+        meta = json.loads(header["abn"])
         arch, classes, params = meta["arch"], tuple(meta["classes"]), meta["params"]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a checkpoint of this project ({error})") from None
@@ -72,6 +71,12 @@ def load(path: Path, device: torch.device) -> Trained:
     model.load_state_dict(state)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Trained(model.eval(), arch, classes, params)
+
+
+def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header of a safetensors file and all its tensors; SafetensorError where it is none."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.offset_keys()}
 
 
 def sha256(path: Path) -> str:

@@ -1,16 +1,15 @@
 """Packed data sets: every image decoded once, on one square canvas, in one file per split.
 
-A split is a safetensors file, filled in place and read by memory map, so that it may be larger
-than memory: `images` uint8 [N, S, S, 3] RGB, `labels` int64 [N], `aspect` float32 [N] (width over
-height of the original) and, where the truth is known, `masks` uint8 [N, S, S]. Its header holds one
-key of JSON: the class names, where the images came from, and a digest of the tensors.
+A split is a safetensors file, written as samples come and read by memory map, so that it may be
+larger than memory: `images` uint8 [N, S, S, 3] RGB, `labels` int64 [N], `aspect` float32 [N] (width
+over height of the original) and, where the truth is known, `masks` uint8 [N, S, S]. Its header
+holds one key of JSON: the class names, where the images came from, and a digest of the tensors.
 """
 
 import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,8 @@ from torch import Tensor
 from abn.errors import UserError
 from abn.rng import generator
 
-DTYPES = {"labels": ("I64", "<i8"), "aspect": ("F32", "<f4")}  # images and masks are ("U8", "u1")
+PIXELS = ("images", "masks")
+DTYPES = {"labels": ("I64", "<i8"), "aspect": ("F32", "<f4")} | dict.fromkeys(PIXELS, ("U8", "u1"))
 
 
 class Sample(NamedTuple):
@@ -47,56 +47,96 @@ class Split:
     classes: tuple[str, ...]
     source: str
     digest: str
+    rows: Tensor | None = None  # int64 [M]: the images that belong to it, where not all do
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def subset(self, index: Tensor) -> "Split":
+        """The samples at `index` int64 [M]; their images and masks stay where they are."""
+        rows = index if self.rows is None else self.rows[index]
+        return dataclasses.replace(
+            self, labels=self.labels[index], aspect=self.aspect[index], rows=rows
+        )
+
     def take(self, index: Tensor) -> "Split":
         """The samples at `index` int64 [M], copied."""
-        return self._each(lambda tensor: tensor[index])
+        part = self.subset(index)
+        assert part.rows is not None
+        return dataclasses.replace(
+            part,
+            images=part.images[part.rows],
+            masks=None if part.masks is None else part.masks[part.rows],
+            rows=None,
+        )
 
     def to(self, device: torch.device) -> "Split":
-        """The whole split on `device`."""
-        return self._each(lambda tensor: tensor.to(device))
-
-    def _each(self, change: Any) -> "Split":
+        """All samples of this split, without their masks, on `device`."""
+        images = self.images if self.rows is None else self.images[self.rows]
         return dataclasses.replace(
             self,
-            images=change(self.images),
-            labels=change(self.labels),
-            aspect=change(self.aspect),
-            masks=None if self.masks is None else change(self.masks),
+            images=images.to(device),
+            labels=self.labels.to(device),
+            aspect=self.aspect.to(device),
+            masks=None,
+            rows=None,
         )
 
 
-def write(
-    path: Path,
-    samples: Iterable[Sample],
-    count: int,
-    size: int,
-    classes: tuple[str, ...],
-    source: str,
-    masks: bool = False,
-) -> None:
-    """Pack `count` samples of side `size`, with masks or without; `path` appears when complete."""
-    shapes: dict[str, tuple[int, ...]] = {"labels": (count,), "aspect": (count,)}
-    shapes["images"] = (count, size, size, 3)
-    if masks:
-        shapes["masks"] = (count, size, size)
-    meta = {"classes": classes, "source": source, "digest": "0" * 64}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(header := _header(shapes, meta))
-    arrays = _create(part, len(header), shapes)
-    for i, sample in enumerate(samples):
-        arrays["labels"][i], arrays["aspect"][i] = sample.label, sample.aspect
-        arrays["images"][i] = sample.image
+class Writer:
+    """Packs `count` samples of side `size`, in their order; `path` appears when it is closed."""
+
+    def __init__(
+        self,
+        path: Path,
+        count: int,
+        size: int,
+        classes: tuple[str, ...],
+        source: str,
+        masks: bool = False,
+    ) -> None:
+        self.path, self.part = path, path.with_name(f"{path.name}.part")
+        self.shapes: dict[str, tuple[int, ...]] = {"labels": (count,), "aspect": (count,)}
+        self.shapes["images"] = (count, size, size, 3)
         if masks:
-            arrays["masks"][i] = sample.mask
-    meta["digest"] = _digest(arrays)
-    with part.open("r+b") as file:
-        file.write(_header(shapes, meta))
-    part.replace(path)
+            self.shapes["masks"] = (count, size, size)
+        self.meta = {"classes": classes, "source": source, "digest": "0" * 64}
+        self.labels: list[int] = []
+        self.aspect: list[float] = []
+        self.pixels = {name: hashlib.sha256() for name in self.shapes if name in PIXELS}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header, self.offsets = _header(self.shapes, self.meta)
+        self.file = self.part.open("wb")
+        self.file.write(header)
+
+    def add(self, sample: Sample) -> None:
+        """Append `sample`."""
+        for name, sha in self.pixels.items():
+            array = sample.image if name == "images" else sample.mask
+            pixels = np.ascontiguousarray(array, np.uint8).data
+            self.file.seek(self.offsets[name] + len(self.labels) * pixels.nbytes)
+            self.file.write(pixels)
+            sha.update(pixels)
+        self.labels.append(sample.label)
+        self.aspect.append(sample.aspect)
+
+    def close(self) -> None:
+        """Complete the file; ValueError unless as many samples came as were announced."""
+        if len(self.labels) != self.shapes["labels"][0]:
+            raise ValueError(f"{len(self.labels)} samples for {self.shapes['labels'][0]} places")
+        whole = hashlib.sha256()
+        for name, values in (("labels", self.labels), ("aspect", self.aspect)):
+            content = np.array(values, DTYPES[name][1]).tobytes()
+            self.file.seek(self.offsets[name])
+            self.file.write(content)
+            whole.update(content)
+        for sha in self.pixels.values():
+            whole.update(sha.digest())
+        self.meta["digest"] = whole.hexdigest()
+        self.file.seek(0)
+        self.file.write(_header(self.shapes, self.meta)[0])
+        self.file.close()
+        self.part.replace(self.path)
 
 
 def read(path: Path) -> Split:
@@ -137,38 +177,24 @@ def hold_out(train: Split, val: Split, share: float, seed: int) -> tuple[Split, 
         held[members[order[: round(share * len(members))]]] = True
     if not held.any():
         raise UserError(f"data.holdout = {share} holds out not one image; give a larger share")
-    return train.take((~held).nonzero()[:, 0]), train.take(held.nonzero()[:, 0])
+    return train.subset((~held).nonzero()[:, 0]), train.subset(held.nonzero()[:, 0])
 
 
-def _header(shapes: dict[str, tuple[int, ...]], meta: dict[str, Any]) -> bytes:
-    """The safetensors header: its length, then JSON padded so that the tensors are aligned."""
+def _header(
+    shapes: dict[str, tuple[int, ...]], meta: dict[str, Any]
+) -> tuple[bytes, dict[str, int]]:
+    """The safetensors header, and where in the file each tensor begins.
+
+    It is its own length, then JSON, padded so that the tensors are aligned.
+    """
     entries: dict[str, Any] = {"__metadata__": {"abn": json.dumps(meta, sort_keys=True)}}
-    offset = 0
+    begin, starts = 0, {}
     for name, shape in shapes.items():
-        dtype, numpy_dtype = DTYPES.get(name, ("U8", "u1"))
-        end = offset + math.prod(shape) * np.dtype(numpy_dtype).itemsize
-        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}
-        offset = end
+        dtype, numpy_dtype = DTYPES[name]
+        end = begin + math.prod(shape) * np.dtype(numpy_dtype).itemsize
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+        starts[name], begin = begin, end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _create(path: Path, offset: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Writable maps of the tensors that follow the header in `path`, which grows to hold them."""
-    arrays = {}
-    for name, shape in shapes.items():
-        dtype = DTYPES.get(name, ("U8", "u1"))[1]
-        array = np.memmap(path, dtype, "r+", offset, shape)
-        offset += array.nbytes
-        arrays[name] = array
-    return arrays
-
-
-def _digest(arrays: dict[str, Any]) -> str:
-    """SHA-256 over the tensors in file order."""
-    sha = hashlib.sha256()
-    for array in arrays.values():
-        for row in range(0, len(array), 4096):
-            sha.update(array[row : row + 4096].tobytes())
-    return sha.hexdigest()
+    header = len(text).to_bytes(8, "little") + text
+    return header, {name: len(header) + start for name, start in starts.items()}

@@ -56,7 +56,8 @@ def square(image: Image.Image, size: int) -> tuple[NDArray[np.uint8], float]:
     The aspect is as exact as the sides of `image`, which a decoder scaling by 1/8 rounds up.
     """
     # Cubic, not linear: the crop of the training resamples once more, and two linear ones blur.
-    canvas = image.resize((size, size), Image.Resampling.BICUBIC)
+    whole = (size, size)
+    canvas = image if image.size == whole else image.resize(whole, Image.Resampling.BICUBIC)
     return np.array(canvas), image.width / image.height
 
 
@@ -85,7 +86,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _gray8(image: Image.Image) -> Image.Image:

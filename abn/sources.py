@@ -1,25 +1,22 @@
 """Where a data set comes from: each source gives its classes and the samples of both splits."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from abn import archive, fetch, folder, imagenette, images, shapes
-from abn.data import Sample
+from abn import archive, fetch, folder, imagenette, images, progress, shapes
+from abn.data import Sample, Writer
 from abn.params import Data
 
 T = TypeVar("T")
-AHEAD = 256  # images decoded ahead of the one being packed
-
-
-class Part(NamedTuple):
-    """One split, not yet packed."""
-
-    length: int
-    samples: Iterable[Sample]
+R = TypeVar("R")
+Item = tuple[bytes | Path, str, str, int]  # content, its name for errors, split, label
+CHUNK = 16  # images that a thread decodes at a time
+AHEAD = 4  # chunks decoded or waiting per thread
 
 
 class Source(NamedTuple):
@@ -28,8 +25,8 @@ class Source(NamedTuple):
     classes: tuple[str, ...]
     origin: str  # what and from where, in words that are the same on every machine
     masks: bool
-    train: Part
-    val: Part
+    counts: dict[str, int]  # images of each split
+    samples: Iterable[tuple[str, Sample]]  # each with its split's name, to be gone through once
 
 
 def open_source(config: Data, cache: Path) -> Source:
@@ -39,12 +36,32 @@ def open_source(config: Data, cache: Path) -> Source:
     return _imagenette(config, cache) if config.name == "imagenette" else _folder(config)
 
 
-def _shapes(config: Data) -> Source:
-    def part(split: str, count: int) -> Part:
-        return Part(count, (_render(config, split, index) for index in range(count)))
+def pack(source: Source, size: int, paths: dict[str, Path]) -> None:
+    """Write the file of every split, on canvases of `size` pixels; see `data.Writer`."""
+    classes, origin, masks, counts, samples = source
+    writers = {
+        split: Writer(path, counts[split], size, classes, origin, masks)
+        for split, path in paths.items()
+    }
+    try:
+        with progress.bar("packing", sum(counts.values()), "image") as bar:
+            for split, sample in progress.counted(samples, bar):
+                writers[split].add(sample)
+        for writer in writers.values():
+            writer.close()
+    finally:
+        for writer in writers.values():
+            writer.file.close()
 
-    train, val = part("train", config.shapes.train), part("val", config.shapes.val)
-    return Source(shapes.CLASSES, f"shapes, seed {config.seed}", True, train, val)
+
+def _shapes(config: Data) -> Source:
+    counts = {"train": config.shapes.train, "val": config.shapes.val}
+    samples = (
+        (split, _render(config, split, index))
+        for split, count in counts.items()
+        for index in range(count)
+    )
+    return Source(shapes.CLASSES, f"shapes, seed {config.seed}", True, counts, samples)
 
 
 def _render(config: Data, split: str, index: int) -> Sample:
@@ -65,44 +82,44 @@ def _imagenette(config: Data, cache: Path) -> Source:
     url, md5 = config.url or official, config.md5 or md5
     file = fetch.fetch(url, cache / md5 / "imagenette.tgz", md5)
     found = imagenette.find(archive.names(file))
-
-    def part(split: str) -> Part:
-        labels = dict(found[split])
-        members = archive.read(file, labels)
-        items = ((content, name, labels[name]) for name, content in members)
-        return Part(len(labels), _decoded(items, config.size))
-
-    classes = tuple(imagenette.CLASSES.values())
-    return Source(classes, f"imagenette, archive md5 {md5}", False, part("train"), part("val"))
+    known = {name: (split, label) for split in found for name, label in found[split]}
+    items = ((content, name, *known[name]) for name, content in archive.read(file, known))
+    classes, counts = tuple(imagenette.CLASSES.values()), {s: len(found[s]) for s in found}
+    samples = _decoded(items, config.size)
+    return Source(classes, f"imagenette, archive md5 {md5}", False, counts, samples)
 
 
 def _folder(config: Data) -> Source:
     classes, train, val = folder.find(Path(config.root), config.val_fraction, config.seed)
-
-    def part(files: folder.Labelled) -> Part:
-        items = ((path, str(path), label) for path, label in files)
-        return Part(len(files), _decoded(items, config.size))
-
-    return Source(classes, "folder", False, part(train), part(val))
+    files = {"train": train, "val": val}
+    items = ((path, str(path), split, label) for split in files for path, label in files[split])
+    counts = {split: len(files[split]) for split in files}
+    return Source(classes, "folder", False, counts, _decoded(items, config.size))
 
 
-def _decoded(items: Iterable[tuple[bytes | Path, str, int]], size: int) -> Iterator[Sample]:
-    """Decode (content, name, label) on every core, in order; Pillow lets other threads run."""
+def _decoded(items: Iterable[Item], size: int) -> Iterator[tuple[str, Sample]]:
+    """Decode on every core, in order; Pillow lets other threads run."""
 
-    def sample(item: tuple[bytes | Path, str, int]) -> Sample:
-        content, name, label = item
+    def sample(item: Item) -> tuple[str, Sample]:
+        content, name, split, label = item
         canvas, aspect = images.square(images.decode(content, name, size), size)
-        return Sample(canvas, label, aspect)
+        return split, Sample(canvas, label, aspect)
 
     return _in_parallel(sample, items)
 
 
-def _in_parallel(
-    work: Callable[[tuple[bytes | Path, str, int]], T],
-    items: Iterable[tuple[bytes | Path, str, int]],
-) -> Iterator[T]:
-    """`map(work, items)` in threads, holding no more than AHEAD items at a time."""
-    remaining = iter(items)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while chunk := list(islice(remaining, AHEAD)):
-            yield from pool.map(work, chunk)
+def _in_parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """`map(work, items)` in threads that are never idle: in chunks, because a handover costs."""
+
+    def all_of(chunk: list[T]) -> list[R]:
+        return [work(item) for item in chunk]
+
+    rest, threads = iter(items), os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[list[R]]] = deque()
+        while chunk := list(islice(rest, CHUNK)):
+            ahead.append(pool.submit(all_of, chunk))
+            if len(ahead) > AHEAD * threads:
+                yield from ahead.popleft().result()
+        while ahead:
+            yield from ahead.popleft().result()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -144,3 +144,22 @@ def test_a_cut_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match="not a checkpoint of this project"):
         checkpoint.load(path, CPU)
+
+
+def test_any_safetensors_file_is_read_with_its_header(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(3), "a": torch.rand(2, 3)}
+    save_file(tensors, tmp_path / "any", {"key": "value"})
+    header, found = checkpoint.read(tmp_path / "any")
+    assert header == {"key": "value"}
+    assert found.keys() == tensors.keys()
+    assert all(found[name].equal(tensor) for name, tensor in tensors.items())
+    save_file(tensors, tmp_path / "bare")
+    assert checkpoint.read(tmp_path / "bare")[0] == {}
+
+
+def test_what_cannot_be_read_is_told_apart_from_what_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("weights")
+    with pytest.raises(SafetensorError):
+        checkpoint.read(tmp_path / "text")
+    with pytest.raises(FileNotFoundError):
+        checkpoint.read(tmp_path / "nothing")

@@ -1,7 +1,6 @@
 """Packed data sets: what is written is read, what is broken refused, what is held out fair."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,23 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from abn import data
-from abn.data import Sample, Split
+from abn.data import Split, Writer
 from abn.errors import UserError
 from tests import toys
-
-
-def samples(split: Split) -> Iterator[Sample]:
-    for i in range(len(split)):
-        mask = None if split.masks is None else split.masks[i].numpy()
-        yield Sample(
-            split.images[i].numpy(), int(split.labels[i]), float(split.aspect[i]), mask=mask
-        )
-
-
-def pack(path: Path, split: Split) -> Path:
-    size, masks = split.images.shape[1], split.masks is not None
-    data.write(path, samples(split), len(split), size, split.classes, split.source, masks)
-    return path
 
 
 def tensors(split: Split) -> dict[str, Tensor]:
@@ -39,6 +24,10 @@ def same(one: Split, other: Split) -> bool:
     return ours.keys() == theirs.keys() and all(ours[n].equal(theirs[n]) for n in ours)
 
 
+def copied(split: Split) -> Split:
+    return split.take(torch.arange(len(split)))
+
+
 @pytest.fixture
 def split() -> Split:
     return dataclasses.replace(toys.split(), aspect=torch.linspace(0.5, 2, 40))
@@ -46,7 +35,7 @@ def split() -> Split:
 
 @pytest.fixture
 def packed(tmp_path: Path, split: Split) -> Path:
-    return pack(tmp_path / "train.safetensors", split)
+    return toys.pack(tmp_path / "train.safetensors", split)
 
 
 def test_what_is_written_is_read(packed: Path, split: Split) -> None:
@@ -59,7 +48,7 @@ def test_what_is_written_is_read(packed: Path, split: Split) -> None:
 
 def test_without_masks_there_are_none(tmp_path: Path, split: Split) -> None:
     bare = dataclasses.replace(split, masks=None)
-    assert same(data.read(pack(tmp_path / "bare.safetensors", bare)), bare)
+    assert same(data.read(toys.pack(tmp_path / "bare.safetensors", bare)), bare)
 
 
 def test_the_file_is_a_safetensors_file_like_any_other(packed: Path, split: Split) -> None:
@@ -69,7 +58,7 @@ def test_the_file_is_a_safetensors_file_like_any_other(packed: Path, split: Spli
 
 
 def test_the_same_samples_give_the_same_bytes(tmp_path: Path, packed: Path, split: Split) -> None:
-    assert pack(tmp_path / "new/again.safetensors", split).read_bytes() == packed.read_bytes()
+    assert toys.pack(tmp_path / "new/again.safetensors", split).read_bytes() == packed.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["images", "labels", "aspect", "masks"])
@@ -77,23 +66,46 @@ def test_the_digest_tells_one_changed_value(tmp_path: Path, split: Split, name: 
     changed = split.take(torch.arange(40))
     tensors(changed)[name][7] += 1
     first, second = (
-        data.read(pack(tmp_path / f"{i}.safetensors", s)) for i, s in enumerate((split, changed))
+        data.read(toys.pack(tmp_path / f"{i}.safetensors", s))
+        for i, s in enumerate((split, changed))
     )
     assert first.digest != second.digest
     assert len(first.digest) == 64
 
 
 def test_an_interrupted_write_leaves_the_former_file(packed: Path, split: Split) -> None:
-    def interrupted() -> Iterator[Sample]:
-        yield next(samples(split))
-        raise KeyboardInterrupt
-
     before = packed.read_bytes()
     for path in (packed, packed.with_name("new.safetensors")):
-        with pytest.raises(KeyboardInterrupt):
-            data.write(path, interrupted(), 40, 32, split.classes, "toys", masks=True)
+        writer = Writer(path, 40, 32, split.classes, "toys", masks=True)
+        writer.add(next(toys.samples(split)))
+        writer.file.close()  # as the system does when the process is gone
     assert packed.read_bytes() == before
     assert not path.exists()
+
+
+@pytest.mark.parametrize("count", [39, 41])
+def test_another_number_of_samples_than_announced_leaves_the_former_file(
+    packed: Path, split: Split, count: int
+) -> None:
+    before = packed.read_bytes()
+    writer = Writer(packed, count, 32, split.classes, "toys", masks=True)
+    for sample in toys.samples(split):
+        writer.add(sample)
+    with pytest.raises(ValueError, match=f"^40 samples for {count} places$"):
+        writer.close()
+    writer.file.close()
+    assert packed.read_bytes() == before
+
+
+def test_samples_may_come_to_two_files_in_turn(tmp_path: Path, split: Split) -> None:
+    paths = [tmp_path / name for name in ("one.safetensors", "two.safetensors")]
+    writers = [Writer(path, 40, 32, split.classes, "toys", masks=True) for path in paths]
+    for sample in toys.samples(split):
+        for writer in writers:
+            writer.add(sample)
+    for writer in writers:
+        writer.close()
+    assert all(same(data.read(path), split) for path in paths)
 
 
 def test_a_missing_file_is_refused_with_what_makes_it(tmp_path: Path) -> None:
@@ -130,6 +142,33 @@ def test_samples_are_taken_by_index_as_copies(split: Split) -> None:
     assert split.images[3].any()
 
 
+def test_a_subset_copies_no_image_and_no_mask(split: Split) -> None:
+    part = split.subset(torch.tensor([3, 1]))
+    assert part.images.data_ptr() == split.images.data_ptr() and part.masks is split.masks
+    assert len(part) == 2 and part.labels.equal(split.labels[[3, 1]])
+    assert part.aspect.equal(split.aspect[[3, 1]])
+
+
+def test_what_is_taken_of_a_subset_are_its_own_samples(split: Split) -> None:
+    part = split.subset(torch.tensor([5, 3, 8, 1]))
+    assert same(part.take(torch.tensor([3, 0])), split.take(torch.tensor([1, 5])))
+    assert part.take(torch.tensor([3, 0])).rows is None
+
+
+def test_a_subset_of_a_subset_is_one_of_the_whole(split: Split) -> None:
+    part = split.subset(torch.tensor([5, 3, 8, 1])).subset(torch.tensor([2, 1]))
+    assert part.rows is not None and part.rows.tolist() == [8, 3]
+    assert same(copied(part), split.take(torch.tensor([8, 3])))
+
+
+def test_only_a_splits_own_samples_move_to_a_device_and_no_masks(split: Split) -> None:
+    index = torch.tensor([5, 3])
+    moved = split.subset(index).to(toys.CPU)
+    assert same(moved, dataclasses.replace(split.take(index), masks=None))
+    assert moved.rows is None
+    assert same(split.to(toys.CPU), dataclasses.replace(split, masks=None))
+
+
 def test_a_network_for_other_classes_is_refused(split: Split) -> None:
     data.check_classes(split, split.classes)
     for others in (split.classes[::-1], split.classes[:3]):
@@ -148,13 +187,21 @@ def test_a_share_of_every_class_is_held_out_and_nothing_lost() -> None:
     train, held = data.hold_out(split, toys.split(8), 0.2, seed=0)
     assert held.labels.bincount().tolist() == [2] * 4
     assert train.labels.bincount().tolist() == [8] * 4
-    images = torch.cat([train.images, held.images]).flatten(1)
+    images = torch.cat([copied(train).images, copied(held).images]).flatten(1)
     assert len(images) == 40
     assert images.unique(dim=0).equal(split.images.flatten(1).unique(dim=0))
 
 
+def test_holding_out_copies_no_image() -> None:
+    split = toys.split()
+    for part in data.hold_out(split, toys.split(8), 0.2, seed=0):
+        assert part.images.data_ptr() == split.images.data_ptr()
+
+
 def test_what_is_held_out_depends_on_the_seed_alone() -> None:
-    first, again, other = (data.hold_out(toys.split(), toys.split(8), 0.2, s)[1] for s in (0, 0, 1))
+    first, again, other = (
+        copied(data.hold_out(toys.split(), toys.split(8), 0.2, s)[1]) for s in (0, 0, 1)
+    )
     assert same(first, again)
     assert not same(first, other)
 

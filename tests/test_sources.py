@@ -28,10 +28,7 @@ def config(params: Params, changed: Make) -> Data:
 def pack(config: Data, folder: Path) -> tuple[Split, Split]:
     """Both splits as they are read back."""
     source = sources.open_source(config, folder / "cache")
-    for name, part in (("train", source.train), ("val", source.val)):
-        path = folder / f"{name}.safetensors"
-        size, masks = config.size, source.masks
-        data.write(path, part.samples, part.length, size, source.classes, source.origin, masks)
+    sources.pack(source, config.size, {s: folder / f"{s}.safetensors" for s in source.counts})
     return data.read(folder / "train.safetensors"), data.read(folder / "val.safetensors")
 
 

@@ -1,10 +1,13 @@
 """Small stand-ins for the real thing: tinted noise to learn, a network that learns it at once."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from abn.batches import View
-from abn.data import Split
+from abn.data import Sample, Split, Writer
 from abn.model import Output
 from abn.rng import generator
 
@@ -25,6 +28,23 @@ def split(count: int = 40, classes: int = 4, size: int = 32, seed: int = 0) -> S
         top, left = half * (label // 2), half * (label % 2)
         masks[i, top : top + half, left : left + half] = 1
     return Split(images, labels, torch.ones(count), masks, NAMES[:classes], "toys", f"seed {seed}")
+
+
+def samples(split: Split) -> Iterator[Sample]:
+    """`split` image by image."""
+    for i, (image, label) in enumerate(zip(split.images.numpy(), split.labels, strict=True)):
+        mask = None if split.masks is None else split.masks[i].numpy()
+        yield Sample(image, int(label), float(split.aspect[i]), mask)
+
+
+def pack(path: Path, split: Split) -> Path:
+    """`path`, with `split` in it."""
+    size, masks = split.images.shape[1], split.masks is not None
+    writer = Writer(path, len(split), size, split.classes, split.source, masks)
+    for sample in samples(split):
+        writer.add(sample)
+    writer.close()
+    return path
 
 
 class Network(nn.Module):
