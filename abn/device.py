@@ -1,10 +1,16 @@
-"""Where to compute, and so that the same inputs give the same bits."""
+"""Where to compute, how to keep the memory, and so that the same inputs give the same bits."""
 
+import ctypes
 import os
+import sys
 
 import torch
+from torch.utils import deterministic
 
 from abn.errors import UserError
+
+# glibc's mallopt: what is freed is kept for the next step, because fresh pages cost a fault each.
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 
 
 def choose() -> torch.device:
@@ -18,7 +24,23 @@ def choose() -> torch.device:
         reason = str(error).splitlines()[0]
         raise UserError(f"ABN_DEVICE={name}: {reason}; use cpu, cuda or cuda:N") from None
     torch.use_deterministic_algorithms(True)
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none is read
+    if device.type == "cpu":
+        keep_memory()
     return device
+
+
+def keep_memory() -> None:
+    """On Linux, keep freed memory for the next step, in huge pages where the system offers them.
+
+    Without it a fifth of a training step on the CPU is spent on page faults.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it at its first allocation
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(MMAP_MAX, 0)
+        mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(TOP_PAD, 2**28)
 
 
 def describe(device: torch.device) -> str:
