@@ -1,23 +1,59 @@
-"""Crops, mirrored or not, as batched tensor arithmetic on the images' device.
+"""One epoch of training images: in random order, each in a crop, a flip and colours of its own.
 
-A box [top, left, height, width] is in shares of the canvas. Every canvas is a squashed image, so a
-box that is square in the original is not square here: `aspect` (width over height) undoes that.
+Everything random depends on (seed, epoch) and its use, never on what was drawn before: an epoch can
+be repeated or resumed, and switching one augmentation on leaves the draws of the others alone.
 """
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from abn.batches import Batch, gathered
+from abn.crop import crop
+from abn.data import Split
+from abn.params import Train
+from abn.rng import generator
 
 RATIO = (3 / 4, 4 / 3)  # width over height of a random crop in the original (Szegedy et al., 2015)
 TRIES = 10
+HOLE = (0.02, 0.2)  # share of the crop that random erasing takes (Zhong et al., 2020)
+HOLE_RATIO = (0.3, 3.3)  # its width over height
+GREY = (0.299, 0.587, 0.114)  # luma (ITU-R BT.601)
 
 
-def centre_boxes(aspect: Tensor, share: float) -> Tensor:
-    """Boxes [N, 4] of the central square whose side is `share` of each original's short side."""
-    height = share * aspect.clamp(max=1)
-    width = share / aspect.clamp(min=1)
-    return torch.stack([(1 - height) / 2, (1 - width) / 2, height, width], dim=1)
+class Mix(NamedTuple):
+    """How a batch is blended with itself shifted by one."""
+
+    own: float  # what is left of each image and of its label
+    box: tuple[int, int, int, int] | None = None  # CutMix: top, bottom, left, right taken over
+
+
+def batches(
+    split: Split, config: Train, size: int, seed: int, epoch: int, device: torch.device
+) -> Iterator[Batch]:
+    """The training batches of `epoch`, crops of `size` pixels; a short last batch is dropped."""
+    count, batch = len(split), min(config.batch_size, len(split))
+    steps, classes = count // batch, len(split.classes)
+    order = torch.randperm(count, generator=generator(seed, "order", epoch))
+    order = order[: steps * batch].view(steps, batch)
+    boxes, mirrored, colours, holes = (
+        draw.to(device) for draw in _draws(split.aspect.cpu(), config, seed, epoch)
+    )
+    mixes = _mixes(config, steps, size, seed, epoch)
+    half = device.type == "cuda" and config.precision == "bf16"  # finer than what comes after it
+    dtype = torch.float16 if half else torch.float32
+    for mix, (index, canvases, labels) in zip(mixes, gathered(split, order, device), strict=True):
+        images = crop(canvases, boxes[index], mirrored[index], size, dtype)
+        if config.jitter:
+            images = jitter(images, colours[index].to(dtype))
+        if config.erase:
+            images = erase(images, holes[index])
+        yield blend(Batch(images, F.one_hot(labels, classes).float()), mix)
 
 
 def random_boxes(aspect: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
@@ -28,8 +64,7 @@ def random_boxes(aspect: Tensor, scale: tuple[float, float], generator: torch.Ge
     n = len(aspect)
     draws = torch.rand(4, n, TRIES, generator=generator)
     area = (scale[0] + (scale[1] - scale[0]) * draws[0]) * aspect[:, None]  # the height is 1
-    low, high = math.log(RATIO[0]), math.log(RATIO[1])
-    ratio = torch.exp(low + (high - low) * draws[1])
+    ratio = _log_uniform(draws[1], RATIO)
     height, width = torch.sqrt(area / ratio), torch.sqrt(area * ratio) / aspect[:, None]
     fits = (height <= 1) & (width <= 1)
     first = fits.to(torch.uint8).argmax(dim=1)[:, None]
@@ -42,27 +77,90 @@ def random_boxes(aspect: Tensor, scale: tuple[float, float], generator: torch.Ge
     return torch.stack([(1 - height) * place[0], (1 - width) * place[1], height, width], dim=1)
 
 
-def crop(images: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
-    """Cut `boxes` [B, 4] out of `images` uint8 [B, S, S, 3]: float32 [B, 3, size, size] in [0, 1].
-
-    `mirrored` bool [B] turns left and right around. Anti-aliased where it shrinks: each axis is a
-    product with a matrix of triangle weights, Pillow's and torchvision's bilinear filter.
-    """
-    b, s = images.shape[:2]
-    rows = _weights(boxes[:, 0], boxes[:, 2], s, size)  # [B, size, S]
-    columns = _weights(boxes[:, 1], boxes[:, 3], s, size)
-    columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
-    x = torch.bmm(rows, images.reshape(b, s, s * 3).float())  # [B, size, S * 3]
-    x = x.view(b, size, s, 3).permute(0, 3, 1, 2).reshape(b, 3 * size, s)
-    x = torch.bmm(x, columns.transpose(1, 2)).view(b, 3, size, size)
-    return x.div_(255).clamp_(0, 1)
+def random_holes(count: int, share: float, generator: torch.Generator) -> Tensor:
+    """Boxes [N, 4] in shares of the crop for `erase`; all but a `share` of them are empty."""
+    draws = torch.rand(5, count, generator=generator)
+    area = HOLE[0] + (HOLE[1] - HOLE[0]) * draws[0]
+    ratio = _log_uniform(draws[1], HOLE_RATIO)
+    extent = torch.stack([torch.sqrt(area / ratio), torch.sqrt(area * ratio)], dim=1)
+    extent = extent * (draws[2] < share)[:, None]
+    return torch.cat([(1 - extent) * draws[3:].T, extent], dim=1)
 
 
-def _weights(start: Tensor, extent: Tensor, pixels: int, size: int) -> Tensor:
-    """[B, size, pixels]: how much each of `pixels` gives to each of `size` samples of a stretch."""
-    step = extent[:, None] * pixels / size  # canvas pixels per output pixel
-    steps = torch.arange(size, device=start.device) + 0.5
-    centres = start[:, None] * pixels + steps * step  # [B, size]
-    distance = torch.arange(pixels, device=start.device) + 0.5 - centres[:, :, None]
-    weights = (1 - distance.abs() / step.clamp(min=1)[:, :, None]).clamp_(min=0)
-    return weights / weights.sum(dim=2, keepdim=True)
+def jitter(images: Tensor, factors: Tensor) -> Tensor:
+    """`images` [B, 3, H, W] with brightness, contrast and saturation times `factors` [B, 3]."""
+    brightness, contrast, saturation = factors.T[..., None, None, None]
+    x = (images * brightness).clamp_(max=1)
+    x = _grey(x).mean(dim=(2, 3), keepdim=True).lerp(x, contrast).clamp_(0, 1)
+    return _grey(x).lerp(x, saturation).clamp_(0, 1)
+
+
+def erase(images: Tensor, holes: Tensor) -> Tensor:
+    """`images` [B, 3, H, W], mid-grey inside `holes` [B, 4]: top, left, height, width as shares."""
+    top, left, height, width = holes.T[..., None]
+    at = (torch.arange(images.shape[2], device=images.device) + 0.5) / images.shape[2]
+    rows = (at >= top) & (at < top + height)  # [B, H]
+    columns = (at >= left) & (at < left + width)
+    holed = images.masked_fill((rows[:, :, None] & columns[:, None])[:, None], 0.5)
+    return holed.contiguous(memory_format=torch.channels_last)  # masked_fill forgets it
+
+
+def blend(batch: Batch, mix: Mix | None) -> Batch:
+    """Mixup or CutMix of every image with the one before it, and of their targets alike."""
+    if mix is None:
+        return batch
+    images, targets = batch.images, batch.targets
+    other = images.roll(1, dims=0)
+    if mix.box is None:
+        images = other.lerp(images, mix.own)
+    else:
+        top, bottom, left, right = mix.box
+        images = images.clone(memory_format=torch.preserve_format)
+        images[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
+    images = images.contiguous(memory_format=torch.channels_last)  # roll forgets it on CUDA
+    return Batch(images, targets.roll(1, dims=0).lerp(targets, mix.own))
+
+
+def _draws(aspect: Tensor, config: Train, seed: int, epoch: int) -> tuple[Tensor, ...]:
+    """Per image of the split: crop box, mirrored or not, colour factors, hole."""
+    count, uses = len(aspect), ("augment", "jitter", "erase")
+    draws, colour_draws, hole_draws = (generator(seed, use, epoch) for use in uses)
+    boxes = random_boxes(aspect, config.crop_scale, draws)
+    mirrored = (torch.rand(count, generator=draws) < 0.5) & bool(config.flip)
+    if config.flip == "alternating":  # chance decides once, then every epoch turns all around
+        once = torch.rand(count, generator=generator(seed, "flip")) < 0.5
+        mirrored = once ^ bool(epoch % 2)
+    colours = 1 + config.jitter * (2 * torch.rand(count, 3, generator=colour_draws) - 1)
+    return boxes, mirrored, colours, random_holes(count, config.erase, hole_draws)
+
+
+def _mixes(config: Train, steps: int, size: int, seed: int, epoch: int) -> list[Mix | None]:
+    """For each step of an epoch how its batch is blended, if it is."""
+    if not config.mix_share or epoch >= config.mix_until * config.epochs:
+        return [None] * steps
+    draws = np.random.default_rng(generator(seed, "mix", epoch).initial_seed())
+    return [_mix(config, size, draws) for _ in range(steps)]
+
+
+def _mix(config: Train, size: int, draws: np.random.Generator) -> Mix | None:
+    if draws.random() >= config.mix_share:
+        return None
+    if not config.cutmix or (config.mixup and draws.random() < 0.5):
+        return Mix(draws.beta(config.mixup, config.mixup))
+    side = math.sqrt(1 - draws.beta(config.cutmix, config.cutmix)) * size
+    y, x = draws.random(2) * size
+    edges = (y - side / 2, y + side / 2, x - side / 2, x + side / 2)
+    top, bottom, left, right = (min(max(round(edge), 0), size) for edge in edges)
+    return Mix(1 - (bottom - top) * (right - left) / size**2, (top, bottom, left, right))
+
+
+def _log_uniform(draws: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Uniform `draws` in [0, 1) to between `bounds`, evenly in the logarithm."""
+    low, high = math.log(bounds[0]), math.log(bounds[1])
+    return torch.exp(low + (high - low) * draws)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Luma [B, 1, H, W]."""
+    weights = torch.tensor(GREY, dtype=images.dtype, device=images.device)
+    return (images * weights.view(3, 1, 1)).sum(dim=1, keepdim=True)

@@ -1,24 +1,25 @@
 """Batches of a packed split as the network wants them: float images in [0, 1] on the device."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from abn import augment
+from abn import progress
+from abn.crop import centre_boxes, crop
 from abn.data import Split
-from abn.params import Train
-from abn.rng import generator
 
 RESIDENT = 0.5  # a split up to this share of a GPU's free memory is moved there whole
 
 
 class Batch(NamedTuple):
-    """B images and their labels."""
+    """B images and what they show."""
 
-    images: Tensor  # float32 [B, 3, H, W] in [0, 1]
-    labels: Tensor  # int64 [B]
+    images: Tensor  # float [B, 3, H, W] in [0, 1], channels last in memory
+    targets: Tensor  # float32 [B, K]: the share of each class, a row sums to 1
 
 
 class View(NamedTuple):
@@ -30,53 +31,73 @@ class View(NamedTuple):
 
 def place(split: Split, device: torch.device) -> Split:
     """`split` on `device` if there is ample room for it, else as it is."""
-    if device.type != "cuda" or split.images.nbytes > RESIDENT * torch.cuda.mem_get_info(device)[0]:
+    if device.type != "cuda":
         return split
-    return split.to(device)
+    free = torch.cuda.mem_get_info(device)[0]
+    needed = len(split) * split.images[0].nbytes
+    fits = needed <= RESIDENT * free
+    where = "resident on the device" if fits else "streamed from the file"
+    progress.say(f"{len(split)} images, {needed / 1e9:.2f} of {free / 1e9:.1f} GB free: {where}")
+    return split.to(device) if fits else split
 
 
-def training(
-    split: Split, config: Train, size: int, seed: int, epoch: int, device: torch.device
-) -> Iterator[Batch]:
-    """One epoch in random order, each image in a random crop; a short last batch is dropped.
+def gathered(
+    split: Split, order: Tensor, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """For each row of `order` int64 [steps, B]: itself, its canvases and labels, on `device`.
 
-    Everything random depends on (seed, epoch) alone, so an epoch can be repeated or resumed.
+    Canvases uint8 [B, S, S, 3] that are not on the GPU are read from the file by a thread of their
+    own, one batch ahead, and travel while the GPU computes.
     """
-    count, batch = len(split), min(config.batch_size, len(split))
-    order = torch.randperm(count, generator=generator(seed, "order", epoch))
-    draws = generator(seed, "augment", epoch)
-    boxes = augment.random_boxes(split.aspect.cpu(), config.crop_scale, draws)
-    mirrored = (torch.rand(count, generator=draws) < 0.5) & config.flip
-    for start in range(0, count - batch + 1, batch):
-        index = order[start : start + batch]
-        images, labels = _gather(split, index, device)
-        box, mirror = boxes[index].to(device), mirrored[index].to(device)
-        yield Batch(_layout(augment.crop(images, box, mirror, size)), labels)
+    labels = split.labels.to(device)
+    if split.images.device.type == "cuda":
+        for index in order.to(device):
+            yield index, split.images.index_select(0, index), labels[index]
+        return
+    side = torch.cuda.Stream(device) if device.type == "cuda" else None
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(_fetch, split, order[0], device, side)
+        for step, index in enumerate(order.to(device)):
+            canvases, arrived = ahead.result()
+            if step + 1 < len(order):
+                ahead = thread.submit(_fetch, split, order[step + 1], device, side)
+            if arrived is not None:
+                torch.cuda.current_stream(device).wait_event(arrived)
+                canvases.record_stream(torch.cuda.current_stream(device))
+            yield index, canvases, labels[index]
 
 
 def evaluation(
     split: Split, view: View, batch_size: int, device: torch.device, mirrored: bool = False
-) -> Iterator[Batch]:
+) -> Iterator[Tensor]:
     """Every image once, in order, through `view`; `mirrored` turns left and right around."""
-    for start in range(0, len(split), batch_size):
-        index = torch.arange(start, min(start + batch_size, len(split)))
-        images, labels = _gather(split, index, device)
-        yield Batch(through(images, split.aspect[index], view, mirrored), labels)
+    whole, rest = divmod(len(split), batch_size)
+    everyone = torch.arange(len(split))
+    parts = [everyone[: whole * batch_size].view(whole, batch_size)] if whole else []
+    parts += [everyone[whole * batch_size :][None]] if rest else []
+    for order in parts:
+        for index, canvases, _ in gathered(split, order, device):
+            yield through(canvases, split.aspect[index.to(split.aspect.device)], view, mirrored)
 
 
 def through(canvases: Tensor, aspect: Tensor, view: View, mirrored: bool = False) -> Tensor:
     """Canvases uint8 [B, S, S, 3] as `view` shows them: float32 [B, 3, size, size] in [0, 1]."""
-    boxes = augment.centre_boxes(aspect.to(canvases.device), view.size / view.resize)
+    boxes = centre_boxes(aspect.to(canvases.device), view.size / view.resize)
     mirror = torch.full((len(canvases),), mirrored, device=canvases.device)
-    return _layout(augment.crop(canvases, boxes, mirror, view.size))
+    return crop(canvases, boxes, mirror, view.size)
 
 
-def _gather(split: Split, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images uint8 [B, S, S, 3] and labels [B] at `index`, on `device`."""
-    index = index.to(split.images.device)
-    return split.images[index].to(device), split.labels[index].to(device)
-
-
-def _layout(images: Tensor) -> Tensor:
-    """Channels last in memory: what convolutions are fastest on, CPU and GPU."""
-    return images.contiguous(memory_format=torch.channels_last)
+def _fetch(
+    split: Split, index: Tensor, device: torch.device, side: torch.cuda.Stream | None
+) -> tuple[Tensor, torch.cuda.Event | None]:
+    """The canvases at `index` on `device`, and with `side` the event of their arrival."""
+    rows = index if split.rows is None else split.rows[index]
+    canvases = torch.empty(
+        (len(index), *split.images.shape[1:]), dtype=torch.uint8, pin_memory=side is not None
+    )
+    # NumPy copies on this thread alone; torch would wake as many more as there are cores.
+    np.take(split.images.numpy(), rows.numpy(), axis=0, out=canvases.numpy(), mode="clip")
+    if side is None:
+        return canvases, None
+    with torch.cuda.stream(side):
+        return canvases.to(device, non_blocking=True), side.record_event()

@@ -30,10 +30,12 @@ def scores(predictions: Predictions, mirrored: Predictions) -> dict[str, float]:
     probabilities = predictions.logits.softmax(1)
     both_heads = probabilities + predictions.attention_logits.softmax(1)
     both_views = probabilities + mirrored.logits.softmax(1)
+    all_four = both_heads + mirrored.logits.softmax(1) + mirrored.attention_logits.softmax(1)
     return headline(predictions) | {
         "top5": _top5(probabilities, labels),
         "ensemble_top1": _top1(both_heads, labels),
         "flip_top1": _top1(both_views, labels),
+        "flip_ensemble_top1": _top1(all_four, labels),
         "ece": expected_calibration_error(calibration(predictions)),
         "macro_f1": float(f1_score(labels, probabilities.argmax(1), average="macro")),
     }

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from abn.resnet import ARCHS, layer
+from abn.resnet import ARCHS, BasicBlock, Bottleneck, layer
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -25,12 +25,15 @@ class Output(NamedTuple):
 
 
 class AttentionBranchNetwork(nn.Module):
-    """An ABN on `arch` (a key of `resnet.ARCHS`) for `num_classes` classes."""
+    """An ABN on `arch` (a key of `resnet.ARCHS`) for `num_classes` classes.
+
+    With `zero_init`, every residual block starts as the identity (Goyal et al., 2017, 5.1).
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, arch: str, num_classes: int) -> None:
+    def __init__(self, arch: str, num_classes: int, zero_init: bool = False) -> None:
         super().__init__()
         block, depths = ARCHS[arch]
         wide, top = 256 * block.expansion, 512 * block.expansion
@@ -55,6 +58,9 @@ class AttentionBranchNetwork(nn.Module):
         self.layer4 = layer(block, wide, 512, depths[3], stride=2)
         self.fc = nn.Linear(top, num_classes)
         self.apply(_initialise)
+        for module in self.modules() if zero_init else ():
+            if isinstance(module, BasicBlock | Bottleneck):
+                nn.init.zeros_(module.last_norm.weight)
 
     def forward(self, images: Tensor) -> Output:
         """Classify RGB `images` [B, 3, H, W] in [0, 1] and say where the network looked."""
@@ -80,10 +86,13 @@ class AttentionBranchNetwork(nn.Module):
         return self.fc(self.layer4(attended).mean(dim=(2, 3)))
 
 
-def losses(output: Output, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Cross-entropies of the perception and the attention branch; training minimises their sum."""
-    perception = F.cross_entropy(output.logits, labels, label_smoothing=label_smoothing)
-    attention = F.cross_entropy(output.attention_logits, labels, label_smoothing=label_smoothing)
+def losses(output: Output, targets: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Cross-entropies of the perception and the attention branch; training minimises their sum.
+
+    `targets` are labels int64 [B] or shares of the classes float32 [B, K].
+    """
+    perception = F.cross_entropy(output.logits, targets, label_smoothing=label_smoothing)
+    attention = F.cross_entropy(output.attention_logits, targets, label_smoothing=label_smoothing)
     return perception, attention
 
 

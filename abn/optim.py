@@ -1,11 +1,13 @@
-"""SGD as the ABN's authors use it, and the learning rate as a pure function of progress."""
+"""SGD as the ABN's authors use it, its rate as a function of progress, an average of weights."""
 
 import bisect
+import copy
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from abn.model import AttentionBranchNetwork
 from abn.params import Train
 
 
@@ -26,6 +28,15 @@ def sgd(model: nn.Module, config: Train) -> torch.optim.SGD:
     )
 
 
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The rate of the next step; in place where it is a tensor that a CUDA graph reads."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
 def learning_rate(config: Train, progress: float) -> float:
     """The rate when a share `progress` in [0, 1) of the training is done."""
     if progress < config.warmup:
@@ -40,3 +51,22 @@ def learning_rate(config: Train, progress: float) -> float:
 def crop_size(config: Train, epoch: int) -> int:
     """The side of the training crops in `epoch`, in pixels."""
     return config.sizes[bisect.bisect_right(config.grow_at, epoch / config.epochs + 1e-9)]
+
+
+class Average:
+    """An exponential moving average of all that a network has learnt, its norms' statistics too."""
+
+    def __init__(self, model: AttentionBranchNetwork, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).requires_grad_(False)
+
+    def update(self, model: AttentionBranchNetwork) -> None:
+        """Move a share 1 - decay towards `model`."""
+        pairs = zip(_floats(self.model), _floats(model), strict=True)
+        mine, its = (list(side) for side in zip(*pairs, strict=True))
+        torch._foreach_lerp_(mine, its, 1 - self.decay)
+
+
+def _floats(model: nn.Module) -> list[Tensor]:
+    """What there is to average; the rest is the counter of a norm, which nothing reads."""
+    return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]

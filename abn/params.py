@@ -9,10 +9,8 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from abn.errors import UserError
 
@@ -84,6 +82,13 @@ class Data(Section):
         return self
 
 
+def _flip(value: Any) -> Any:
+    """One message for both kinds of value."""
+    if value is True or value is False or value == "alternating":
+        return value
+    raise ValueError("give true, false or 'alternating'")
+
+
 class Train(Section):
     epochs: Count
     """Passes over the training split."""
@@ -95,8 +100,20 @@ class Train(Section):
     """Shares of the training after which the next size is taken; one fewer than sizes."""
     crop_scale: Annotated[tuple[Share, Share], Listed]
     """Smallest and largest share of an image's area in a random crop."""
-    flip: bool
-    """Mirror a random half of the images."""
+    flip: Annotated[bool | Literal["alternating"], BeforeValidator(_flip)]
+    """Mirror a random half of the images; alternating: every other epoch the other half."""
+    jitter: Annotated[float, Field(ge=0, lt=1)]
+    """Largest change of brightness, contrast and saturation, as a share; 0: off."""
+    erase: Share
+    """Share of the images in which a rectangle is blanked out; 0: off."""
+    mixup: Annotated[float, Field(ge=0, le=10)]
+    """Alpha of Mixup's beta distribution; 0: off."""
+    cutmix: Annotated[float, Field(ge=0, le=10)]
+    """Alpha of CutMix's beta distribution; 0: off. With both on, a coin decides."""
+    mix_share: Share
+    """Share of the batches that are mixed; 0: none."""
+    mix_until: Share
+    """Share of the training after which no batch is mixed."""
     lr: Annotated[float, Field(gt=0)]
     """Peak learning rate of SGD."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
@@ -112,10 +129,18 @@ class Train(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)]
     """Share of the training in which the rate rises linearly from zero."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    zero_init: bool
+    """Start every residual block as the identity: its last norm's weight at zero."""
+    ema: Annotated[float, Field(ge=0, lt=1)]
+    """Decay per step of a moving average of the weights, which then is the model; 0: off."""
     precision: Literal["bf16", "fp32"]
     """bf16: autocast on CUDA; the CPU always computes in fp32."""
+    compile: Literal["auto", "on", "off"]
+    """Compile the network, CUDA only; auto: where training is long enough to earn it back."""
+    val_size: Pixels
+    """Side of the centre crop validated on, in pixels."""
     val_resize: Pixels
-    """Short side of the images validated on, in pixels; their centre crop has the last size."""
+    """Short side of the images validated on before that crop, in pixels."""
     validate_every: Count
     """Epochs between validations; the last epoch is always validated."""
     select: Literal["last", "best"]
@@ -131,8 +156,10 @@ class Train(Section):
         )
         _require(_rising(self.grow_at), "grow_at", "the shares must rise")
         _require(_rising(self.milestones), "milestones", "the epochs must rise")
-        least = self.sizes[-1]
+        least = self.val_size
         _require(self.val_resize >= least, "val_resize", f"the crop of {least} needs at least that")
+        mixes = not self.mix_share or bool(self.mixup or self.cutmix)
+        _require(mixes, "mix_share", "give mixup or cutmix an alpha above 0, or set this to 0")
         low, high = self.crop_scale
         _require(0 < low <= high, "crop_scale", "give [low, high] with 0 < low <= high <= 1")
         moving = self.momentum > 0 or not self.nesterov
@@ -189,6 +216,9 @@ class Params(Section):
 
 def load(path: Path) -> Params:
     """Read and check `path`; UserError with one line on the first thing that is wrong."""
+    from ruamel.yaml import YAML  # here, so that a machine that only computes can do without
+    from ruamel.yaml.error import YAMLError
+
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text())
     except FileNotFoundError:
@@ -247,9 +277,8 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
 
 def _problem(error: Exception) -> str:
     """What the parser stumbled over, with the line where it knows it."""
-    if isinstance(error, MarkedYAMLError) and error.problem and error.problem_mark:
-        return f"{error.problem}, line {error.problem_mark.line + 1}"
-    return " ".join(str(error).split())
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    return f"{problem}, line {mark.line + 1}" if problem and mark else " ".join(str(error).split())
 
 
 class _Impossible(ValueError):

@@ -32,9 +32,8 @@ def predict(
     """Run `model` (set to eval mode) over `split`, in order."""
     model.eval()
     rows = []
-    for images, labels in batches.evaluation(split, view, batch_size, device, mirrored):
+    for images in batches.evaluation(split, view, batch_size, device, mirrored):
         output = model(images)
-        attention = output.attention[:, 0]
-        parts = (output.logits, output.attention_logits, attention, labels)
-        rows.append([part.cpu() for part in parts])
-    return Predictions(*(torch.cat(column) for column in zip(*rows, strict=True)))
+        rows.append((output.logits, output.attention_logits, output.attention[:, 0]))
+    logits, attention_logits, attention = (torch.cat(part) for part in zip(*rows, strict=True))
+    return Predictions(*(x.cpu() for x in (logits, attention_logits, attention, split.labels)))

@@ -24,6 +24,11 @@ class BasicBlock(nn.Module):
         y = self.bn2(self.conv2(y))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The norm before the shortcut is added."""
+        return self.bn2
+
 
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 around a shortcut, the stride on the 3x3 (v1.5); ResNet-50 and deeper."""
@@ -47,6 +52,11 @@ class Bottleneck(nn.Module):
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The norm before the shortcut is added."""
+        return self.bn3
 
 
 class Arch(NamedTuple):

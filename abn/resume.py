@@ -9,16 +9,16 @@ import json
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from abn import progress
+from abn import checkpoint, progress
 from abn.checkpoint import weights
 
 Row = dict[str, float]
@@ -48,26 +48,32 @@ class Scratch:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[Row]) -> None:
+    def save(
+        self, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, history: list[Row]
+    ) -> None:
         """Replace the saved state by the present one, at once or not at all."""
-        state = {f"model/{name}": tensor for name, tensor in weights(model).items()}
+        state = {
+            f"{name}/{key}": tensor
+            for name, model in models.items()
+            for key, tensor in weights(model).items()
+        }
         for index, fields in optimizer.state_dict()["state"].items():
             momentum = fields["momentum_buffer"]
             state[f"momentum/{index}"] = momentum.to("cpu", copy=True).contiguous()
         self._write("state", state, history)
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Row]:
-        """Put the saved state into both and return its history; [] where there is none."""
+    def load(self, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> list[Row]:
+        """Put the saved state into all of them and return its history; [] where there is none."""
         try:
-            with safe_open(self._path("state"), framework="pt") as file:
-                history: list[Row] = json.loads(file.metadata()["history"])
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header, state = checkpoint.read(self._path("state"))
+            history: list[Row] = json.loads(header["history"])
         except FileNotFoundError:
             return []
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             progress.say(f"{self._path('state')}: not readable ({error}); training starts afresh")
             return []
-        model.load_state_dict(dict(_under("model/", state)))
+        for name, model in models.items():
+            model.load_state_dict(dict(_under(f"{name}/", state)))
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for index, tensor in _under("momentum/", state):
             parameter = parameters[int(index)]
@@ -82,8 +88,7 @@ class Scratch:
 
     def kept(self, name: str) -> dict[str, Tensor]:
         """The weights kept under `name`."""
-        with safe_open(self._path(name), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return checkpoint.read(self._path(name))[1]
 
     def snapshots(self) -> dict[str, dict[str, Tensor]]:
         """The weights kept of single epochs, by name."""

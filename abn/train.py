@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from abn import batches, optim, progress
+from abn import augment, batches, engine, optim, progress
 from abn.batches import View
 from abn.data import Split
 from abn.errors import UserError
 from abn.evaluate import headline
-from abn.model import AttentionBranchNetwork, losses
+from abn.model import AttentionBranchNetwork
 from abn.params import Train
 from abn.predict import predict
 from abn.resume import Row, Scratch
@@ -39,55 +39,42 @@ def fit(
     device = next(model.parameters()).device
     train, watched = batches.place(train, device), batches.place(watched, device)
     optimizer = optim.sgd(model, config)
-    history = scratch.load(model, optimizer)
+    average = optim.Average(model, config.ema) if config.ema else None
+    judged = average.model if average else model
+    models = {"model": model} | ({"average": average.model} if average else {})
+    history = scratch.load(models, optimizer)
+    step = engine.build(model, optimizer, average, config, len(train))
     progress.say(f"RESUMED after epoch {len(history)}" if history else "FRESH")
     while len(history) < config.epochs:
         epoch, started = len(history), time.perf_counter()
         row: Row = {"epoch": epoch + 1, "size": optim.crop_size(config, epoch)}
-        row |= train_epoch(model, optimizer, train, config, seed, epoch)
+        row |= train_epoch(step, train, config, seed, epoch)
         speed = len(train) / (time.perf_counter() - started)
         if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
-            row |= validate(model, watched, config)
+            row |= validate(judged, watched, config)
         history.append(row)
         watch(row, speed)
         if config.select == "best" and "val_top1" in row and row is best(history):
-            scratch.keep("best", model)
+            scratch.keep("best", judged)
         if config.save_every and (epoch + 1) % config.save_every == 0:
-            scratch.keep(f"epoch-{epoch + 1:04d}", model)
-        scratch.save(model, optimizer, history)
-    if config.select == "best":
-        model.load_state_dict(scratch.kept("best"))
+            scratch.keep(f"epoch-{epoch + 1:04d}", judged)
+        scratch.save(models, optimizer, history)
+    best_or_last = scratch.kept("best") if config.select == "best" else judged.state_dict()
+    model.load_state_dict(best_or_last)
     return history
 
 
-def train_epoch(
-    model: AttentionBranchNetwork,
-    optimizer: torch.optim.SGD,
-    split: Split,
-    config: Train,
-    seed: int,
-    epoch: int,
-) -> Row:
+def train_epoch(step: engine.Step, split: Split, config: Train, seed: int, epoch: int) -> Row:
     """One pass over `split`: the mean loss (sum of both branches) and top-1 on its crops."""
-    device = next(model.parameters()).device
-    autocast = device.type == "cuda" and config.precision == "bf16"
     steps = max(len(split) // config.batch_size, 1)
     size = optim.crop_size(config, epoch)
     seen: list[Tensor] = []  # per step: the loss and the share of hits, still on the device
-    model.train()
+    step.model.train()
     with progress.bar(f"epoch {epoch + 1}/{config.epochs}", steps, "step") as bar:
-        for step, batch in enumerate(batches.training(split, config, size, seed, epoch, device)):
-            rate = optim.learning_rate(config, (epoch + step / steps) / config.epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                output = model(batch.images)
-                loss = torch.stack(losses(output, batch.labels, config.label_smoothing)).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            hits = (output.logits.argmax(1) == batch.labels).float().mean()
-            seen.append(torch.stack([loss.detach(), hits]))
+        for batch in augment.batches(split, config, size, seed, epoch, step.device):
+            rate = optim.learning_rate(config, (epoch + len(seen) / steps) / config.epochs)
+            optim.set_rate(step.optimizer, rate)
+            seen.append(step(batch))
             if len(seen) % CHECK_EVERY == 0 or len(seen) == steps:
                 _check_finite(seen, epoch, rate)
             bar.update()
@@ -96,8 +83,8 @@ def train_epoch(
 
 
 def validate(model: AttentionBranchNetwork, split: Split, config: Train) -> Row:
-    """The headline scores on `split` at the size that training ends with; UserError as `fit`."""
-    view = View(config.sizes[-1], config.val_resize)
+    """The headline scores on `split`; UserError as `fit`."""
+    view = View(config.val_size, config.val_resize)
     device = next(model.parameters()).device
     scores = headline(predict(model, split, view, config.batch_size, device))
     if not math.isfinite(scores["loss"]):

@@ -28,7 +28,9 @@ def main(params: Params) -> None:
         scratch.remove()
 
     torch.manual_seed(params.seed)  # the initial weights; every later draw names its use
-    network = model.AttentionBranchNetwork(params.arch, len(train.classes))
+    network = model.AttentionBranchNetwork(
+        params.arch, len(train.classes), zero_init=params.train.zero_init
+    )
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     label = f"{params.arch}-s{params.seed}"
     with tracking.run(("abn.training", name), label, system_metrics=True) as mirror:

@@ -1,117 +1,116 @@
-"""Batches: what an epoch shows of a split, and how an image is looked at without chance."""
+"""Batches: how the images of a split are brought to the device and looked at without chance."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import threading
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from abn import batches
+from abn import batches, data
 from abn.batches import View
 from abn.data import Split
-from abn.params import Params, Train
 from tests import toys
-from tests.toys import CPU, TINTS, WHOLE
+from tests.toys import CPU, WHOLE
+
+ROWS = torch.tensor([7, 3, 30, 1, 12, 8])
+ORDER = torch.tensor([[5, 0, 3], [1, 1, 2], [4, 3, 5]])
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture
-def config(params: Params, changed: Callable[..., Train]) -> Train:
-    return changed(params.train, batch_size=9, flip=False, crop_scale=(0.6, 1.0))
+def mapped(tmp_path: Path) -> Split:
+    """40 images in a file, read by memory map."""
+    return data.read(toys.pack(tmp_path / "train.safetensors", toys.split()))
 
 
-def numbered(count: int = 40) -> Split:
-    """Images whose labels are their places."""
-    return dataclasses.replace(toys.split(count), labels=torch.arange(count))
+def seen(split: Split, device: torch.device = CPU) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """All that `gathered` yields of `split` for ORDER, on the CPU."""
+    steps = batches.gathered(split, ORDER, device)
+    return [(index.cpu(), canvases.cpu(), labels.cpu()) for index, canvases, labels in steps]
 
 
-def shaded(count: int = 40) -> Split:
-    """Images that are black on the left and white on the right."""
-    images = torch.zeros(count, 32, 32, 3, dtype=torch.uint8)
-    images[:, :, 16:] = 255
-    return dataclasses.replace(toys.split(count), images=images)
+def as_indexed(split: Split) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The same by indexing a copy."""
+    copy = split.take(torch.arange(len(split)))
+    return [(index, copy.images[index], copy.labels[index]) for index in ORDER]
 
 
-def epoch(split: Split, config: Train, number: int = 0, seed: int = 0, size: int = 32) -> Any:
-    """The images and labels of one epoch."""
-    shown = list(batches.training(split, config, size, seed, number, CPU))
-    return (torch.cat(column) for column in zip(*shown, strict=True))
+def alike(found: list[tuple[Tensor, ...]], expected: list[tuple[Tensor, ...]]) -> bool:
+    return all(
+        one.equal(other)
+        for ours, theirs in zip(found, expected, strict=True)
+        for one, other in zip(ours, theirs, strict=True)
+    )
 
 
-def brighter_right(images: Tensor) -> Tensor:
-    left, right = images.mean(dim=(1, 2)).chunk(2, dim=1)
-    return right.mean(1) > left.mean(1)
+def test_what_is_gathered_from_a_mapped_file_is_what_indexing_gives(mapped: Split) -> None:
+    assert alike(seen(mapped), as_indexed(mapped))
 
 
-def test_an_epoch_shows_no_image_twice_and_drops_a_short_tail(config: Train) -> None:
-    _, shown = epoch(numbered(), config)
-    assert len(shown) == 36 == len(shown.unique())
-    assert [len(b.labels) for b in batches.training(numbered(), config, 32, 0, 0, CPU)] == [9] * 4
+def test_so_is_what_is_gathered_from_a_subset(mapped: Split) -> None:
+    part, original = mapped.subset(ROWS), toys.split()
+    found = seen(part)
+    assert alike(found, as_indexed(part))
+    for row, (_, canvases, labels) in zip(ORDER, found, strict=True):
+        assert canvases.equal(original.images[ROWS[row]])
+        assert labels.equal(original.labels[ROWS[row]])
 
 
-def test_a_split_smaller_than_a_batch_is_one_batch(config: Train) -> None:
-    _, shown = epoch(numbered(5), config)
-    assert sorted(shown.tolist()) == [0, 1, 2, 3, 4]
+@needs_gpu
+@pytest.mark.parametrize("resident", [True, False])
+def test_what_travels_to_a_gpu_arrives_as_it_was(mapped: Split, resident: bool) -> None:
+    part, gpu = mapped.subset(ROWS), torch.device("cuda")
+    assert alike(seen(part.to(gpu) if resident else part, gpu), as_indexed(part))
 
 
-def test_an_epoch_repeats_bit_for_bit(config: Train) -> None:
-    for first, again in zip(epoch(numbered(), config), epoch(numbered(), config), strict=True):
-        assert first.equal(again)
+def test_an_abandoned_epoch_leaves_no_thread_behind(mapped: Split) -> None:
+    before = set(threading.enumerate())
+    steps = batches.gathered(mapped, ORDER, CPU)
+    next(steps)
+    assert len(set(threading.enumerate()) - before) == 1
+    steps.close()
+    assert set(threading.enumerate()) == before
 
 
-@pytest.mark.parametrize("key", [{"number": 1}, {"seed": 1}])
-def test_epoch_and_seed_each_change_order_and_crops(config: Train, key: dict[str, int]) -> None:
-    images, order = epoch(numbered(36), config)
-    other_images, other_order = epoch(numbered(36), config, **key)
-    assert not order.equal(other_order)
-    assert not images[order.argsort()].equal(other_images[other_order.argsort()])
+def test_a_finished_epoch_leaves_no_thread_behind(mapped: Split) -> None:
+    before = set(threading.enumerate())
+    seen(mapped)
+    assert set(threading.enumerate()) == before
 
 
-def test_every_image_has_a_crop_of_its_own(config: Train) -> None:
-    alike = toys.split(36).take(torch.zeros(36, dtype=torch.int64))
-    images, _ = epoch(alike, config)
-    assert len(images.flatten(1).unique(dim=0)) == 36
-
-
-def test_image_and_label_stay_together(config: Train) -> None:
-    images, labels = epoch(toys.split(), config)
-    distance = torch.cdist(images.mean((2, 3)), TINTS / 255)
-    assert distance.argmin(1).equal(labels)
-
-
-def test_images_are_floats_from_0_to_1_at_the_asked_size_channels_last(config: Train) -> None:
-    images, labels = next(batches.training(toys.split(), config, 24, 0, 0, CPU))
-    assert images.shape == (9, 3, 24, 24) and images.dtype == torch.float32
-    assert images.min() >= 0 and 0.5 < images.max() <= 1
-    assert images.is_contiguous(memory_format=torch.channels_last)
-    assert labels.dtype == torch.int64
-
-
-def test_without_flip_no_image_is_mirrored(config: Train) -> None:
-    images, _ = epoch(shaded(36), config)
-    assert brighter_right(images).all()
-
-
-def test_with_flip_about_half_are_mirrored(config: Train, changed: Callable[..., Train]) -> None:
-    images, _ = epoch(shaded(900), changed(config, flip=True))
-    assert 0.45 < brighter_right(images).float().mean() < 0.55
+def test_what_goes_wrong_in_the_thread_is_raised_where_the_batch_is_wanted(mapped: Split) -> None:
+    broken = dataclasses.replace(mapped, rows=torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(IndexError):
+        seen(broken)
 
 
 def test_evaluation_shows_every_image_once_and_in_order() -> None:
     split = toys.split()
     shown = list(batches.evaluation(split, WHOLE, 9, CPU))
-    assert [len(batch.labels) for batch in shown] == [9, 9, 9, 9, 4]
-    images, labels = (torch.cat(column) for column in zip(*shown, strict=True))
-    assert labels.equal(split.labels)
-    torch.testing.assert_close(images, split.images.permute(0, 3, 1, 2) / 255)
-    assert shown[0].images.is_contiguous(memory_format=torch.channels_last)
+    assert [len(images) for images in shown] == [9, 9, 9, 9, 4]
+    torch.testing.assert_close(torch.cat(shown), split.images.permute(0, 3, 1, 2) / 255)
+    assert all(images.is_contiguous(memory_format=torch.channels_last) for images in shown)
+
+
+@pytest.mark.parametrize("batch_size, sizes", [(40, [40]), (100, [40]), (20, [20, 20])])
+def test_evaluation_has_no_empty_batch(batch_size: int, sizes: list[int]) -> None:
+    shown = batches.evaluation(toys.split(), WHOLE, batch_size, CPU)
+    assert [len(images) for images in shown] == sizes
+
+
+def test_evaluation_of_a_subset_shows_its_images_in_their_own_aspect() -> None:
+    split = dataclasses.replace(toys.split(), aspect=torch.linspace(0.5, 2, 40))
+    part = torch.cat(list(batches.evaluation(split.subset(ROWS), WHOLE, 4, CPU)))
+    whole = torch.cat(list(batches.evaluation(split, WHOLE, 40, CPU)))
+    torch.testing.assert_close(part, whole[ROWS])
 
 
 def test_mirrored_evaluation_turns_left_and_right_around() -> None:
     (plain,) = batches.evaluation(toys.split(), WHOLE, 40, CPU)
     (mirrored,) = batches.evaluation(toys.split(), WHOLE, 40, CPU, mirrored=True)
-    torch.testing.assert_close(mirrored.images, plain.images.flip(3))
+    torch.testing.assert_close(mirrored, plain.flip(3))
 
 
 @pytest.mark.parametrize("aspect", [0.5, 1.0, 2.0])
@@ -130,3 +129,10 @@ def test_a_view_is_the_central_square_of_the_original(aspect: float) -> None:
 def test_on_the_cpu_a_split_stays_as_it_is() -> None:
     split = toys.split(4)
     assert batches.place(split, CPU) is split
+
+
+@needs_gpu
+def test_on_a_gpu_a_small_split_is_resident_without_its_masks() -> None:
+    placed = batches.place(toys.split(8).subset(ROWS.clamp(max=7)), torch.device("cuda"))
+    assert placed.images.is_cuda and placed.labels.is_cuda and placed.masks is None
+    assert placed.images.cpu().equal(toys.split(8).images[ROWS.clamp(max=7)])

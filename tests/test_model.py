@@ -8,12 +8,13 @@ from zlib import crc32
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from safetensors.torch import load_file
 from torch import nn
 
 from abn.model import IMAGENET_MEAN, IMAGENET_STD, AttentionBranchNetwork, Output, losses
-from abn.resnet import ARCHS
+from abn.resnet import ARCHS, BasicBlock, Bottleneck
 
 GOLDEN = Path(__file__).parent / "golden"
 BRANCH = {"att_layer4", "bn_att", "att_conv", "bn_att2", "att_conv2", "att_conv3", "bn_att3"}
@@ -164,6 +165,24 @@ def test_label_smoothing_by_hand():
         assert loss.item() == pytest.approx(expected)
 
 
+def test_a_label_is_the_target_that_is_all_its_class():
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 2, 4, generator=draws).unbind(1)
+    output, labels = Output(*logits, attention=torch.zeros(3, 1, 1, 1)), torch.tensor([2, 0, 3])
+    for smoothing in (0.0, 0.1):
+        expected = losses(output, labels, smoothing)
+        found = losses(output, F.one_hot(labels, 4).float(), smoothing)
+        torch.testing.assert_close(found, expected)
+
+
+def test_mixed_targets_by_hand():
+    logits = torch.tensor([[math.log(3), 0.0]])
+    output = Output(logits=logits, attention_logits=-logits, attention=torch.zeros(1, 1, 1, 1))
+    perception, attention = losses(output, torch.tensor([[0.25, 0.75]]))
+    assert perception.item() == pytest.approx(0.25 * math.log(4 / 3) + 0.75 * math.log(4))
+    assert attention.item() == pytest.approx(0.25 * math.log(4) + 0.75 * math.log(4 / 3))
+
+
 def test_convolutions_start_with_hes_variance():
     torch.manual_seed(0)
     model = AttentionBranchNetwork("resnet18", num_classes=10)
@@ -184,6 +203,29 @@ def test_the_seed_alone_decides_the_initial_weights():
     first, again, other = weights(1), weights(1), weights(2)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_with_zero_init_every_residual_block_starts_as_the_identity(arch):
+    model = AttentionBranchNetwork(arch, num_classes=2, zero_init=True)
+    blocks = [m for m in model.modules() if isinstance(m, BasicBlock | Bottleneck)]
+    assert len(blocks) == sum(ARCHS[arch].depths) + ARCHS[arch].depths[3]
+    for block in blocks:
+        x = torch.randn(2, block.conv1.in_channels, 2, 2)
+        shortcut = x if block.downsample is None else block.downsample(x)
+        assert torch.equal(block(x), shortcut.relu())
+
+
+def test_zero_init_changes_no_other_weight():
+    def weights(**options):
+        torch.manual_seed(0)
+        return AttentionBranchNetwork("resnet18", num_classes=2, **options).state_dict()
+
+    plain, default, zero = weights(zero_init=False), weights(), weights(zero_init=True)
+    assert all(torch.equal(plain[name], default[name]) for name in plain)
+    changed = {name for name in plain if not torch.equal(plain[name], zero[name])}
+    assert changed == {name for name in plain if "layer" in name and name.endswith("bn2.weight")}
+    assert not any(zero[name].any() for name in changed)
 
 
 def test_nothing_is_kept_on_the_module_between_two_batches():

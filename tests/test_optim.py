@@ -1,4 +1,4 @@
-"""The learning rate and the crop's size at points computed by hand; what weight decay shrinks."""
+"""Rates, crop sizes, steps and averages of weights at points computed by hand."""
 
 import pytest
 import torch
@@ -121,3 +121,49 @@ def test_two_steps_by_hand(params, changed):
     assert model.bias.item() == pytest.approx(1 - 0.1 * 1.5 - 0.1 * 1.75)
     # weight: gradients 1.2 and 1 + 0.2 * 0.82 = 1.164; velocities 1.2, 1.764
     assert model.weight.item() == pytest.approx(1 - 0.1 * 1.8 - 0.1 * (1.164 + 0.882))
+
+
+def test_the_rate_is_set_in_every_group(params, network):
+    optimizer = optim.sgd(network, params.train)
+    optim.set_rate(optimizer, 0.125)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.125]
+
+
+def test_a_rate_that_is_a_tensor_stays_the_one_it_is(params, network):
+    optimizer = optim.sgd(network, params.train)
+    rates = [torch.tensor(1.0), torch.tensor(2.0)]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    optim.set_rate(optimizer, 0.125)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        assert group["lr"] is rate and rate.item() == 0.125
+
+
+@torch.no_grad()
+def test_an_average_by_hand():
+    model = nn.Linear(1, 1)
+    nn.init.zeros_(model.weight), nn.init.ones_(model.bias)
+    average = optim.Average(model, decay=0.5)
+    for weight in (1.0, 2.0, 3.0):
+        model.weight.fill_(weight)
+        average.update(model)
+    # 0 -> 0.5 -> 1.25 -> 2.125
+    assert (average.model.weight.item(), average.model.bias.item()) == (2.125, 1.0)
+    assert (model.weight.item(), model.bias.item()) == (3.0, 1.0)
+
+
+def test_the_norms_statistics_are_averaged_too():
+    model = nn.BatchNorm2d(1, momentum=1.0)  # whose statistics are the last batch's
+    average = optim.Average(model, decay=0.75)
+    model(torch.tensor([1.0, 5.0]).view(2, 1, 1, 1))  # mean 3, variance 8
+    average.update(model)
+    assert average.model.running_mean.item() == pytest.approx(0.75 * 0 + 0.25 * 3)
+    assert average.model.running_var.item() == pytest.approx(0.75 * 1 + 0.25 * 8)
+
+
+def test_an_average_asks_for_no_gradients_and_shares_no_memory(network):
+    average = optim.Average(network, decay=0.9)
+    assert not any(p.requires_grad for p in average.model.parameters())
+    assert all(p.requires_grad for p in network.parameters())
+    theirs = {p.data_ptr() for p in network.state_dict().values()}
+    assert theirs.isdisjoint(p.data_ptr() for p in average.model.state_dict().values())

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from dvc.utils.serialize import parse_yaml
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
@@ -44,9 +45,10 @@ EDITS = [
     ("epochs: 4", "epochs: [6]", ["train.epochs = [6]", "integer"]),
     ("lr: 0.03", "lr: '0.05'", ["train.lr = '0.05'", "number"]),
     ("lr: 0.03", "lr: true", ["train.lr = True", "number"]),
-    ("flip: true", "flip: 1", ["train.flip = 1", "boolean"]),
-    ("flip: true", "flip: yes", ["train.flip = 'yes'", "boolean"]),
-    ("flip: true", "flip: 2024-01-01", ["train.flip", "boolean"]),
+    ("flip: true", "flip: 1", ["train.flip = 1", "'alternating'"]),
+    ("flip: true", "flip: yes", ["train.flip = 'yes'", "'alternating'"]),
+    ("flip: true", "flip: 2024-01-01", ["train.flip = ", "'alternating'"]),
+    ("flip: true", "flip: sometimes", ["train.flip = 'sometimes'", "'alternating'"]),
     ("sizes: [64]", "sizes: 64", ["train.sizes = 64", "tuple"]),
     ("sizes: [64]", "sizes: ['64']", ["train.sizes.0 = '64'", "integer"]),
     ("sizes: [64]", "sizes: [64.0]", ["train.sizes.0 = 64.0", "integer"]),
@@ -72,6 +74,13 @@ EDITS = [
     ("momentum: 0.9", "momentum: 1.0", ["train.momentum = 1.0", "less than 1"]),
     ("milestones: []", "milestones: [0]", ["train.milestones.0 = 0", "1"]),
     ("sizes: [64]", "sizes: []", ["train.sizes = []", "at least 1"]),
+    ("jitter: 0.0", "jitter: 1.0", ["train.jitter = 1.0", "less than 1"]),
+    ("erase: 0.0", "erase: 1.5", ["train.erase = 1.5", "1"]),
+    ("mixup: 0.0", "mixup: -1", ["train.mixup = -1", "0"]),
+    ("cutmix: 0.0", "cutmix: 11", ["train.cutmix = 11", "10"]),
+    ("ema: 0.0", "ema: 1.0", ["train.ema = 1.0", "less than 1"]),
+    ("zero_init: false", "zero_init: 0", ["train.zero_init = 0", "boolean"]),
+    ("compile: auto", "compile: true", ["train.compile = True", "'off'"]),
     ("alpha: 1.0", "alpha: -0.1", ["visualize.alpha = -0.1", "0"]),
     ("root: images", "root: ''", ["data.root = ''", "at least 1 character"]),
     ("prefix: abn", "prefix: ../abn", ["visualize.prefix = '../abn'", "pattern"]),
@@ -90,6 +99,8 @@ EDITS = [
     ("milestones: []", "milestones: [4, 2]", ["train.milestones = [4, 2]", "must rise"]),
     ("momentum: 0.9", "momentum: 0", ["train.nesterov = True", "momentum above 0"]),
     ("  resize: 64", "  resize: 32", ["evaluate.resize = 32", "at least that"]),
+    ("val_resize: 64", "val_resize: 48", ["train.val_resize = 48", "crop of 64", "at least that"]),
+    ("mix_share: 0.0", "mix_share: 0.5", ["train.mix_share = 0.5", "mixup or cutmix"]),
     # what the parser stumbles over
     ("flip: true", "flip: [true", ["not valid YAML", "line 32"]),
     ("flip: true", "flip: a: b", ["not valid YAML", "line 31"]),
@@ -228,6 +239,43 @@ def test_an_exponent_without_a_point_is_a_number_here_and_to_dvc(tmp_path, text,
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_dvc_reads_the_same_values(path):
     assert parse_yaml(path.read_text(), path) == values(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_so_does_another_parser_on_a_machine_without_ours(path):
+    assert yaml.safe_load(path.read_text()) == values(path)
+
+
+@pytest.mark.parametrize(
+    "text, value", [("true", True), ("false", False), ("alternating", "alternating")]
+)
+def test_images_are_flipped_by_chance_never_or_in_turns(tmp_path, text, value):
+    path = tmp_path / "params.yaml"
+    path.write_text(edited("flip: true", f"flip: {text}"))
+    assert parameters.load(path).train.flip == value
+
+
+@pytest.mark.parametrize("word", ["on", "off"])
+def test_on_and_off_are_words_here_and_to_dvc(tmp_path, word):
+    path = tmp_path / "params.yaml"
+    path.write_text(edited("compile: auto", f"compile: {word}"))
+    assert parameters.load(path).train.compile == word
+    assert parse_yaml(path.read_text(), path)["train"]["compile"] == word
+
+
+@pytest.mark.parametrize("alphas", [("0.2", "0.0"), ("0.0", "1.0"), ("0.2", "1.0")])
+def test_one_alpha_is_enough_to_mix(tmp_path, alphas):
+    path = tmp_path / "params.yaml"
+    mixed = edited("mixup: 0.0", f"mixup: {alphas[0]}").replace("mix_share: 0.0", "mix_share: 0.5")
+    path.write_text(mixed.replace("cutmix: 0.0", f"cutmix: {alphas[1]}"))
+    assert parameters.load(path).train.mix_share == 0.5
+
+
+def test_the_original_recipe_has_none_of_what_came_later():
+    train = parameters.load(ROOT / "presets/imagenette.yaml").train
+    shares = ("jitter", "erase", "mixup", "cutmix", "mix_share", "ema", "label_smoothing")
+    assert {getattr(train, name) for name in shares} == {0.0}
+    assert (train.zero_init, train.flip, train.sizes) == (False, True, (224,))
 
 
 def test_a_stage_refuses_bad_params_in_one_line_and_writes_nothing(tmp_path):

@@ -14,11 +14,11 @@ STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 
 # Lowest first: a module imports from rows above its own, and `params` types from anywhere.
 LAYERS = (
-    "errors rng progress resnet paint scores",
-    "params model shapes images archive fetch imagenette folder augment device tracking visualize",
+    "errors rng progress resnet paint scores crop flops",
+    "params model shapes images archive fetch imagenette folder device tracking visualize",
     "data checkpoint window optim",
     "batches resume sources",
-    "predict explain gallery",
+    "augment engine predict explain gallery",
     "evaluate",
     "train",
 )

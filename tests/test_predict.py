@@ -46,3 +46,13 @@ def test_mirrored_is_the_prediction_on_images_turned_around() -> None:
     for one, other in zip(mirrored, plain, strict=True):
         torch.testing.assert_close(one, other)
     assert not mirrored.logits.equal(predict(model, split, WHOLE, 9, CPU).logits)
+
+
+def test_what_is_said_of_a_subset_is_what_is_said_of_its_copy() -> None:
+    split = dataclasses.replace(toys.split(), aspect=torch.linspace(0.5, 2, 40))
+    index = torch.tensor([31, 2, 17, 4, 9])
+    model = toys.network()
+    found = predict(model, split.subset(index), WHOLE, 2, CPU)
+    expected = predict(model, split.take(index), WHOLE, 2, CPU)
+    assert all(one.equal(other) for one, other in zip(found, expected, strict=True))
+    assert found.labels.equal(split.labels[index])

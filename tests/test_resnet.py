@@ -42,6 +42,14 @@ def test_a_block_computes_what_torchvisions_does(ours, theirs, inputs, planes, s
     assert torch.equal(block.eval()(x), reference.eval()(x))
 
 
+@pytest.mark.parametrize("block", [resnet.BasicBlock, resnet.Bottleneck])
+def test_without_its_last_norm_a_block_passes_its_input_on(block):
+    network = block(4 * block.expansion, 4, stride=1)
+    nn.init.zeros_(network.last_norm.weight)
+    x = torch.rand(2, 4 * block.expansion, 3, 3)
+    assert torch.equal(network(x), x)
+
+
 @pytest.mark.parametrize("arch", resnet.ARCHS)
 def test_the_depths_are_torchvisions(arch):
     assert list(resnet.ARCHS[arch].depths) == depths(arch)

@@ -49,12 +49,16 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(tensor.equal(weights[name]) for name, tensor in checkpoint.weights(one).items())
 
 
+MIXED: dict[str, Any] = {"mixup": 0.2, "cutmix": 1.0, "mix_share": 0.5, "mix_until": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "as usual": {},
     "select the best": {"select": "best"},
     "select the best of every second": {"select": "best", "validate_every": 2},
     "keep every epoch": {"save_every": 1},
     "without momentum": {"momentum": 0.0, "nesterov": False},
+    "a moving average": {"ema": 0.75},
+    "the best of a moving average": {"ema": 0.75, "select": "best", "save_every": 1},
+    "all that is random": {"flip": "alternating", "jitter": 0.4, "erase": 0.5, **MIXED},
 }
 
 
@@ -102,9 +106,26 @@ def test_a_training_that_was_done_is_not_done_again(config: Train, scratch: Scra
     assert same(again, model)
 
 
+def test_models_and_momentum_come_back_bit_for_bit(config: Train, scratch: Scratch) -> None:
+    saved, found = (
+        {"model": toys.network(seed=s), "average": toys.network(seed=s + 1)} for s in (0, 2)
+    )
+    one, other = (optim.sgd(models["model"], config) for models in (saved, found))
+    saved["model"](torch.ones(2, 3, 32, 32)).logits.sum().backward()
+    one.step()
+    scratch.save(saved, one, [{"epoch": 1}])
+    assert scratch.load(found, other) == [{"epoch": 1}]
+    assert same(saved["model"], found["model"]) and same(saved["average"], found["average"])
+    for ours, theirs in zip(saved["model"].parameters(), found["model"].parameters(), strict=True):
+        if ours.grad is not None:
+            momentum = other.state[theirs]["momentum_buffer"]
+            assert momentum.equal(one.state[ours]["momentum_buffer"])
+            assert momentum.stride() == theirs.stride()  # fused SGD walks through both in step
+
+
 def test_nothing_saved_is_a_fresh_start(config: Train, scratch: Scratch) -> None:
     model = toys.network()
-    assert scratch.load(model, optim.sgd(model, config)) == []
+    assert scratch.load({"model": model}, optim.sgd(model, config)) == []
     assert same(model, toys.network())
 
 
@@ -117,7 +138,7 @@ def test_a_damaged_state_is_a_fresh_start_that_says_so(
     state.write_bytes(state.read_bytes()[:-1] if content == b"cut" else content)
     model = toys.network()
     capsys.readouterr()
-    assert scratch.load(model, optim.sgd(model, config)) == []
+    assert scratch.load({"model": model}, optim.sgd(model, config)) == []
     assert same(model, toys.network())
     (line,) = capsys.readouterr().err.splitlines()
     assert "state.safetensors: not readable" in line and "training starts afresh" in line
@@ -127,7 +148,7 @@ def test_a_save_that_was_cut_off_leaves_the_one_before(config: Train, scratch: S
     history = train(toys.network(), config, scratch)
     (scratch.folder / "state.part").write_bytes(b"half")
     model = toys.network()
-    assert scratch.load(model, optim.sgd(model, config)) == history
+    assert scratch.load({"model": model}, optim.sgd(model, config)) == history
 
 
 def test_kept_weights_come_back_by_name(scratch: Scratch) -> None:

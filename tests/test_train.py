@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from abn import checkpoint
+from abn import checkpoint, optim
 from abn import train as training
+from abn.engine import Step
 from abn.errors import UserError
 from abn.model import Output
 from abn.params import Params, Train
@@ -154,6 +155,60 @@ def test_select_best_keeps_the_best_epochs_weights(
     assert not after[5]["fc.weight"].equal(found["fc.weight"])
 
 
+def test_with_an_average_it_is_the_model_that_is_judged_kept_and_left(
+    fit: Any, config: Train, changed: Callable[..., Train], tmp_path: Path
+) -> None:
+    model, after = toys.network(2), [checkpoint.weights(toys.network(2))]
+    config = changed(config, epochs=3, batch_size=40, ema=0.75, save_every=3)
+    history = fit(model, config, watch=lambda row, speed: after.append(checkpoint.weights(model)))
+    shares = (0.75**3, 0.25 * 0.75**2, 0.25 * 0.75, 0.25)  # of before and after each of 3 steps
+    found = checkpoint.weights(model)
+    for name in ("fc.weight", "stem.weight", "norm.running_var"):
+        expected = sum(w * state[name] for w, state in zip(shares, after, strict=True))
+        torch.testing.assert_close(found[name], expected)
+    kept = Scratch(tmp_path / "resume").kept("epoch-0003")
+    assert all(tensor.equal(found[name]) for name, tensor in kept.items())
+    judged = training.validate(model, toys.split(20, classes=2, seed=1), config)
+    assert judged == {name: value for name, value in history[-1].items() if "val" in name}
+
+
+def test_an_average_does_not_change_what_is_learned(
+    fit: Any, config: Train, changed: Callable[..., Train]
+) -> None:
+    plain, averaged = (fit(toys.network(2), changed(config, ema=ema)) for ema in (0.0, 0.9))
+    losses = [[row["train_loss"] for row in history] for history in (plain, averaged)]
+    assert losses[0] == losses[1]
+    assert [row["val_loss"] for row in plain] != [row["val_loss"] for row in averaged]
+
+
+def test_select_best_keeps_the_average_of_the_best_epoch(
+    fit: Any, config: Train, changed: Callable[..., Train]
+) -> None:
+    model, watched = toys.network(2), toys.split(20, classes=2, seed=1)
+    config = changed(config, ema=0.9, select="best")
+    best = training.best(fit(model, config))
+    assert training.validate(model, watched, config)["val_loss"] == best["val_loss"]
+
+
+def test_with_every_augmentation_two_colours_are_still_learned(
+    fit: Any, config: Train, changed: Callable[..., Train]
+) -> None:
+    mixed = {"mixup": 0.2, "cutmix": 1.0, "mix_share": 0.5, "mix_until": 0.6}
+    other = {"flip": "alternating", "jitter": 0.2, "erase": 0.25, "label_smoothing": 0.1}
+    history = fit(toys.network(2), changed(config, **mixed, **other))
+    assert history[-1]["val_top1"] == 1
+
+
+def test_validation_looks_through_its_own_view(
+    fit: Any, config: Train, changed: Callable[..., Train]
+) -> None:
+    def first(**view: int) -> float:
+        return fit(toys.network(2), changed(config, epochs=1, **view))[0]["val_loss"]
+
+    losses = {first(val_size=s, val_resize=r) for s, r in ((32, 32), (32, 64), (64, 64))}
+    assert len(losses) == 3
+
+
 def test_epochs_are_kept_as_often_as_asked(
     fit: Any, config: Train, changed: Callable[..., Train], tmp_path: Path
 ) -> None:
@@ -167,10 +222,10 @@ def test_a_lost_loss_is_refused_with_its_place_and_a_remedy(
 ) -> None:
     model = Lost(at=step)
     config = changed(config, batch_size=2)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    step_of = Step(model, optim.sgd(model, config), None, config)
     split = toys.split(120, classes=2)
     with pytest.raises(UserError, match=rf"^loss is nan in epoch 3, step {step} \(lr") as error:
-        training.train_epoch(model, optimizer, split, config, 0, epoch=2)
+        training.train_epoch(step_of, split, config, 0, epoch=2)
     assert "train.lr" in str(error.value) and "\n" not in str(error.value)
 
 

@@ -1,0 +1,44 @@
+"""Crops, mirrored or not, as batched tensor arithmetic on the images' device.
+
+A box [top, left, height, width] is in shares of the canvas. Every canvas is a squashed image, so a
+box that is square in the original is not square here: `aspect` (width over height) undoes that.
+"""
+
+import torch
+from torch import Tensor
+
+
+def centre_boxes(aspect: Tensor, share: float) -> Tensor:
+    """Boxes [N, 4] of the central square whose side is `share` of each original's short side."""
+    height = share * aspect.clamp(max=1)
+    width = share / aspect.clamp(min=1)
+    return torch.stack([(1 - height) / 2, (1 - width) / 2, height, width], dim=1)
+
+
+def crop(
+    images: Tensor, boxes: Tensor, mirrored: Tensor, size: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Cut `boxes` [B, 4] out of `images` uint8 [B, S, S, 3]: `dtype` [B, 3, size, size] in [0, 1].
+
+    `mirrored` bool [B] turns left and right around. Anti-aliased where it shrinks: each axis is a
+    product with a matrix of triangle weights, Pillow's and torchvision's bilinear filter. Channels
+    last in memory, what convolutions are fastest on.
+    """
+    b, s = images.shape[:2]
+    rows = _weights(boxes[:, 0], boxes[:, 2], s, size).to(dtype)  # [B, size, S]
+    columns = _weights(boxes[:, 1], boxes[:, 3], s, size).to(dtype)
+    columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
+    x = torch.bmm(rows, images.reshape(b, s, s * 3).to(dtype))  # [B, size, S * 3]
+    x = x.view(b, size, s, 3).permute(0, 3, 1, 2).reshape(b, 3 * size, s)
+    x = torch.bmm(x, columns.transpose(1, 2)).view(b, 3, size, size)
+    return x.div_(255).clamp_(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _weights(start: Tensor, extent: Tensor, pixels: int, size: int) -> Tensor:
+    """[B, size, pixels]: how much each of `pixels` gives to each of `size` samples of a stretch."""
+    step = extent[:, None] * pixels / size  # canvas pixels per output pixel
+    steps = torch.arange(size, device=start.device) + 0.5
+    centres = start[:, None] * pixels + steps * step  # [B, size]
+    distance = torch.arange(pixels, device=start.device) + 0.5 - centres[:, :, None]
+    weights = (1 - distance.abs() / step.clamp(min=1)[:, :, None]).clamp_(min=0)
+    return weights / weights.sum(dim=2, keepdim=True)
