@@ -5,7 +5,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint lock schema
+.PHONY: help setup repro test lint lock bench schema
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -27,6 +27,12 @@ lock: setup  ## resolve pyproject.toml's ranges anew into requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-index-url --extra dev --extra gpu --upgrade pyproject.toml \
 	    --output-file requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-annotate --no-emit-index-url --extra dev --extra gpu --extra bench --upgrade \
+	    --constraints requirements.lock pyproject.toml --output-file requirements-bench.lock
+
+bench: setup  ## install what the benchmarks compare with (Hugging Face's Trainer)
+	uv pip install --quiet --require-hashes --requirements requirements-bench.lock
 
 schema: setup  ## write the JSON schema of params.yaml
 	python -m abn.params > schema/params.schema.json

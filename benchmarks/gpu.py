@@ -1,0 +1,316 @@
+"""All that is worth knowing on a machine with a GPU, in one call of less than nine minutes.
+
+    python -m benchmarks.gpu --photos imagenette2-160.tgz
+
+ceilings     what the GPU reaches in a bf16 matrix product and in a copy
+precision    one step in bf16 against the same step in fp32
+repetition   two trainings alike, one of them interrupted: the same bits or not
+throughput   images a second of every arch at 224 px, eager, recorded and compiled; MFU
+rivals       ours, torchvision's way and the HF Trainer, at several worker counts
+accuracy     the fast recipe on the 160 px set, at several lengths and seeds: top-1 and when
+
+Each section is saved when it is done, and one that fails is noted and does not stop the others.
+Needs neither DVC nor MLflow.
+"""
+
+import argparse
+import gc
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from abn import augment, batches, data, device, engine, flops, sources
+from abn import train as training
+from abn.batches import View
+from abn.data import Split
+from abn.evaluate import scores
+from abn.model import AttentionBranchNetwork
+from abn.params import Train
+from abn.predict import predict
+from abn.resnet import ARCHS
+from abn.resume import Row, Scratch
+from benchmarks import measure, ours, photos, rivals
+
+TARGETS = (0.90, 0.94, 0.95)
+SHORT = 80  # epochs below which mixing costs more than it gives
+Found = dict[str, Any]
+
+
+def main() -> None:
+    parser = measure.parser(__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--photos", type=Path, required=True, help="an Imagenette archive")
+    parser.add_argument("--only", nargs="+", default=list(SECTIONS), choices=SECTIONS)
+    parser.add_argument("--budget", type=float, default=510, help="seconds for all of it")
+    parser.add_argument("--size", type=int, default=224, help="pixels, of throughput and rivals")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--archs", nargs="+", default=list(ARCHS), choices=ARCHS)
+    parser.add_argument("--arch", default="resnet50", help="of rivals and accuracy")
+    parser.add_argument("--workers", type=int, nargs="+", default=[4, 8, 15], help="of the rivals")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[16, 40, 150])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    options = parser.parse_args()
+    options.until = time.monotonic() + options.budget
+    found: Found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        options.cache = Path(folder)
+        options.train, options.val = _packed(options, found)
+        for name in options.only:
+            found[name] = _section(name, options, found)
+            measure.save(options.out, "gpu", vars(options) | {"train": None, "val": None}, found)
+
+
+def ceilings(options: argparse.Namespace, found: Found) -> Found:
+    """The most that any program could reach here."""
+    where, bf16 = device.choose(), torch.bfloat16
+    side = 8192 if where.type == "cuda" else 512
+    a, b = (torch.randn(side, side, device=where, dtype=bf16) for _ in range(2))
+    source, target = (torch.empty(side**2 * 32, dtype=torch.uint8, device=where) for _ in range(2))
+    product, copy = _seconds(lambda: a @ b), _seconds(lambda: target.copy_(source))
+    return {
+        "matmul_tflops": 2 * side**3 / product / 1e12,
+        "copy_gb_per_s": 2 * source.nbytes / copy / 1e9,
+    }
+
+
+def precision(options: argparse.Namespace, found: Found) -> Found:
+    """How far loss and gradients in bf16 are from those in fp32: same weights, same batch."""
+    losses, gradients = [], []
+    for name in ("fp32", "bf16"):
+        config = _config(options, precision=name, compile="off", batch_size=64)
+        step = ours.step(options.arch, options.train, config)
+        [batch] = _some(options.train, config, 128, 1, step)
+        losses.append(float(step(batch)[0]))
+        grads = [p.grad.flatten().float() for p in step.model.parameters() if p.grad is not None]
+        gradients.append(torch.cat(grads))
+    exact, rounded = gradients
+    return {
+        "loss_fp32": losses[0],
+        "loss_bf16": losses[1],
+        "gradient_cosine": float(torch.cosine_similarity(exact, rounded, dim=0)),
+        "gradient_distance": float((exact - rounded).norm() / exact.norm()),
+    }
+
+
+def repetition(options: argparse.Namespace, found: Found) -> Found:
+    """Whether recording, repeating and resuming give the same bits."""
+    few = options.train.take(torch.arange(0, len(options.train), max(len(options.train) // 512, 1)))
+    config = _config(options, epochs=4, batch_size=32, sizes=(64, 96), grow_at=(0.5,))
+    config = config.model_copy(update={"val_size": 64, "val_resize": 64, "compile": "auto"})
+
+    def weights(config: Train, folder: str, stop: int | None = None) -> Tensor:
+        return _fit(few, few, config, options.cache / folder, "resnet18", 0, stop)
+
+    whole, again = weights(config, "whole"), weights(config, "again")
+    weights(config, "cut", stop=2)
+    return {
+        "repeats": bool(whole.equal(again)),
+        "resumes": bool(whole.equal(weights(config, "cut"))),
+        "recorded_is_eager": bool(
+            whole.equal(weights(config.model_copy(update={"compile": "off"}), "eager"))
+        ),
+    }
+
+
+def throughput(options: argparse.Namespace, found: Found) -> Found:
+    """Images a second and MFU of every arch, and of one in each way of running it."""
+    ways = [(arch, "auto") for arch in options.archs]
+    ways += [(options.arch, "off"), (options.arch, "on")]
+    rows = {}
+    for arch, how in ways:
+        rows[f"{arch} {how}"] = _speed(options, found, arch, how)
+        print(arch, how, rows[f"{arch} {how}"], flush=True)
+    return rows
+
+
+def versus(options: argparse.Namespace, found: Found) -> Found:
+    """The rivals at each worker count, each against ours in the same run."""
+    folder = photos.folder(options.cache / "files", 2000, options.photos)
+    photos.packed(folder, photos.SIDE)
+    rows = {}
+    for workers in options.workers:
+        duel = argparse.Namespace(
+            folder=folder,
+            arch=options.arch,
+            size=options.size,
+            batch=min(options.batch, 128),
+            workers=workers,
+            rounds=1,
+            steps=options.steps,
+            only=["ours", "plain", "hf"],
+        )
+        rows[f"{workers} workers"] = rivals.run(duel)
+    return rows
+
+
+def accuracy(options: argparse.Namespace, found: Found) -> Found:
+    """Top-1 of the fast recipe at each length, for as many seeds as time allows; and when."""
+    runs: list[Found] = []
+    lengths = [(epochs, options.seeds[0]) for epochs in options.epochs]
+    lengths += [(options.epochs[-1], seed) for seed in options.seeds[1:]]
+    for epochs, seed in lengths:
+        alike = [run["seconds"] for run in runs if run["epochs"] == epochs]
+        likely = alike[-1] if alike else epochs * (runs[-1]["seconds_an_epoch"] if runs else 0)
+        if time.monotonic() + likely * 1.1 > options.until:
+            print(f"no time for {epochs} epochs with seed {seed}")
+            continue
+        runs.append(_run(options, epochs, seed))
+        print(runs[-1], flush=True)
+    reached = {
+        str(target): min((r["seconds"] for r in runs if r["top1"] >= target), default=None)
+        for target in TARGETS
+    }
+    return {"runs": runs, "seconds_to": reached}
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace, Found], Found]] = {
+    "ceilings": ceilings,
+    "precision": precision,
+    "repetition": repetition,
+    "throughput": throughput,
+    "rivals": versus,
+    "accuracy": accuracy,
+}
+
+
+def _section(name: str, options: argparse.Namespace, found: Found) -> Found:
+    started = time.monotonic()
+    print(f"== {name}", flush=True)
+    try:
+        rows = SECTIONS[name](options, found)
+    except Exception as error:  # what else can be known must not be lost with it
+        rows = {"failed": f"{type(error).__name__}: {str(error)[:500]}"}
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    print(rows, f"{time.monotonic() - started:.0f} s", flush=True)
+    return rows
+
+
+def _packed(options: argparse.Namespace, found: Found) -> tuple[Split, Split]:
+    """The archive as the download stage packs it."""
+    import hashlib
+
+    digest = hashlib.file_digest(options.photos.open("rb"), "md5").hexdigest()
+    here = {"url": str(options.photos), "md5": digest, "size": 160, "variant": "160px"}
+    config = measure.recipe("imagenette-fast").data.model_copy(update=here)
+    files = {split: options.cache / split for split in ("train", "val")}
+    started = time.monotonic()
+    source = sources.open_source(config, options.cache)
+    sources.pack(source, config.size, files)
+    count, seconds = sum(source.counts.values()), time.monotonic() - started
+    found["packing"] = {"images_per_second": count / seconds}
+    return data.read(files["train"]), data.read(files["val"])
+
+
+def _config(options: argparse.Namespace, **changes: Any) -> Train:
+    changes = {"batch_size": options.batch} | changes
+    return measure.recipe("imagenette-fast").train.model_copy(update=changes)
+
+
+def _some(split: Split, config: Train, size: int, count: int, step: engine.Step) -> list[Any]:
+    """The first `count` batches of an epoch."""
+    shown = augment.batches(split, config, size, 0, 0, step.device)
+    return [next(shown) for _ in range(count)]
+
+
+def _speed(options: argparse.Namespace, found: Found, arch: str, how: str) -> Found:
+    """Training at full tilt on data as it comes, and the step alone."""
+    config = _config(options, compile=how)
+    split = ours.placed(options.train)
+    step = ours.step(arch, split, config)
+    if step.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+    def epochs() -> Any:
+        for epoch in range(1000):
+            yield from augment.batches(split, config, options.size, 0, epoch, step.device)
+
+    shown, started = epochs(), time.monotonic()
+    measure.timed(engine.WARM + 1, shown, config.batch_size, step)
+    start = time.monotonic() - started
+    turn = measure.timed(options.steps, shown, config.batch_size, step)
+    batch = next(shown)
+    alone = _seconds(lambda: step(batch), options.steps)
+    speed = turn.images / turn.seconds
+    work = flops.training(step.model, options.size) * speed
+    peak = found.get("ceilings", {}).get("matmul_tflops")
+    return {
+        "images_per_second": speed,
+        "mfu": work / 1e12 / peak if peak else None,
+        "tflops": work / 1e12,
+        "data_share": 1 - alone / (turn.seconds / options.steps),
+        "seconds_to_start": start,
+        "peak_gb": measure.device_peak(),
+    }
+
+
+def _run(options: argparse.Namespace, epochs: int, seed: int) -> Found:
+    """One training by the fast recipe, then all the scores of its last weights."""
+    config = _config(options, epochs=epochs, validate_every=max(epochs // 15, 1))
+    if epochs < SHORT:
+        config = config.model_copy(update={"mix_share": 0.0, "warmup": 0.1})
+    started, curve = time.monotonic(), []
+
+    def watch(row: Row, speed: float) -> None:
+        if "val_top1" in row:
+            curve.append([round(time.monotonic() - started, 1), row["val_top1"]])
+
+    where = device.choose()
+    model = ours.network(options.arch, len(options.train.classes), config)
+    scratch = Scratch(options.cache / f"run-{epochs}-{seed}")
+    training.fit(model, options.train, options.val, config, seed, scratch, watch)
+    seconds = time.monotonic() - started
+    view = View(config.val_size, config.val_resize)
+    val = batches.place(options.val, where)
+    seen = [predict(model, val, view, 250, where, mirrored) for mirrored in (False, True)]
+    return {
+        "arch": options.arch,
+        "epochs": epochs,
+        "seed": seed,
+        "seconds": seconds,
+        "seconds_an_epoch": seconds / epochs,
+        "curve": curve,
+        **scores(*seen),
+    }
+
+
+def _fit(
+    train: Split, val: Split, config: Train, folder: Path, arch: str, seed: int, stop: int | None
+) -> Tensor:
+    """The weights after training, all in one row; given up after epoch `stop`."""
+
+    class Stopped(Exception):
+        pass
+
+    def watch(row: Row, speed: float) -> None:
+        if stop is not None and row["epoch"] > stop:
+            raise Stopped
+
+    model: AttentionBranchNetwork = ours.network(arch, len(train.classes), config)
+    with suppress(Stopped):
+        training.fit(model, train, val, config, seed, Scratch(folder), watch)
+    return torch.cat([x.flatten().double().cpu() for x in model.state_dict().values()])
+
+
+def _seconds(work: Callable[[], Any], times: int = 10) -> float:
+    """Seconds that `work` takes, the mean of several after three to warm up."""
+    for _ in range(3):
+        work()
+    measure.wait_for_device()
+    started = time.perf_counter()
+    for _ in range(times):
+        work()
+    measure.wait_for_device()
+    return (time.perf_counter() - started) / times
+
+
+if __name__ == "__main__":
+    main()

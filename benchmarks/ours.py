@@ -1,0 +1,32 @@
+"""This project's training, set up as the train stage does, to be driven step by step."""
+
+import torch
+
+from abn import batches, device, engine, optim
+from abn.data import Split
+from abn.model import AttentionBranchNetwork
+from abn.params import Train
+
+RATE = 1e-3  # small enough for any batch to be learnt from again and again
+
+
+def network(arch: str, classes: int, config: Train) -> AttentionBranchNetwork:
+    """A new network on the device, ready to train."""
+    where = device.choose()
+    torch.manual_seed(0)
+    model = AttentionBranchNetwork(arch, classes, config.zero_init)
+    return model.to(where, memory_format=torch.channels_last).train()
+
+
+def step(arch: str, split: Split, config: Train) -> engine.Step:
+    """The step that the train stage would take on `split`, at a constant rate."""
+    model = network(arch, len(split.classes), config)
+    average = optim.Average(model, config.ema) if config.ema else None
+    made = engine.build(model, optim.sgd(model, config), average, config, len(split))
+    optim.set_rate(made.optimizer, RATE)
+    return made
+
+
+def placed(split: Split) -> Split:
+    """`split` where the train stage would put it."""
+    return batches.place(split, device.choose())

@@ -1,0 +1,118 @@
+"""What the pipeline itself costs: DVC, imports, MLflow, everything that is not training.
+
+    python -m benchmarks.overhead
+
+In a clone of HEAD with a tiny data set: `dvc repro` with nothing to do, `dvc exp run` beyond the
+stages it runs, `dvc repro` until one optimizer step and its validation are done, and the imports of
+each stage.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure
+
+STAGES = ("download", "train", "evaluate", "explain", "visualize")
+TINY = ("data.shapes.train=32", "data.shapes.val=10", "train.epochs=1", "explain.images=10")
+HEAVY = {  # what each stage imports once its params hold
+    "download": "from abn import data, progress, sources",
+    "train": "import torch; from abn import checkpoint, data, device, model, progress, resume, "
+    "tracking, train; from stages import reports",
+    "evaluate": "from abn import checkpoint, data, device, evaluate, predict; "
+    "from stages import mirror, reports",
+    "explain": "from abn import checkpoint, data, device, explain; "
+    "from stages import mirror, reports",
+    "visualize": "from abn import checkpoint, data, device, gallery, visualize; "
+    "from stages import mirror",
+}
+
+
+def main() -> None:
+    parser = measure.parser(__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "clone"
+        subprocess.run(["git", "clone", "-q", ".", str(clone)], check=True)
+        found = run(clone, options.rounds)
+    measure.save(options.out, "overhead", vars(options), found)
+
+
+def run(clone: Path, rounds: int) -> dict[str, Any]:
+    """Medians in seconds."""
+    _call(clone, "dvc", "exp", "run", "-q", *(f"-S{change}" for change in TINY))
+    found: dict[str, Any] = {}
+    noop = [_call(clone, "dvc", "repro", "-q") for _ in range(rounds)]
+    found["noop_repro"] = _median(noop)
+    first, beyond = [], []
+    for number in range(rounds):
+        rate = f"-Strain.lr={0.01 + number / 1000}"
+        _change(clone, f"{0.02 + number / 1000}")
+        first.append(_until(clone, "epoch 1/1 ", "dvc", "repro", "train"))
+        whole = _call(clone, "dvc", "exp", "run", "-q", rate)
+        alone = [_call(clone, "python", "-m", f"stages.{stage}") for stage in STAGES[1:]]
+        beyond.append(whole - sum(alone))
+    found["repro_to_first_step_and_validation"] = _median(first)
+    found["exp_run_beyond_its_stages"] = _median(beyond)
+    found["imports"] = {
+        stage: _median([_call(clone, "python", "-c", HEAVY[stage]) for _ in range(rounds)])
+        for stage in STAGES
+    }
+    print(found)
+    return found
+
+
+def _call(clone: Path, *command: str) -> float:
+    """Seconds that `command` takes in `clone`; an error stops the benchmark."""
+    started = time.perf_counter()
+    subprocess.run(command, cwd=clone, env=_environment(), check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def _until(clone: Path, words: str, *command: str) -> float:
+    """Seconds from the start of `command` to its first line with `words`."""
+    started, seen = time.perf_counter(), 0.0
+    pipe = subprocess.Popen(
+        command,
+        cwd=clone,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert pipe.stdout is not None
+    for line in pipe.stdout:
+        if words in line and "loss" in line and not seen:
+            seen = time.perf_counter() - started
+    if pipe.wait() or not seen:
+        raise RuntimeError(f"{' '.join(command)} said no line with {words!r}")
+    return seen
+
+
+def _change(clone: Path, rate: str) -> None:
+    """Another learning rate in params.yaml, so that training is due."""
+    file = clone / "params.yaml"
+    lines = file.read_text().splitlines(keepends=True)
+    changed = [f"  lr: {rate}\n" if line.startswith("  lr: ") else line for line in lines]
+    file.write_text("".join(changed))
+
+
+def _environment() -> dict[str, str]:
+    """With this Python first on the path."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def _median(seconds: list[float]) -> float:
+    return round(statistics.median(seconds), 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The images that benchmarks train on: as files, as people keep them, and packed, as we do."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from abn import archive, data, imagenette, images, shapes
+from abn.data import Sample, Split
+
+SIDE = 160  # pixels, of what is rendered where no photographs are given
+
+
+def folder(root: Path, count: int, photos: Path | None) -> Path:
+    """`count` JPEG files ROOT/CLASS/*.jpg: of the Imagenette archive `photos`, or rendered."""
+    for name, content in _photographs(photos, count) if photos else _rendered(count):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            content.save(file, quality=90)
+    return root
+
+
+def packed(root: Path, size: int) -> Split:
+    """The files of `folder` on canvases of `size` pixels, as the download stage packs them."""
+    classes = tuple(sorted(path.name for path in root.iterdir() if path.is_dir()))
+    files, path = sorted(root.glob("*/*")), root / f"{size}.safetensors"
+    writer = data.Writer(path, len(files), size, classes, "benchmark")
+    for file in files:
+        canvas, aspect = images.square(images.decode(file, file.name, size), size)
+        writer.add(Sample(canvas, classes.index(file.parent.name), aspect))
+    writer.close()
+    return data.read(path)
+
+
+def _photographs(photos: Path, count: int) -> Iterator[tuple[str, bytes]]:
+    """About `count` training images, as many of every class."""
+    each, seen, chosen = -(-count // len(imagenette.CLASSES)), Counter[int](), set()
+    for name, label in imagenette.find(archive.names(photos))["train"]:
+        seen[label] += 1
+        if seen[label] <= each:
+            chosen.add(name)
+    for name, content in archive.read(photos, chosen):
+        yield "/".join(Path(name).parts[-2:]), content
+
+
+def _rendered(count: int) -> Iterator[tuple[str, Image.Image]]:
+    for index in range(count):
+        image, label, _ = shapes.render(
+            0, "train", index, SIDE, clutter=0.5, distractors=2, diameter=(0.3, 0.5)
+        )
+        yield f"{shapes.CLASSES[label]}/{index:06d}.jpg", Image.fromarray(image)
