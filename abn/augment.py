@@ -162,5 +162,5 @@ def _log_uniform(draws: Tensor, bounds: tuple[float, float]) -> Tensor:
 
 def _grey(images: Tensor) -> Tensor:
     """Luma [B, 1, H, W]."""
-    weights = torch.tensor(GREY, dtype=images.dtype, device=images.device)
-    return (images * weights.view(3, 1, 1)).sum(dim=1, keepdim=True)
+    red, green, blue = images.unbind(dim=1)  # weights as a tensor would wait for a GPU
+    return (GREY[0] * red + GREY[1] * green + GREY[2] * blue)[:, None]

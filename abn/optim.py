@@ -4,6 +4,7 @@ import bisect
 import copy
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +30,8 @@ def sgd(model: nn.Module, config: Train) -> torch.optim.SGD:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the next step; in place where it is a tensor that a CUDA graph reads."""
+    """The rate of the next step, in single precision; in place where a CUDA graph reads it."""
+    rate = float(np.float32(rate))  # what a tensor holds, so that a replayed step is the plain one
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)

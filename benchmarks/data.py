@@ -48,7 +48,7 @@ def packing(archive: Path, folder: Path, rounds: int) -> dict[str, Any]:
     }
 
 
-def evaluation(folder: Path, images: int, size: int, rounds: int) -> dict[str, Any]:
+def evaluation(folder: Path, images: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
     """`predict` on `images` against the same forward passes on a batch that is there."""
     import torch
 
@@ -57,7 +57,7 @@ def evaluation(folder: Path, images: int, size: int, rounds: int) -> dict[str, A
     from abn.predict import predict
     from benchmarks import ours
 
-    where, batch = device.choose(), 100
+    where = device.choose()
     split = data.read(folder / "val")
     split = split.subset(torch.arange(min(images, len(split))))
     model = ours.network("resnet18", len(split.classes), measure.recipe("imagenette-cpu").train)
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="an Imagenette archive")
     parser.add_argument("--images", type=int, default=3925, help="to evaluate")
     parser.add_argument("--size", type=int, default=96, help="pixels, to evaluate at")
+    parser.add_argument("--batch", type=int, default=100, help="to evaluate in")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=2.0, help="GB of memory; 0: no streaming")
     options = parser.parse_args()
@@ -142,7 +143,9 @@ def main() -> None:
         folder = Path(name)
         found = {
             "packing": packing(options.photos, folder, options.rounds),
-            "evaluation": evaluation(folder, options.images, options.size, options.rounds),
+            "evaluation": evaluation(
+                folder, options.images, options.size, options.batch, options.rounds
+            ),
         }
         if options.limit:
             found["streaming"] = streaming(folder, options.limit, options.rounds + 2, steps=10)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from abn import engine, optim
+from abn import augment, engine, optim
 from abn import params as parameters
 from abn.batches import Batch
 from abn.engine import RecordedStep, Step
@@ -172,6 +172,26 @@ def test_recorded_steps_are_the_plain_ones_bit_for_bit(
     (plain, seen), (recorded, again) = (trained(k, own, average) for k in (Step, RecordedStep))
     assert torch.stack(again).equal(torch.stack(seen))
     assert same(recorded, plain)
+
+
+@needs_gpu
+@pytest.mark.parametrize("resident", [True, False])
+def test_an_epoch_never_waits_for_the_gpu(
+    config: Train, changed: Callable[..., Train], resident: bool
+) -> None:
+    everything = {"jitter": 0.3, "erase": 0.5, "mixup": 0.2, "cutmix": 1.0, "mix_share": 0.5}
+    own = changed(config, batch_size=8, precision="bf16", **everything)
+    gpu, split = torch.device("cuda"), toys.split(80)
+    model = toys.network().to(gpu)
+    step = Step(model, optim.sgd(model, own), optim.Average(model, 0.9), own)
+    shown = augment.batches(split.to(gpu) if resident else split, own, 32, 0, 0, gpu)
+    step(next(shown))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for following in shown:
+            step(following)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @needs_gpu
