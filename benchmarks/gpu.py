@@ -64,7 +64,7 @@ def main() -> None:
         options.train, options.val = _packed(options, found)
         for name in options.only:
             found[name] = _section(name, options, found)
-            measure.save(options.out, "gpu", vars(options) | {"train": None, "val": None}, found)
+            measure.save(options.out, "gpu", vars(options), found)
 
 
 def ceilings(options: argparse.Namespace, found: Found) -> Found:

@@ -35,6 +35,7 @@ def main() -> None:
     parser = measure.parser(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--axes", nargs="+", default=list(AXES), choices=AXES)
+    parser.add_argument("--points", type=int, default=9, help="of each axis, the first so many")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=192, help="learnt from per point and round")
     options = parser.parse_args()
@@ -46,7 +47,7 @@ def main() -> None:
 def walk(axis: str, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per point of `axis`: milliseconds and GFLOP per image, GFLOP/s, start of an epoch."""
     rows = []
-    points = [BASE | {axis: value} for value in AXES[axis]]
+    points = [BASE | {axis: value} for value in AXES[axis][: options.points]]
     learners = [_learner(folder, **point) for point in points]
     times: list[list[float]] = [[] for _ in points]
     starts: list[list[float]] = [[] for _ in points]

@@ -23,6 +23,7 @@ from abn.params import Params
 
 T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"
+PRIVATE = ("out", "folder", "cache", "train", "val", "until")  # of a run, not of what it found
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "transformers", "accelerate")
 
 
@@ -72,8 +73,10 @@ def save(folder: Path, name: str, settings: dict[str, Any], found: Any) -> None:
     """Write NAME.json: what was measured, with which settings, where and when."""
     folder.mkdir(parents=True, exist_ok=True)
     day = time.strftime("%Y-%m-%d", time.gmtime())
-    record = {"date": day, "machine": machine(), "settings": settings, "found": found}
-    text = json.dumps(record, indent=2, default=str) + "\n"
+    plain = {k: v.name if isinstance(v, Path) else v for k, v in settings.items()}
+    told = {k: v for k, v in plain.items() if k not in PRIVATE}
+    record = {"date": day, "machine": machine(), "settings": told, "found": found}
+    text = json.dumps(record, indent=2) + "\n"
     (folder / f"{name}.json").write_text(text)
     print(f"-> {folder / name}.json")
 

@@ -77,9 +77,9 @@ def test_ours_is_compared_with_the_step_alone_and_with_the_plain_way(tmp_path: P
 
 
 def test_growth_is_measured_along_an_axis(tmp_path: Path) -> None:
-    run(tmp_path, "growth", "--axes", "batch", "--rounds", 1, "--images", 16)
+    run(tmp_path, "growth", "--axes", "batch", "--points", 2, "--rounds", 1, "--images", 32)
     rows = found(tmp_path / "growth.json")["batch"]
-    assert [row["batch"] for row in rows] == [16, 32, 64, 128]
+    assert [row["batch"] for row in rows] == [16, 32]
     assert all(row["gflop_per_second"] > 0 for row in rows)
 
 
@@ -95,11 +95,11 @@ def test_packing_and_evaluation_are_measured(tmp_path: Path) -> None:
 def test_the_gpus_benchmark_runs_without_dvc_mlflow_and_their_kind(tmp_path: Path) -> None:
     archive(tmp_path / "mini.tgz")
     small = ("--photos", tmp_path / "mini.tgz", "--size", 32, "--batch", 8, "--steps", 2)
-    few = ("--arch", "resnet18", "--archs", "resnet18", "--epochs", 1, 2, "--seeds", 1)
+    few = ("--arch", "resnet18", "--archs", "resnet18", "--epochs", 1, "--seeds", 1)
     sections = ("ceilings", "precision", "repetition", "throughput", "accuracy")
     (tmp_path / "sitecustomize.py").write_text(WITHOUT)
     run(tmp_path, "gpu", *small, *few, "--only", *sections, path=tmp_path)
     figures = found(tmp_path / "gpu.json")
     assert [name for name in sections if "failed" in figures[name]] == []
     assert figures["repetition"] == {"repeats": True, "resumes": True, "recorded_is_eager": True}
-    assert [run["epochs"] for run in figures["accuracy"]["runs"]] == [1, 2]
+    assert [run["epochs"] for run in figures["accuracy"]["runs"]] == [1]
