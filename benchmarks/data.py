@@ -11,7 +11,6 @@ streaming   training steps on a packed set four times as large as the memory lim
 import argparse
 import os
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -139,8 +138,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=2.0, help="GB of memory; 0: no streaming")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=".") as name:
-        folder = Path(name)
+    with measure.workspace() as folder:
         found = {
             "packing": packing(options.photos, folder, options.rounds),
             "evaluation": evaluation(

@@ -9,7 +9,6 @@ images; the points of an axis take turns. A cost per image that stays level is l
 import argparse
 import itertools
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,8 +38,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=192, help="learnt from per point and round")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        found = {axis: walk(axis, Path(folder), options) for axis in options.axes}
+    with measure.workspace() as folder:
+        found = {axis: walk(axis, folder, options) for axis in options.axes}
     measure.save(options.out, "growth", vars(options), found)
 
 

@@ -8,6 +8,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -44,6 +45,14 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     return made
+
+
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """A folder on the project's disk, which git does not see, for the length of the block."""
+    Path(".cache").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=".cache") as folder:
+        yield Path(folder)
 
 
 def recipe(name: str) -> Params:
