@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import measure
+from benchmarks import measure, photos
 from benchmarks.measure import Play, Turn
 
 GROUPS = Path("/sys/fs/cgroup")
@@ -26,25 +26,12 @@ SIDE = 256  # pixels of the canvases that are streamed
 
 def packing(archive: Path, folder: Path, rounds: int) -> dict[str, Any]:
     """Images a second from `archive` to both splits, each round anew."""
-    import hashlib
-
-    from abn import sources
-
-    digest = hashlib.file_digest(archive.open("rb"), "md5").hexdigest()
-    config = measure.recipe("imagenette-cpu").data.model_copy(
-        update={"url": str(archive), "md5": digest}
-    )
     speeds = []
     for _ in range(rounds):
-        started = time.perf_counter()
-        source = sources.open_source(config, folder)
-        sources.pack(source, config.size, {split: folder / split for split in source.counts})
-        speeds.append(sum(source.counts.values()) / (time.perf_counter() - started))
+        _, count, seconds = photos.archived(archive, folder)
+        speeds.append(count / seconds)
         print(f"packing {speeds[-1]:.0f} images/s", flush=True)
-    return {
-        "images": sum(source.counts.values()),
-        "images_per_second": round(statistics.median(speeds)),
-    }
+    return {"images": count, "images_per_second": round(statistics.median(speeds))}
 
 
 def evaluation(folder: Path, images: int, size: int, batch: int, rounds: int) -> dict[str, Any]:

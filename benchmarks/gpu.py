@@ -25,12 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from abn import augment, batches, data, device, engine, flops, sources
+from abn import augment, batches, data, device, engine, flops
 from abn import train as training
 from abn.batches import View
 from abn.data import Split
 from abn.evaluate import scores
-from abn.model import AttentionBranchNetwork
 from abn.params import Train
 from abn.predict import predict
 from abn.resnet import ARCHS
@@ -61,7 +60,9 @@ def main() -> None:
     found: Found = {}
     with tempfile.TemporaryDirectory() as folder:
         options.cache = Path(folder)
-        options.train, options.val = _packed(options, found)
+        files, count, seconds = photos.archived(options.photos, options.cache)
+        found["packing"] = {"images_per_second": count / seconds}
+        options.train, options.val = data.read(files["train"]), data.read(files["val"])
         for name in options.only:
             found[name] = _section(name, options, found)
             measure.save(options.out, "gpu", vars(options), found)
@@ -86,7 +87,7 @@ def precision(options: argparse.Namespace, found: Found) -> Found:
     for name in ("fp32", "bf16"):
         config = _config(options, precision=name, compile="off", batch_size=64)
         step = ours.step(options.arch, options.train, config)
-        [batch] = _some(options.train, config, 128, 1, step)
+        batch = next(augment.batches(options.train, config, 128, 0, 0, step.device))
         losses.append(float(step(batch)[0]))
         grads = [p.grad.flatten().float() for p in step.model.parameters() if p.grad is not None]
         gradients.append(torch.cat(grads))
@@ -194,31 +195,9 @@ def _section(name: str, options: argparse.Namespace, found: Found) -> Found:
     return rows
 
 
-def _packed(options: argparse.Namespace, found: Found) -> tuple[Split, Split]:
-    """The archive as the download stage packs it."""
-    import hashlib
-
-    digest = hashlib.file_digest(options.photos.open("rb"), "md5").hexdigest()
-    here = {"url": str(options.photos), "md5": digest, "size": 160, "variant": "160px"}
-    config = measure.recipe("imagenette-fast").data.model_copy(update=here)
-    files = {split: options.cache / split for split in ("train", "val")}
-    started = time.monotonic()
-    source = sources.open_source(config, options.cache)
-    sources.pack(source, config.size, files)
-    count, seconds = sum(source.counts.values()), time.monotonic() - started
-    found["packing"] = {"images_per_second": count / seconds}
-    return data.read(files["train"]), data.read(files["val"])
-
-
 def _config(options: argparse.Namespace, **changes: Any) -> Train:
     changes = {"batch_size": options.batch} | changes
     return measure.recipe("imagenette-fast").train.model_copy(update=changes)
-
-
-def _some(split: Split, config: Train, size: int, count: int, step: engine.Step) -> list[Any]:
-    """The first `count` batches of an epoch."""
-    shown = augment.batches(split, config, size, 0, 0, step.device)
-    return [next(shown) for _ in range(count)]
 
 
 def _speed(options: argparse.Namespace, found: Found, arch: str, how: str) -> Found:
@@ -294,7 +273,7 @@ def _fit(
         if stop is not None and row["epoch"] > stop:
             raise Stopped
 
-    model: AttentionBranchNetwork = ours.network(arch, len(train.classes), config)
+    model = ours.network(arch, len(train.classes), config)
     with suppress(Stopped):
         training.fit(model, train, val, config, seed, Scratch(folder), watch)
     return torch.cat([x.flatten().double().cpu() for x in model.state_dict().values()])

@@ -1,13 +1,17 @@
 """The images that benchmarks train on: as files, as people keep them, and packed, as we do."""
 
+import hashlib
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
-from abn import archive, data, imagenette, images, shapes
+from abn import archive as archives
+from abn import data, imagenette, images, shapes, sources
 from abn.data import Sample, Split
+from benchmarks import measure
 
 SIDE = 160  # pixels, of what is rendered where no photographs are given
 
@@ -22,6 +26,18 @@ def folder(root: Path, count: int, photos: Path | None) -> Path:
         else:
             content.save(file, quality=90)
     return root
+
+
+def archived(archive: Path, folder: Path) -> tuple[dict[str, Path], int, float]:
+    """Pack an Imagenette archive as the download stage does: the files, images, and seconds."""
+    digest = hashlib.file_digest(archive.open("rb"), "md5").hexdigest()
+    here = {"url": str(archive), "md5": digest}
+    config = measure.recipe("imagenette-cpu").data.model_copy(update=here)
+    files = {split: folder / split for split in ("train", "val")}
+    started = time.perf_counter()
+    source = sources.open_source(config, folder)
+    sources.pack(source, config.size, files)
+    return files, sum(source.counts.values()), time.perf_counter() - started
 
 
 def packed(root: Path, size: int) -> Split:
@@ -39,11 +55,11 @@ def packed(root: Path, size: int) -> Split:
 def _photographs(photos: Path, count: int) -> Iterator[tuple[str, bytes]]:
     """About `count` training images, as many of every class."""
     each, seen, chosen = -(-count // len(imagenette.CLASSES)), Counter[int](), set()
-    for name, label in imagenette.find(archive.names(photos))["train"]:
+    for name, label in imagenette.find(archives.names(photos))["train"]:
         seen[label] += 1
         if seen[label] <= each:
             chosen.add(name)
-    for name, content in archive.read(photos, chosen):
+    for name, content in archives.read(photos, chosen):
         yield "/".join(Path(name).parts[-2:]), content
 
 

@@ -119,10 +119,13 @@ def hf(options: argparse.Namespace) -> Play:
         images, labels = zip(*rows, strict=True)
         return {"pixel_values": torch.stack(images), "labels": torch.tensor(labels)}
 
-    folder = tempfile.mkdtemp()
     model, files = Model(), _files(options)
 
     def play(steps: int) -> Turn:
+        with tempfile.TemporaryDirectory() as folder:
+            return train(steps, folder)
+
+    def train(steps: int, folder: str) -> Turn:
         nonlocal trainer
         arguments = TrainingArguments(
             folder,
