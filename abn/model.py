@@ -64,25 +64,26 @@ class AttentionBranchNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Output:
         """Classify RGB `images` [B, 3, H, W] in [0, 1] and say where the network looked."""
-        features = self.features((images - self.mean) / self.std)
-        attention_logits, attention = self.attention_branch(features)
-        return Output(self.perception_branch(features, attention), attention_logits, attention)
+        features = self.features(images)
+        class_maps, attention = self.attention_branch(features)
+        logits = self.perception_branch(features * (1 + attention))
+        return Output(logits, class_maps.mean(dim=(2, 3)), attention)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Normalised images [B, 3, H, W] to layer3's features [B, C, H/16, W/16]."""
+    def features(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] to layer3's features [B, C, H/16, W/16]."""
+        x = (images - self.mean) / self.std
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         return self.layer3(self.layer2(self.layer1(x)))
 
     def attention_branch(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, K] and the map [B, 1, h, w] in (0, 1)."""
+        """A map a class [B, K, h, w], whose means are the logits, and the map [B, 1, h, w]."""
         x = self.bn_att(self.att_layer4(features))  # no ReLU here, as in the official code
         x = self.relu(self.bn_att2(self.att_conv(x)))  # [B, K, h, w]
         attention = torch.sigmoid(self.bn_att3(self.att_conv3(x)))
-        return self.att_conv2(x).mean(dim=(2, 3)), attention
+        return self.att_conv2(x), attention
 
-    def perception_branch(self, features: Tensor, attention: Tensor) -> Tensor:
-        """Logits [B, K] from the attended features; the 1 keeps what the map would erase."""
-        attended = features * (1 + attention)
+    def perception_branch(self, attended: Tensor) -> Tensor:
+        """Logits [B, K] from features times (1 + map); the 1 keeps what the map would erase."""
         return self.fc(self.layer4(attended).mean(dim=(2, 3)))
 
 

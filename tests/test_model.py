@@ -129,10 +129,20 @@ def test_with_a_map_of_zeros_the_perception_branch_is_torchvisions_resnet(arch):
     theirs.load_state_dict({name: model.state_dict()[name] for name in theirs.state_dict()})
     x = draw("input", (2, 3, 64, 96))
     with torch.no_grad():
-        features = model.features(x)
-        logits = model.perception_branch(features, torch.zeros(2, 1, 4, 6).double())
+        logits = model.perception_branch(model.features(denormalised(model, x)))
         expected = theirs(x)
-    torch.testing.assert_close(logits, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=0)
+
+
+def test_the_attention_branchs_class_maps_average_to_its_logits():
+    model = golden_network("resnet18").eval()
+    x = denormalised(model, draw("input", (2, 3, 64, 96)))
+    with torch.no_grad():
+        output = model(x)
+        class_maps, attention = model.attention_branch(model.features(x))
+    assert class_maps.shape == (2, 10, 4, 6)
+    torch.testing.assert_close(class_maps.mean((2, 3)), output.attention_logits)
+    assert attention.equal(output.attention)
 
 
 def test_the_map_of_the_output_is_the_one_that_weighs_the_features():
@@ -140,9 +150,9 @@ def test_the_map_of_the_output_is_the_one_that_weighs_the_features():
     x = draw("input", (2, 3, 64, 64))
     with torch.no_grad():
         output = model(denormalised(model, x))
-        features = model.features(x)
-        logits = model.perception_branch(features, output.attention)
-        erased = model.perception_branch(features, torch.zeros_like(output.attention))
+        features = model.features(denormalised(model, x))
+        logits = model.perception_branch(features * (1 + output.attention))
+        erased = model.perception_branch(features)
     torch.testing.assert_close(output.logits, logits, rtol=1e-9, atol=0)
     assert not torch.allclose(logits, erased)
 

@@ -103,7 +103,7 @@ def test_the_loss_is_the_mean_over_steps_of_the_sum_of_both_branches(
     fit: Any, config: Train, changed: Callable[..., Train]
 ) -> None:
     model = toys.network(2)
-    for layer in (model.fc, model.attention_fc):  # undecided, and without a rate it stays so
+    for layer in (model.fc, model.classes):  # undecided, and without a rate it stays so
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     (row,) = fit(model, changed(config, epochs=1, lr=1e-12))

@@ -56,15 +56,24 @@ class Network(nn.Module):
         self.norm = nn.BatchNorm2d(8)
         self.conv = nn.Conv2d(8, 8, 2, stride=2)
         self.look = nn.Conv2d(8, 1, 1)
-        self.attention_fc = nn.Linear(8, classes)
+        self.classes = nn.Conv2d(8, classes, 1)
+        self.layer4 = nn.Conv2d(8, 8, 2, stride=2)
         self.fc = nn.Linear(8, classes)
 
     def forward(self, images: Tensor) -> Output:
-        features = self.conv(self.norm(self.stem(images)).relu())
-        attention = self.look(features).sigmoid()
-        attended = features * (1 + attention)
-        logits = self.fc(attended.mean((2, 3)))
-        return Output(logits, self.attention_fc(features.mean((2, 3))), attention)
+        features = self.features(images)
+        class_maps, attention = self.attention_branch(features)
+        logits = self.perception_branch(features * (1 + attention))
+        return Output(logits, class_maps.mean((2, 3)), attention)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.conv(self.norm(self.stem(images)).relu())
+
+    def attention_branch(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.classes(features), self.look(features).sigmoid()
+
+    def perception_branch(self, attended: Tensor) -> Tensor:
+        return self.fc(self.layer4(attended).relu().mean((2, 3)))
 
 
 def network(classes: int = 4, seed: int = 0) -> Network:
