@@ -1,5 +1,8 @@
 """Batches of a packed split as the network wants them: float images in [0, 1] on the device."""
 
+import ctypes
+import mmap
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -95,9 +98,25 @@ def _fetch(
     canvases = torch.empty(
         (len(index), *split.images.shape[1:]), dtype=torch.uint8, pin_memory=side is not None
     )
+    _announce(split.images, rows)
     # NumPy copies on this thread alone; torch would wake as many more as there are cores.
     np.take(split.images.numpy(), rows.numpy(), axis=0, out=canvases.numpy(), mode="clip")
     if side is None:
         return canvases, None
     with torch.cuda.stream(side):
         return canvases.to(device, non_blocking=True), side.record_event()
+
+
+def _announce(images: Tensor, rows: Tensor) -> None:
+    """On Linux, have `rows` of a mapped file read now, and nothing but them.
+
+    Left to page faults, each brings the disk's read-ahead along: 8 MB, say, for an image of 0.2.
+    """
+    if sys.platform != "linux":
+        return
+    madvise, size = ctypes.CDLL(None).madvise, images[0].nbytes
+    for row in rows.tolist():
+        start = images.data_ptr() + row * size
+        before = start % mmap.PAGESIZE  # advice is for whole pages
+        place = ctypes.c_void_p(start - before), ctypes.c_size_t(before + size)
+        madvise(*place, mmap.MADV_WILLNEED)
