@@ -1,152 +1,223 @@
-"""Does the attention map explain the decision? The map against controls, on the same images.
+"""Does the attention map explain the decision? The map against rivals and controls, in numbers.
 
-`random` and `centre` are controls that saw nothing; where masks tell what was to be seen, `oracle`
-is the best that any map on that grid can do.
+Every map is scored on the same images, on the same grid, for the class that was predicted, right
+or wrong. The findings depend on the weights, the data and the seed alone.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from abn import batches, scores
+from abn import counterfactuals, examine, intervals, interventions, progress, scores, verdict
 from abn.batches import View
+from abn.counterfactuals import Pictures
 from abn.data import Split
+from abn.examine import PROFILES, Curves, Scored
+from abn.intervals import Interval
+from abn.interventions import Effect
 from abn.model import AttentionBranchNetwork
 from abn.params import Explain
-from abn.rng import generator
+from abn.subject import Subject, choose, observe
+from abn.verdict import Gate
 
-BATCH = 100  # images perturbed at once
-BLUR = 0.1  # sigma of the baseline's Gaussian, as a share of the image's side
+Rerender = Callable[[Tensor], Pictures]  # of the images at an index int64 [N]
 FLAT = 1.1  # a map is called flat when its largest gain is below this many times its smallest
-LOCATED = {"auroc": scores.auroc, "pointing": scores.pointing, "energy": scores.energy}
 
 
 class Findings(NamedTuple):
-    """The headline numbers, one row per map, and the mean curves."""
+    """The headline numbers and the tables behind them."""
 
-    headline: dict[str, float]
-    maps: pd.DataFrame
-    curves: pd.DataFrame
+    headline: dict[str, float | str]
+    maps: pd.DataFrame  # one row per map and score
+    curves: pd.DataFrame  # mean insertion and deletion, one row per share of the cells
+    interventions: pd.DataFrame  # one row per map put in the attention's place
+    gates: pd.DataFrame  # one row per question of the verdict
+    images: pd.DataFrame  # one row per image
 
-
-class Subject(NamedTuple):
-    """N images, the decisions to be explained, and where the objects are if that is known."""
-
-    images: Tensor  # float32 [N, 3, H, W] in [0, 1]
-    predicted: Tensor  # int64 [N], by the perception branch, right or wrong
-    attention: Tensor  # float32 [N, h, w], the map under test
-    objects: Tensor | None  # bool [N, H, W]
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables by name."""
+        return {name: x for name, x in self._asdict().items() if isinstance(x, pd.DataFrame)}
 
 
-@torch.inference_mode()
 def explain(
-    model: AttentionBranchNetwork, split: Split, view: View, config: Explain, seed: int
+    model: AttentionBranchNetwork,
+    train: Split,
+    val: Split,
+    view: View,
+    config: Explain,
+    seed: int,
+    siblings: Sequence[AttentionBranchNetwork] = (),
+    rerender: Rerender | None = None,
 ) -> Findings:
-    """Score `model`'s attention and the controls on `config.images` images of `split`."""
-    device = next(model.parameters()).device
-    draws = generator(seed, "explain", "images")
-    subject = _subject(model, split.take(balanced(split.labels, config.images, draws)), view)
-    rows, curves = {}, {}
-    for name, maps in _contestants(subject, seed).items():
-        rows[name], curves[name] = _score(model, subject, maps.to(device), config.steps, name, seed)
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("map").reset_index()
-    return Findings(_headline(rows, curves, subject.attention), table, _lines(curves, config.steps))
+    """Examine `model`'s map, and its rivals, on `config.images` images of `val`.
+
+    `train` only fixes the threshold of IoU; `siblings` are the same network from other seeds;
+    `rerender` gives the images at an index anew, without their parts, where that can be done.
+    """
+    subject = observe(model, val, choose(val, config.images, seed), view)
+    contestants = examine.contestants(model, subject, seed)
+    scored, curves = _scored(model, subject, contestants, config, seed)
+    importance: dict[str, Tensor] = {}
+    if subject.masks is not None:
+        other = observe(model, train, choose(train, config.images, seed), view)
+        theirs = examine.contestants(model, other, seed)
+        for name, drawn in contestants.items():
+            scored[name] |= examine.located(drawn, subject, theirs[name], other)
+    if rerender is not None:
+        pictures = rerender(subject.index)
+        counterfactuals.check(pictures.whole, val.take(subject.index).images)
+        importance, regions = examine.rested(model, subject, pictures, view)
+        for name, drawn in contestants.items():
+            scored[name] |= examine.agreeing(drawn, importance, regions)
+    for name, pair in examine.stable([model, *siblings], subject).items():
+        scored[name] |= dict(zip(("stability", "stability_ranks"), pair, strict=True))
+    effects = examine.effects(model, subject, seed)
+    table = intervals.table(scored, seed)
+    gates = verdict.gates(_answers(scored, effects, subject, seed), config.gates)
+    headline = _headline(table, effects, subject, gates, curves["attention"])
+    headline |= {f"importance_{part}": float(v.nanmean()) for part, v in importance.items()}
+    return Findings(
+        headline,
+        table,
+        _lines(curves, config.steps),
+        _changes(effects, seed),
+        pd.DataFrame(gates),
+        _images(subject, scored["attention"]["srg"], val.classes),
+    )
 
 
-def balanced(labels: Tensor, count: int, draws: torch.Generator) -> Tensor:
-    """Indices int64, ascending, of `count` samples drawn evenly over the classes, or of all."""
-    order = torch.randperm(len(labels), generator=draws)
-    turn = torch.zeros(len(labels), dtype=torch.int64)  # how many of its class are drawn before
-    for label in range(int(labels.max()) + 1):
-        members = labels[order] == label
-        turn[members] = torch.arange(int(members.sum()))
-    return order[turn.argsort(stable=True)[:count]].sort().values
-
-
-def _subject(model: AttentionBranchNetwork, split: Split, view: View) -> Subject:
-    device = next(model.parameters()).device
-    images = batches.through(split.images.to(device), split.aspect, view)
-    output = model(images)
-    objects = None
-    if split.masks is not None:
-        canvas = (split.masks == 1).to(device, torch.uint8)[..., None] * 255
-        shown = batches.through(canvas.expand(-1, -1, -1, 3), split.aspect, view)
-        objects = shown[:, 0] >= 0.5
-    return Subject(images, output.logits.argmax(1), output.attention[:, 0], objects)
-
-
-def _contestants(subject: Subject, seed: int) -> dict[str, Tensor]:
-    """The maps to compare, each [N, h, w]."""
-    n, h, w = subject.attention.shape
-    noise = scores.random_maps(n, h, w, generator(seed, "explain", "noise"))
-    maps = {"attention": subject.attention, "random": noise, "centre": scores.centre_maps(n, h, w)}
-    if subject.objects is not None:
-        maps["oracle"] = F.adaptive_avg_pool2d(subject.objects.float(), (h, w))
-    return maps
-
-
-def _score(
-    model: AttentionBranchNetwork, subject: Subject, maps: Tensor, steps: int, name: str, seed: int
-) -> tuple[dict[str, float], tuple[Tensor, Tensor]]:
-    """One map's row of scores, and its mean insertion and deletion curves [steps + 1]."""
-    insertion, deletion = _curves(model, subject, maps, steps, generator(seed, "explain", name))
-    relevance = scores.area(insertion) - scores.area(deletion)
-    mean, low, high = scores.bootstrap(relevance, generator(seed, "explain", "interval"))
-    row = {"images": len(maps), "srg": mean, "srg_low": low, "srg_high": high}
-    row["insertion"] = float(scores.area(insertion).mean())
-    row["deletion"] = float(scores.area(deletion).mean())
-    if subject.objects is not None:
-        for key, score in LOCATED.items():
-            row[key] = float(score(maps, subject.objects).double().nanmean())
-    return row, (insertion.mean(0), deletion.mean(0))
-
-
-def _curves(
+def _scored(
     model: AttentionBranchNetwork,
     subject: Subject,
-    maps: Tensor,
-    steps: int,
-    draws: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Insertion and deletion curves [N, steps + 1] on the CPU, batch by batch."""
-    parts = []
-    for start in range(0, len(maps), BATCH):
-        rows = slice(start, start + BATCH)
-        images = subject.images[rows]
-        baseline = scores.blur(images, BLUR * images.shape[-1])
-        inputs = images, baseline, maps[rows], subject.predicted[rows]
-        curves = scores.perturbation_curves(_classifier(model), *inputs, steps, draws)
-        parts.append([curve.cpu() for curve in curves])
-    insertion, deletion = (torch.cat(column) for column in zip(*parts, strict=True))
-    return insertion, deletion
+    contestants: dict[str, Tensor],
+    config: Explain,
+    seed: int,
+) -> tuple[Scored, dict[str, Curves]]:
+    """Every map's scores that any images have, and its curves."""
+    effort, steps = PROFILES[config.profile], config.steps
+    scored, curves = {}, {}
+    with progress.bar("explain", len(contestants) + 2, "map") as bar:
+        for name, drawn in progress.counted(contestants.items(), bar):
+            found = examine.faithful(model, subject, drawn, steps, name, seed)
+            scored[name], curves[name] = found
+        scored["rise"], curves["rise"] = examine.rise(model, subject, effort, steps, seed)
+        bar.update()
+        for name, values in examine.robust(model, subject, effort, seed).items():
+            scored[name] |= values
+        for name, quadrants in examine.pointing_grids(model, subject, effort, seed).items():
+            scored[name]["grid_pointing"] = quadrants
+        bar.update()
+    return scored, curves
 
 
-def _classifier(model: AttentionBranchNetwork) -> scores.Classify:
-    """The perception branch's probabilities."""
-    return lambda images: model(images).logits.softmax(1)
+def _answers(
+    scored: Scored, effects: dict[str, Effect], subject: Subject, seed: int
+) -> dict[str, Interval | None]:
+    """The interval that answers each gate; None where it was not measured."""
+    ours = scored["attention"]
+
+    def ahead(score: str, control: str) -> Tensor | None:
+        return ours[score] - scored[control][score] if score in ours else None
+
+    measured = {
+        "live": scores.gain(subject.attention)["ratio"],
+        "causal": effects["shuffled"].flips,
+        "faithful": ahead("srg", "random"),
+        "faithful_centre": ahead("srg", "centre"),
+        "local": ahead("auroc", "centre"),
+        "stable": ours.get("stability"),
+        "sane": ours["randomised_attention"],
+    }
+    return {name: intervals.interval(values, seed) for name, values in measured.items()}
 
 
-def _lines(curves: dict[str, tuple[Tensor, Tensor]], steps: int) -> pd.DataFrame:
-    """One row per fraction of the cells, and two columns for each map's mean curves."""
-    table = {"fraction": torch.linspace(0, 1, steps + 1).numpy()}
-    for name, (insertion, deletion) in curves.items():
-        table |= {f"{name}_insertion": insertion.numpy(), f"{name}_deletion": deletion.numpy()}
-    return pd.DataFrame(table)
+HEADLINE = {  # of the attention: its scores, and those whose controls are told with them
+    "srg": ("random", "centre", "oracle", "att_cam", "gradcam"),
+    "srg_colour": (),
+    "auroc": ("random", "centre", "oracle", "att_cam"),
+    "rank_accuracy": (),
+    "pointing": (),
+    "lift": (),
+    "iou": (),
+    "agreement": ("oracle",),
+    "sensitivity": (),
+    "flip": (),
+    "randomised_attention": (),
+    "stability": (),
+}
 
 
 def _headline(
-    rows: dict[str, dict[str, float]], curves: dict[str, tuple[Tensor, Tensor]], attention: Tensor
-) -> dict[str, float]:
-    """The attention's own row, what the others reach in its chief scores, and its gain."""
-    found = dict(rows["attention"])
-    for name, row in rows.items():
-        if name != "attention":
-            found |= {f"{key}_{name}": row[key] for key in ("srg", "auroc") if key in row}
-    found["baseline_confidence"] = float(curves["attention"][0][0])
-    gain = scores.gain(attention)
+    table: pd.DataFrame,
+    effects: dict[str, Effect],
+    subject: Subject,
+    gates: list[Gate],
+    curves: Curves,
+) -> dict[str, float | str]:
+    """The verdict, the attention's chief scores, its gain, and what happens without it."""
+    rows = table.set_index(["map", "score"]).to_dict("index")
+    found: dict[str, float | str] = {"verdict": verdict.verdict(gates)}
+    found |= {f"gate_{gate.gate}": gate.outcome for gate in gates}
+    found["images"] = len(subject.images)
+    for score, others in HEADLINE.items():
+        for name in ("attention", *others):
+            if (name, score) in rows:
+                key = score if name == "attention" else f"{score}_{name}"
+                found[key] = rows[name, score]["mean"]
+    kept = ("low", "high", "beats_random", "beats_centre")
+    found |= {f"srg_{key}": rows["attention", "srg"][key] for key in kept}
+    found["baseline_confidence"] = float(curves[""][0][0])
+    found["baseline_confidence_colour"] = float(curves["_colour"][0][0])
+    gain = scores.gain(subject.attention)
     found |= {f"gain_{key}": float(value.mean()) for key, value in gain.items()}
     found["flat_share"] = float((gain["ratio"] < FLAT).double().mean())
+    same, _ = interventions.agreement(subject.output.attention_logits, subject.output.logits)
+    found["branch_agreement"] = float(same.double().mean())
+    for name in ("zero", "shuffled", "another"):
+        found[f"{name}_flips"] = float(effects[name].flips.mean())
+        found[f"{name}_top1"] = float(effects[name].correct.mean())
     return found
+
+
+def _lines(curves: dict[str, Curves], steps: int) -> pd.DataFrame:
+    """One row per share of the cells; two columns for each map and baseline."""
+    table = {"fraction": torch.linspace(0, 1, steps + 1).numpy()}
+    for name, found in curves.items():
+        for ending, pair in found.items():
+            for way, curve in zip(("insertion", "deletion"), pair, strict=True):
+                table[f"{name}_{way}{ending}"] = curve.numpy()
+    return pd.DataFrame(table)
+
+
+def _changes(effects: dict[str, Effect], seed: int) -> pd.DataFrame:
+    """One row per intervention: means and, of flips and probability, intervals."""
+    rows = []
+    for name, effect in effects.items():
+        row: dict[str, float | str] = {"intervention": name}
+        for column in ("flips", "probability"):
+            found = intervals.interval(getattr(effect, column), seed)
+            assert found is not None
+            row |= dict(zip((column, f"{column}_low", f"{column}_high"), found, strict=True))
+        row["divergence"] = float(effect.divergence.mean())
+        row["top1"] = float(effect.correct.mean())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _images(subject: Subject, srg: Tensor, classes: tuple[str, ...]) -> pd.DataFrame:
+    """One row per image: what it shows, what was said of it, and what its map is worth."""
+    confidence, predicted = subject.output.logits.softmax(1).max(1)
+    return pd.DataFrame(
+        {
+            "index": subject.index,
+            "truth": [classes[label] for label in subject.labels.tolist()],
+            "predicted": [classes[label] for label in predicted.tolist()],
+            "confidence": confidence.cpu(),
+            "srg": srg,
+            "gain_ratio": scores.gain(subject.attention)["ratio"].cpu(),
+            "correct": (predicted == subject.labels).int().cpu(),
+        }
+    )

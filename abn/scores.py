@@ -1,6 +1,6 @@
-"""How well a map explains a decision: perturbation curves, gain, localisation, controls, intervals.
+"""How faithful a map is to a decision: what happens as its cells are shown or hidden, and its gain.
 
-Pure functions of batches: maps [N, h, w], images [N, 3, H, W] in [0, 1], masks bool [N, H, W].
+Pure functions of batches: maps [N, h, w], images [N, 3, H, W] in [0, 1].
 Only `gain` sees the scale of a map; the other scores are the same for a * map + b with a > 0.
 A generator may live on the CPU whatever the device of the rest.
 """
@@ -65,12 +65,13 @@ def perturbation_curves(
     def probability(mixed: Tensor) -> Tensor:
         return classify(mixed).gather(1, labels.unsqueeze(1)).squeeze(1)
 
-    insertion, deletion = [], []
-    for step in range(steps + 1):
+    whole, hidden = probability(images), probability(baseline)
+    insertion, deletion = [hidden], [whole]
+    for step in range(1, steps):
         top = turn < round(step * cells / steps)
         insertion.append(probability(torch.where(top, images, baseline)))
         deletion.append(probability(torch.where(top, baseline, images)))
-    return torch.stack(insertion, 1), torch.stack(deletion, 1)
+    return torch.stack([*insertion, whole], 1), torch.stack([*deletion, hidden], 1)
 
 
 def _turns(maps: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
@@ -95,7 +96,7 @@ def gain(maps: Tensor) -> dict[str, Tensor]:
     """
     cells = maps.flatten(1).double()
     low, high = cells.aminmax(dim=1)
-    entropy = torch.special.entr(_shares(cells)).sum(1) / math.log(cells.shape[1])
+    entropy = torch.special.entr(shares(cells)).sum(1) / math.log(cells.shape[1])
     return {
         "minimum": low,
         "mean": cells.mean(1),
@@ -105,82 +106,7 @@ def gain(maps: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _shares(mass: Tensor) -> Tensor:
+def shares(mass: Tensor) -> Tensor:
     """Rows [N, P] of mass >= 0 scaled to sum 1; a row without mass is spread evenly."""
     mass = mass + torch.finfo(mass.dtype).tiny
     return mass / mass.sum(1, keepdim=True)
-
-
-def random_maps(n: int, h: int, w: int, generator: torch.Generator) -> Tensor:
-    """The control that knows nothing: uniform noise in [0, 1), [n, h, w]."""
-    return torch.rand(n, h, w, generator=generator, device=generator.device)
-
-
-def centre_maps(n: int, h: int, w: int) -> Tensor:
-    """The control that only knows the middle: a Gaussian, sigma 0.2 of the side, [n, h, w]."""
-    column, row = (torch.exp(-(_offsets(size) ** 2) / (2 * 0.2**2)) for size in (h, w))
-    return torch.outer(column, row).repeat(n, 1, 1)
-
-
-def _offsets(size: int) -> Tensor:
-    """Signed distances [size] of the cell centres from the middle, in sides; exactly symmetric."""
-    return (torch.arange(size) - (size - 1) / 2) / size
-
-
-def auroc(maps: Tensor, masks: Tensor) -> Tensor:
-    """The chance [N] that a pixel inside the mask outranks one outside, a tie counting 1/2.
-
-    The map is upsampled bilinearly. Chance is 0.5; NaN where a mask is empty or full.
-    """
-    values, inside = _upsampled(maps, masks), masks.flatten(1)
-    ordered = values.sort(1).values
-    below = torch.searchsorted(ordered, values)
-    not_above = torch.searchsorted(ordered, values, right=True)
-    positives, negatives = inside.sum(1).double(), (~inside).sum(1).double()
-    wins = ((below + not_above) * inside).sum(1).double() / 2  # also over the pixels inside
-    return (wins / positives - positives / 2) / negatives
-
-
-def pointing(maps: Tensor, masks: Tensor) -> Tensor:
-    """Whether the centre pixel of the top cell (the first of equals) lies in the mask: bool [N]."""
-    h, w = maps.shape[1:]
-    height, width = masks.shape[1:]
-    top = maps.flatten(1).argmax(1)
-    row = (2 * (top // w) + 1) * height // (2 * h)
-    column = (2 * (top % w) + 1) * width // (2 * w)
-    return masks.flatten(1).gather(1, (row * width + column).unsqueeze(1)).squeeze(1)
-
-
-def energy(maps: Tensor, masks: Tensor) -> Tensor:
-    """The share [N] in [0, 1] of the mass above the map's minimum that lies in the mask.
-
-    The map is upsampled bilinearly. A flat map scores the mask's own share of the image.
-    """
-    return (_shares(_upsampled(maps, masks)) * masks.flatten(1)).sum(1)
-
-
-def _upsampled(maps: Tensor, masks: Tensor) -> Tensor:
-    """The maps less their minimum, at the masks' size, as float64 rows [N, H*W].
-
-    float64, because float32 values are then weighted exactly (at 2, 4, 8... times the size) and
-    equal ones stay equal.
-    """
-    maps = maps.double()
-    raised = maps - maps.amin((1, 2), keepdim=True)
-    size = (masks.shape[1], masks.shape[2])
-    return F.interpolate(raised.unsqueeze(1), size, mode="bilinear", align_corners=False).flatten(1)
-
-
-def bootstrap(
-    values: Tensor, generator: torch.Generator, draws: int = 1000
-) -> tuple[float, float, float]:
-    """The mean of `values` [N] and its 95 % percentile interval: (mean, low, high).
-
-    For a paired comparison pass the differences; leave out NaN before.
-    """
-    values = values.to(generator.device, torch.float64)
-    shape = (draws, len(values))
-    picks = torch.randint(len(values), shape, generator=generator, device=generator.device)
-    levels = torch.tensor([0.025, 0.975], dtype=torch.float64, device=generator.device)
-    low, high = values[picks].mean(1).quantile(levels).tolist()
-    return values.mean().item(), low, high

@@ -71,8 +71,8 @@ def test_the_header_is_one_key_of_json(tmp_path: Path) -> None:
 def test_weights_are_a_copy_in_the_plain_layout() -> None:
     network = toys.network()
     copy = checkpoint.weights(network)
-    assert copy["conv.weight"].is_contiguous()
-    assert not network.conv.weight.is_contiguous()  # channels last
+    assert copy["layer1.weight"].is_contiguous()
+    assert not network.layer1.weight.is_contiguous()  # channels last
     torch.nn.init.zeros_(network.fc.weight)
     assert copy["fc.weight"].all()
 

@@ -77,7 +77,7 @@ def test_a_step_moves_the_average(config: Train) -> None:
     before = copy.deepcopy(model.state_dict())
     average = optim.Average(model, decay=0.75)
     Step(model, optim.sgd(model, config), average, config)(batch())
-    for name in ("fc.weight", "norm.running_mean"):
+    for name in ("fc.weight", "bn1.running_mean"):
         start, now = before[name], model.state_dict()[name]
         assert not now.equal(start)
         expected = 0.75 * start + 0.25 * now

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from abn import scores
+from abn import intervals, localisation, scores
 from abn.rng import generator
 
 GRID = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])  # top left first, then along the rows
@@ -31,12 +31,6 @@ def curves(classify, maps: Tensor, steps: int = 4, images: Tensor | None = None)
     key = generator("curves")
     black = torch.zeros_like(images)
     return scores.perturbation_curves(classify, images, black, maps, labels, steps, key)
-
-
-def half_mask() -> Tensor:
-    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
-    mask[:, :, :4] = True
-    return mask
 
 
 def test_cells_are_ranked_from_the_highest_down():
@@ -113,7 +107,7 @@ def test_finding_the_deciding_cell_first_or_last_gives_the_extreme_areas():
 def test_the_ends_of_the_curves_are_the_image_and_the_baseline():
     images = torch.rand(5, 3, 12, 12, generator=generator("images"))
     baseline = scores.blur(images, 1.2)
-    maps = scores.random_maps(5, 4, 4, generator("maps"))
+    maps = torch.rand(5, 4, 4, generator=generator("maps"))
     labels = torch.tensor([0, 1, 0, 1, 1])
     insertion, deletion = scores.perturbation_curves(
         corner, images, baseline, maps, labels, 7, generator(0)
@@ -137,16 +131,18 @@ def test_cells_are_blocks_of_pixels_also_on_sides_the_grid_does_not_divide():
     curves(record, maps, steps=6, images=torch.ones(1, 3, 4, 7))
     first_cell = torch.zeros(4, 7)
     first_cell[2:, 5:] = 1
-    assert torch.equal(seen[2], first_cell)  # insertion and deletion alternate
+    assert torch.equal(seen[2], first_cell)  # after the whole image and the baseline
 
 
 def test_an_increasing_affine_change_of_a_map_changes_no_rank_score():
-    maps = (scores.random_maps(6, 4, 4, generator("maps")) * 8).floor() / 8  # many ties
+    maps = (torch.rand(6, 4, 4, generator=generator("maps")) * 8).floor() / 8  # many ties
     moved = maps / 4 + 0.5
     masks = torch.rand(6, 32, 32, generator=generator("masks")) < 0.3
     assert torch.equal(scores.ranks(maps, generator(0)), scores.ranks(moved, generator(0)))
-    assert torch.equal(scores.auroc(maps, masks), scores.auroc(moved, masks))
-    assert torch.equal(scores.pointing(maps, masks), scores.pointing(moved, masks))
+    assert torch.equal(localisation.auroc(maps, masks), localisation.auroc(moved, masks))
+    assert torch.equal(localisation.pointing(maps, masks), localisation.pointing(moved, masks))
+    before, after = (localisation.rank_accuracy(m, masks) for m in (maps, moved))
+    assert torch.equal(before, after)
     for before, after in zip(curves(corner, maps), curves(corner, moved), strict=True):
         assert torch.equal(before, after)
 
@@ -167,94 +163,9 @@ def test_a_flat_map_gains_nothing_and_has_full_entropy(level):
     assert report["entropy"].item() == pytest.approx(1)
 
 
-def test_the_centre_control_peaks_at_the_centre_and_falls_off_symmetrically():
-    odd = scores.centre_maps(2, 5, 7)
-    assert odd.shape == (2, 5, 7)
-    assert odd.flatten(1).argmax(1).tolist() == [2 * 7 + 3] * 2
-    assert odd[0, 2, 3].item() == 1
-    even = scores.centre_maps(1, 10, 10)
-    assert torch.equal(even, even.flip(1, 2)) and torch.equal(even, even.mT)
-    assert (even[0, 4, 7] / even[0, 4, 5]).item() == pytest.approx(math.exp(-0.06 / 0.08))
-
-
-def test_the_random_control_repeats_with_its_generator():
-    first = scores.random_maps(3, 4, 5, generator(0))
-    assert first.shape == (3, 4, 5) and first.min() >= 0 and first.max() < 1
-    assert torch.equal(first, scores.random_maps(3, 4, 5, generator(0)))
-
-
-def test_auroc_of_a_perfect_an_inverted_and_a_flat_map():
-    perfect = torch.tensor([[1.0, 0.0]]).expand(2, 2).unsqueeze(0)
-    maps = torch.cat([perfect, 1 - perfect, torch.full((1, 2, 2), 0.3)])
-    assert scores.auroc(maps, half_mask().expand(3, 8, 8)).tolist() == [1, 0, 0.5]
-
-
-def test_auroc_is_the_share_of_pairs_won_exactly():
-    maps = torch.randint(0, 3, (1, 120, 120), generator=generator("map")).float()
-    mask = torch.rand(1, 120, 120, generator=generator("mask")) < 0.3
-    inside, outside = maps[mask].unsqueeze(1), maps[~mask]
-    won, drawn = (inside > outside).sum().item(), (inside == outside).sum().item()
-    wins = won + drawn / 2
-    assert torch.tensor(wins).item() != wins  # a count too long for float32
-    expected = wins / (len(inside) * len(outside))
-    assert scores.auroc(maps, mask).item() == pytest.approx(expected, abs=1e-12)
-
-
-def test_a_map_that_varies_sideways_alone_does_not_tell_top_from_bottom():
-    maps = scores.random_maps(20, 1, 4, generator("maps")).expand(20, 4, 4)
-    masks = torch.zeros(20, 64, 64, dtype=torch.bool)
-    masks[:, :30] = True
-    assert scores.auroc(maps, masks).tolist() == pytest.approx([0.5] * 20, abs=1e-12)
-
-
-def test_auroc_without_an_inside_or_an_outside_is_not_a_number():
-    masks = torch.stack([torch.zeros(8, 8), torch.ones(8, 8)]).bool()
-    assert scores.auroc(GRID.expand(2, 2, 2), masks).isnan().all()
-
-
-def test_pointing_looks_at_the_centre_pixel_of_the_top_cell():
-    maps = torch.eye(6).view(6, 2, 3)
-    masks = torch.zeros(6, 8, 12, dtype=torch.bool)
-    for cell in range(6):
-        masks[cell, 2 + 4 * (cell // 3), 2 + 4 * (cell % 3)] = True
-    assert scores.pointing(maps, masks).all()
-    assert not scores.pointing(maps, ~masks).any()
-
-
-def test_energy_counts_the_mass_above_the_minimum():
-    left = torch.tensor([[0.5, 0.25]]).expand(2, 2).unsqueeze(0)
-    flat = torch.full((1, 2, 2), 0.3)
-    maps = torch.cat([left, flat])
-    masks = half_mask().repeat(2, 1, 1)
-    masks[1, :, 2:] = False
-    share, area_share = scores.energy(maps, masks).tolist()
-    weights = [1, 1, 0.875, 0.625, 0.375, 0.125, 0, 0]  # bilinear, from one cell to the next
-    assert share == pytest.approx(sum(weights[:4]) / sum(weights))
-    assert area_share == pytest.approx(0.25)
-
-
-def test_the_bootstrap_of_a_constant_has_no_width():
-    mean, low, high = scores.bootstrap(torch.full((7,), 0.3), generator(0))
-    assert low == high == pytest.approx(mean) == pytest.approx(0.3)
-
-
-def test_the_bootstrap_interval_matches_the_normal_one_and_repeats():
-    values = torch.arange(400.0) % 2
-    mean, low, high = scores.bootstrap(values, generator(0), draws=4000)
-    assert mean == 0.5
-    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.005)
-    assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.005)
-    assert (mean, low, high) == scores.bootstrap(values, generator(0), draws=4000)
-
-
-def test_the_bootstrap_takes_hits_and_misses():
-    mean, low, high = scores.bootstrap(torch.tensor([True, False, True, True]), generator(0))
-    assert mean == 0.75 and 0 <= low < mean < high <= 1
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_generator_on_the_cpu_serves_maps_on_the_gpu():
-    maps = scores.random_maps(4, 4, 4, generator("maps"))
+    maps = torch.rand(4, 4, 4, generator=generator("maps"))
     masks = torch.rand(4, 32, 32, generator=generator("masks")) < 0.3
     images = torch.rand(4, 3, 32, 32, generator=generator("images"))
     labels = torch.ones(4, dtype=torch.int64)
@@ -263,8 +174,13 @@ def test_a_generator_on_the_cpu_serves_maps_on_the_gpu():
         m, k, i, y = (t.to(device) for t in (maps, masks, images, labels))
         key = generator("curves")
         drawn = scores.perturbation_curves(corner, i, scores.blur(i, 3.2), m, y, 8, key)
-        values = [*drawn, scores.auroc(m, k), scores.pointing(m, k), scores.energy(m, k)]
-        interval = scores.bootstrap(scores.area(drawn[0]), generator("draws"))
+        values = [
+            *drawn,
+            localisation.auroc(m, k),
+            localisation.pointing(m, k),
+            localisation.energy(m, k),
+        ]
+        interval = intervals.bootstrap(scores.area(drawn[0]), generator("draws"))
         return [t.cpu() for t in (*values, *scores.gain(m).values(), torch.tensor(interval))]
 
     for here, there in zip(measured("cpu"), measured("cuda"), strict=True):

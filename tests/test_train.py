@@ -103,7 +103,7 @@ def test_the_loss_is_the_mean_over_steps_of_the_sum_of_both_branches(
     fit: Any, config: Train, changed: Callable[..., Train]
 ) -> None:
     model = toys.network(2)
-    for layer in (model.fc, model.classes):  # undecided, and without a rate it stays so
+    for layer in (model.fc, model.att_conv2):  # undecided, and without a rate it stays so
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     (row,) = fit(model, changed(config, epochs=1, lr=1e-12))
@@ -163,7 +163,7 @@ def test_with_an_average_it_is_the_model_that_is_judged_kept_and_left(
     history = fit(model, config, watch=lambda row, speed: after.append(checkpoint.weights(model)))
     shares = (0.75**3, 0.25 * 0.75**2, 0.25 * 0.75, 0.25)  # of before and after each of 3 steps
     found = checkpoint.weights(model)
-    for name in ("fc.weight", "stem.weight", "norm.running_var"):
+    for name in ("fc.weight", "conv1.weight", "bn1.running_var"):
         expected = sum(w * state[name] for w, state in zip(shares, after, strict=True))
         torch.testing.assert_close(found[name], expected)
     kept = Scratch(tmp_path / "resume").kept("epoch-0003")

@@ -48,17 +48,22 @@ def pack(path: Path, split: Split) -> Path:
 
 
 class Network(nn.Module):
-    """What the real network takes and gives, from a thousandth of the weights; a map of 4 x 4."""
+    """What the real network takes and gives, from a thousandth of the weights; a map of 4 x 4.
+
+    Its parts have the real names, so that they can be found; those it has not do nothing.
+    """
 
     def __init__(self, classes: int = 4) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 8, 4, stride=4)
-        self.norm = nn.BatchNorm2d(8)
-        self.conv = nn.Conv2d(8, 8, 2, stride=2)
-        self.look = nn.Conv2d(8, 1, 1)
-        self.classes = nn.Conv2d(8, classes, 1)
+        self.conv1 = nn.Conv2d(3, 8, 4, stride=4)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.layer1 = nn.Conv2d(8, 8, 2, stride=2)
+        self.att_conv3 = nn.Conv2d(8, 1, 1)
+        self.att_conv2 = nn.Conv2d(8, classes, 1)
         self.layer4 = nn.Conv2d(8, 8, 2, stride=2)
         self.fc = nn.Linear(8, classes)
+        for name in ("layer2", "layer3", "att_layer4", "bn_att", "att_conv", "bn_att2", "bn_att3"):
+            setattr(self, name, nn.Identity())
 
     def forward(self, images: Tensor) -> Output:
         features = self.features(images)
@@ -67,10 +72,10 @@ class Network(nn.Module):
         return Output(logits, class_maps.mean((2, 3)), attention)
 
     def features(self, images: Tensor) -> Tensor:
-        return self.conv(self.norm(self.stem(images)).relu())
+        return self.layer1(self.bn1(self.conv1(images)).relu())
 
     def attention_branch(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.classes(features), self.look(features).sigmoid()
+        return self.att_conv2(features), self.att_conv3(features).sigmoid()
 
     def perception_branch(self, attended: Tensor) -> Tensor:
         return self.fc(self.layer4(attended).relu().mean((2, 3)))

@@ -1,0 +1,80 @@
+"""What a score is worth: its mean over the images, a bootstrap interval, and how often it wins."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from abn.rng import generator
+
+LOWER = {"deletion", "deletion_colour", "sensitivity"}  # the scores of which less is better
+NEUTRAL = "density_"  # how a score begins that has no better and no worse
+Interval = tuple[float, float, float]  # mean, low, high
+
+
+def bootstrap(values: Tensor, generator: torch.Generator, draws: int = 1000) -> Interval:
+    """The mean of `values` [N] and its 95 % percentile interval: (mean, low, high).
+
+    For a paired comparison pass the differences; leave out NaN before.
+    """
+    values = values.to(generator.device, torch.float64)
+    shape = (draws, len(values))
+    picks = torch.randint(len(values), shape, generator=generator, device=generator.device)
+    levels = torch.tensor([0.025, 0.975], dtype=torch.float64, device=generator.device)
+    low, high = values[picks].mean(1).quantile(levels).tolist()
+    return values.mean().item(), low, high
+
+
+def interval(values: Tensor | None, seed: int) -> Interval | None:
+    """`bootstrap` of what is not NaN in `values` [N], always the same; None if nothing is."""
+    if values is None:
+        return None
+    measured = values.cpu().double()
+    measured = measured[~measured.isnan()]
+    return bootstrap(measured, generator(seed, "explain", "interval")) if len(measured) else None
+
+
+def beats(values: Tensor, control: Tensor, lower: bool = False) -> float | None:
+    """The share of images on which `values` [N] win over `control` [N], a tie counting 1/2.
+
+    Only the images that both measured count; None if there are none.
+    """
+    margin = (control - values if lower else values - control).double()
+    margin = margin[~margin.isnan()]
+    return float((margin.sign() + 1).mean() / 2) if len(margin) else None
+
+
+def table(scored: Mapping[str, Mapping[str, Tensor]], seed: int) -> pd.DataFrame:
+    """One row per map and score [N] in `scored[map][score]`; a NaN is an image not measured.
+
+    map, score, mean, low, high, images; beats_random and beats_centre, the paired shares of wins;
+    of_ceiling, the mean over the oracle's on the same images, where more is better.
+    """
+    rows = [
+        _row(scored, name, score, seed)
+        for name, values in scored.items()
+        for score in values
+        if not values[score].isnan().all()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _row(
+    scored: Mapping[str, Mapping[str, Tensor]], name: str, score: str, seed: int
+) -> dict[str, str | float | None]:
+    values = scored[name][score]
+    found = interval(values, seed)
+    assert found is not None
+    measured = ~values.isnan()
+    row: dict[str, str | float | None] = {"map": name, "score": score}
+    row |= dict(zip(("mean", "low", "high"), found, strict=True))
+    row["images"] = int(measured.sum())
+    rivals = {} if score.startswith(NEUTRAL) else {k: v.get(score) for k, v in scored.items()}
+    for control in ("random", "centre"):
+        against = rivals.get(control) if name != control else None
+        won = None if against is None else beats(values, against, score in LOWER)
+        row[f"beats_{control}"] = won
+    ceiling = rivals.get("oracle") if score not in LOWER else None
+    row["of_ceiling"] = None if ceiling is None else found[0] / float(ceiling[measured].mean())
+    return row

@@ -1,0 +1,118 @@
+"""What the map does to the decision: the same features, another map.
+
+ABN computes its map first and multiplies the features by one plus it, so the map is a cause of the
+prediction and can be set to anything, do(M); a map computed afterwards could not.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from abn.model import AttentionBranchNetwork
+
+BATCH = 50  # images the perception branch sees at once
+SHUFFLES = 5  # random orders of the cells, over which an effect is averaged
+
+
+class Effect(NamedTuple):
+    """What another map does to N decisions: each float64 [N], a mean over the map's draws."""
+
+    flips: Tensor  # the share of draws that change the prediction
+    probability: Tensor  # of the class predicted before: after less before, -1 to 1
+    divergence: Tensor  # KL(before || after) of the classes' probabilities, nats
+    correct: Tensor  # the share of draws after which the prediction is the label
+
+
+def replacements(
+    attention: Tensor, class_map: Tensor, objects: Tensor | None, draws: torch.Generator
+) -> dict[str, Tensor]:
+    """What to put in place of `attention` [N, h, w], N > 1: each [draws, N, h, w].
+
+    `class_map` [N, h, w] is the attention branch's map of the predicted class, `objects` [N, h, w]
+    the share of each cell that the object covers, if that is known. `none` leaves the map as it is.
+    """
+    low, high = attention.amin((1, 2), keepdim=True), attention.amax((1, 2), keepdim=True)
+    maps = {
+        "none": attention,
+        "zero": torch.zeros_like(attention),
+        "mean": attention.mean((1, 2), keepdim=True).expand_as(attention),
+        "shuffled": _shuffled(attention, draws),
+        # Not 1 - M: the gain stays in its range, so that the pattern alone is what changes.
+        "inverted": low + high - attention,
+        "another": attention[_givers(len(attention), draws).to(attention.device)],
+        "att_cam": low + (high - low) * _unit(class_map),
+    }
+    if objects is not None:
+        maps["oracle"] = low + (high - low) * _unit(objects)
+    return {name: drawn.view(-1, *attention.shape) for name, drawn in maps.items()}
+
+
+def _shuffled(maps: Tensor, draws: torch.Generator) -> Tensor:
+    """The cells of each map in random orders of its own, [SHUFFLES, N, h, w]."""
+    cells = maps.flatten(1).expand(SHUFFLES, -1, -1)
+    keys = torch.rand(cells.shape, generator=draws, device=draws.device)
+    return cells.gather(2, keys.argsort(2).to(maps.device)).unflatten(2, maps.shape[1:])
+
+
+def _givers(count: int, draws: torch.Generator) -> Tensor:
+    """For each of `count` > 1 images another one, int64: its neighbour in a random circle."""
+    order = torch.randperm(count, generator=draws, device=draws.device)
+    return order.roll(1)[order.argsort()]
+
+
+def _unit(maps: Tensor) -> Tensor:
+    """Each map scaled to 0 to 1; a flat one is 0."""
+    raised = maps - maps.amin((1, 2), keepdim=True)
+    return raised / raised.amax((1, 2), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
+
+
+@torch.no_grad()
+def intervene(
+    model: AttentionBranchNetwork,
+    features: Tensor,
+    attention: Tensor,
+    replacements: Mapping[str, Tensor],
+    labels: Tensor,
+) -> dict[str, Effect]:
+    """The effect of each of `replacements` [draws, N, h, w] for `attention` [N, h, w].
+
+    `features` [N, C, h, w] are the network's own, before the map: only its perception branch runs.
+    """
+    before = _logits(model, features, attention)
+    effects = {}
+    for name, drawn in replacements.items():
+        draws = [_effect(before, _logits(model, features, maps), labels) for maps in drawn]
+        effects[name] = Effect(*(torch.stack(part).mean(0) for part in zip(*draws, strict=True)))
+    return effects
+
+
+def _logits(model: AttentionBranchNetwork, features: Tensor, maps: Tensor) -> Tensor:
+    """What the perception branch says [N, K] of features under `maps`."""
+    parts = zip(features.split(BATCH), maps.unsqueeze(1).split(BATCH), strict=True)
+    return torch.cat([model.perception_branch(part * (1 + gain)) for part, gain in parts])
+
+
+def _effect(before: Tensor, after: Tensor, labels: Tensor) -> Effect:
+    """One draw's effect, from the logits [N, K] before and after."""
+    predicted, now = before.argmax(1), after.argmax(1)
+    old, new = before.double().log_softmax(1), after.double().log_softmax(1)
+    change = (new.exp() - old.exp()).gather(1, predicted.unsqueeze(1)).squeeze(1)
+    divergence = (old.exp() * (old - new)).sum(1)
+    return Effect((now != predicted).double(), change, divergence, (now == labels).double())
+
+
+def agreement(attention_logits: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether the branches predict the same, bool [N], and how far apart they are, [N].
+
+    The distance is the Jensen-Shannon divergence of their probabilities: 0 to ln 2, nats.
+    """
+    first, second = (branch.double().softmax(1) for branch in (attention_logits, logits))
+    mixed, own = _entropy((first + second) / 2), (_entropy(first) + _entropy(second)) / 2
+    return attention_logits.argmax(1) == logits.argmax(1), mixed - own
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    """The entropy [N] of rows [N, K], nats."""
+    return torch.special.entr(probabilities).sum(1)

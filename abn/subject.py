@@ -1,0 +1,104 @@
+"""What is explained: some images of a split, what the network says of them, where the object is."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from abn import batches
+from abn.batches import View
+from abn.data import Split
+from abn.model import AttentionBranchNetwork, Output
+from abn.rng import generator
+
+BATCH = 50  # images the network sees at once
+OBJECT = 1  # in the masks of a split
+
+
+@dataclass(frozen=True)
+class Subject:
+    """N images and the decisions to be explained, on the model's device."""
+
+    index: Tensor  # int64 [N], ascending: where they are in their split
+    images: Tensor  # float32 [N, 3, H, W] in [0, 1]
+    labels: Tensor  # int64 [N]
+    features: Tensor  # [N, C, h, w], layer3's
+    class_maps: Tensor  # [N, K, h, w], the attention branch's
+    output: Output  # the decisions: those of the perception branch, right or wrong
+    masks: Tensor | None  # uint8 [N, H, W], as `data.Sample.mask`
+
+    def at(self, rows: Tensor) -> "Subject":
+        """The images at `rows` int64 [n]."""
+        here = rows.to(self.images.device)
+        columns = (self.images, self.labels, self.features, self.class_maps)
+        images, labels, features, class_maps = (column[here] for column in columns)
+        output = Output(*(column[here] for column in self.output))
+        masks = None if self.masks is None else self.masks[here]
+        return Subject(self.index[rows], images, labels, features, class_maps, output, masks)
+
+    @property
+    def predicted(self) -> Tensor:
+        """The classes whose maps are scored, int64 [N]."""
+        return self.output.logits.argmax(1)
+
+    @property
+    def attention(self) -> Tensor:
+        """The map under test, [N, h, w] in (0, 1)."""
+        return self.output.attention[:, 0]
+
+    @property
+    def objects(self) -> Tensor | None:
+        """Where the object is, bool [N, H, W]."""
+        return None if self.masks is None else self.masks == OBJECT
+
+
+def choose(split: Split, count: int, seed: int) -> Tensor:
+    """Indices int64, ascending, of the images to explain: the same for the same seed."""
+    return balanced(split.labels, count, generator(seed, "explain", "images"))
+
+
+def balanced(labels: Tensor, count: int, draws: torch.Generator) -> Tensor:
+    """Indices int64, ascending, of `count` samples drawn evenly over the classes, or of all."""
+    labels = labels.cpu()
+    order = torch.randperm(len(labels), generator=draws)
+    turn = torch.zeros(len(labels), dtype=torch.int64)  # how many of its class are drawn before
+    for label in range(int(labels.max()) + 1):
+        members = labels[order] == label
+        turn[members] = torch.arange(int(members.sum()))
+    return order[turn.argsort(stable=True)[:count]].sort().values
+
+
+def observe(model: AttentionBranchNetwork, split: Split, index: Tensor, view: View) -> Subject:
+    """The images of `split` at `index` int64 [N], and what `model` says of them."""
+    device = next(model.parameters()).device
+    chosen = split.take(index)
+    images = _shown(chosen.images, chosen, view, device)
+    masks = None if chosen.masks is None else _masks(chosen.masks, chosen, view, device)
+    seen = [_look(model, part) for part in images.split(BATCH)]
+    features, class_maps, logits, attention = (torch.cat(part) for part in zip(*seen, strict=True))
+    output = Output(logits, class_maps.mean((2, 3)), attention)
+    labels = chosen.labels.to(device)
+    return Subject(index, images, labels, features, class_maps, output, masks)
+
+
+@torch.no_grad()
+def _look(model: AttentionBranchNetwork, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    features = model.features(images)
+    class_maps, attention = model.attention_branch(features)
+    logits = model.perception_branch(features * (1 + attention))
+    return features, class_maps, logits, attention
+
+
+def _shown(canvases: Tensor, split: Split, view: View, device: torch.device) -> Tensor:
+    return batches.through(canvases.to(device), split.aspect, view)
+
+
+def _masks(masks: Tensor, split: Split, view: View, device: torch.device) -> Tensor:
+    """Each pixel goes to the part that covers most of it, on its canvas and in the view."""
+    values = range(int(masks.max()) + 1)
+    planes = torch.stack([masks == value for value in values], -1).to(torch.uint8) * 255
+    shown = [
+        _shown(planes[..., [value]].expand(-1, -1, -1, 3), split, view, device)[:, 0]
+        for value in values
+    ]
+    return torch.stack(shown).argmax(0).to(torch.uint8)

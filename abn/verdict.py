@@ -1,0 +1,94 @@
+"""The verdict on a map: questions with a threshold each, answered by intervals, and one word.
+
+The thresholds are this project's own proposals and parameters (`explain.gates`). An answer counts
+when the whole 95 % interval is beyond the threshold, not when the mean is.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from abn.intervals import Interval
+from abn.params import Gates
+
+PASS, FAIL, UNKNOWN, BY_DESIGN = "pass", "fail", "not measured", "by design"
+EXPLAINS, PARTLY, NOT = "explains", "partly explains", "does not explain"
+
+# Without these nothing is explained, whatever else is measured or not.
+NEEDED = ("live", "causal", "faithful", "faithful_centre", "sane")
+FATAL = ("live", "causal", "faithful")  # failing one of these is not a matter of degree
+
+
+class Gate(NamedTuple):
+    """One question and its answer."""
+
+    gate: str
+    question: str
+    measure: str
+    threshold: float | None
+    value: float | None
+    low: float | None
+    high: float | None
+    outcome: str
+
+
+QUESTIONS = {  # of each gate: what is asked, and the number that answers
+    "live": ("Can the map change the features at all?", "largest gain over the smallest"),
+    "causal": ("Do decisions change when the map is shuffled?", "share of decisions flipped"),
+    "faithful": (
+        "Does it rank what decides better than chance?",
+        "SRG less the random map's",
+    ),
+    "faithful_centre": (
+        "Does it rank what decides better than a blob in the centre?",
+        "SRG less the centre's",
+    ),
+    "local": (
+        "Does it find the object better than a blob in the centre?",
+        "AUROC less the centre's",
+    ),
+    "stable": (
+        "Do networks from other seeds look at the same cells?",
+        "IoU of the top fifth of the cells",
+    ),
+    "sane": (
+        "Does it change when its branch is drawn anew?",
+        "rank correlation left, of either sign",
+    ),
+}
+CLASS_SPECIFIC = Gate(
+    "class_specific",
+    "Does it tell what speaks for one class and against another?",
+    "one map for all classes; the attention branch's class maps (att_cam) tell",
+    None,
+    None,
+    None,
+    None,
+    BY_DESIGN,
+)
+
+
+def gates(measured: Mapping[str, Interval | None], limits: Gates) -> list[Gate]:
+    """Every gate, in order; `measured` has the interval by the gate's name, None for no answer."""
+    least = limits.model_dump() | {"faithful_centre": limits.faithful}
+    return [*(_gate(name, measured.get(name), least[name]) for name in QUESTIONS), CLASS_SPECIFIC]
+
+
+def verdict(found: list[Gate]) -> str:
+    """EXPLAINS if all that was measured passes and all that is needed was; NOT if the map is dead,
+    moves no decision or ranks no better than chance; UNKNOWN if that was not measured; else PARTLY.
+    """
+    outcome = {gate.gate: gate.outcome for gate in found}
+    if any(outcome[name] == FAIL for name in FATAL):
+        return NOT
+    if any(outcome[name] == UNKNOWN for name in FATAL):
+        return UNKNOWN
+    whole = all(outcome[name] == PASS for name in NEEDED)
+    return EXPLAINS if whole and FAIL not in outcome.values() else PARTLY
+
+
+def _gate(name: str, found: Interval | None, limit: float) -> Gate:
+    if found is None:
+        return Gate(name, *QUESTIONS[name], limit, None, None, None, UNKNOWN)
+    mean, low, high = found
+    passed = high < limit if name == "sane" else low > limit
+    return Gate(name, *QUESTIONS[name], limit, mean, low, high, PASS if passed else FAIL)
