@@ -33,7 +33,7 @@ class Sample(NamedTuple):
     image: NDArray[np.uint8]  # [S, S, 3] RGB
     label: int
     aspect: float = 1.0  # width over height of the original
-    mask: NDArray[np.uint8] | None = None  # [S, S]: 0 background, 1 the object, 2 distractors
+    mask: NDArray[np.uint8] | None = None  # [S, S]: 0 background, 1 object, 2 distractors, 3 patch
 
 
 @dataclass(frozen=True)

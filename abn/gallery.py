@@ -1,12 +1,31 @@
 """Which images are shown, chosen by a rule and never by hand."""
 
-import torch
+import re
+import shutil
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
-from abn import batches
+import pandas as pd
+import torch
+from torch import Tensor
+
+from abn import batches, panels, visualize
 from abn.batches import View
 from abn.data import Split
 from abn.model import AttentionBranchNetwork
+from abn.panels import Exhibit
+from abn.predict import Predictions
 from abn.visualize import Tile
+
+
+class Choice(NamedTuple):
+    """An image that is to be shown: its place in the split, and why."""
+
+    name: str
+    role: str
+    place: int
 
 
 @torch.inference_mode()
@@ -20,15 +39,112 @@ def first_of_each_class(
     chosen = split.take(torch.tensor(first))
     images = batches.through(chosen.images.to(device), chosen.aspect, view)
     output = model(images)
-    confidence, predicted = output.logits.softmax(1).max(1)
+    return _tiles(images, output.logits, output.attention, chosen.labels, split.classes)
+
+
+def slugs(names: Sequence[str]) -> list[str]:
+    """A file name for each of `names`: lower-case ASCII, no two alike."""
+    taken: list[str] = []
+    for name in names:
+        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+        base = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48] or "class"
+        tries = (base if n == 1 else f"{base}-{n}" for n in range(1, len(taken) + 2))
+        taken.append(next(slug for slug in tries if slug not in taken))
+    return taken
+
+
+def by_srg(scored: pd.DataFrame, labels: Tensor, classes: Sequence[str]) -> list[Choice]:
+    """The best, the (lower) median and the worst image of each class by SRG; ties by index.
+
+    `scored` has a row per scored image: its `index` into `labels` int64 [N], and its `srg`.
+    """
+    rows = scored.dropna(subset="srg").sort_values("index")
+    rows = rows.sort_values("srg", ascending=False, kind="stable")
+    order = rows["index"].to_numpy(int)
+    choices = []
+    for label, slug in enumerate(slugs(classes)):
+        members = order[labels.numpy()[order] == label].tolist()
+        last = len(members) - 1
+        roles = {(last + 1) // 2: "median"} | {last: "worst"} | {0: "best"}  # the later wins
+        choices += [
+            Choice(f"{slug}-{roles[rank]}", roles[rank], members[rank])
+            for rank in sorted(roles)
+            if members
+        ]
+    return choices
+
+
+def confident_errors(said: Predictions, count: int) -> list[Choice]:
+    """The `count` wrong predictions of highest confidence, first first; ties by index."""
+    confidence, predicted = said.logits.softmax(1).max(1)
+    wrong = (predicted != said.labels).nonzero()[:, 0]
+    order = confidence[wrong].argsort(descending=True, stable=True)[:count]
+    places = wrong[order].tolist()
+    return [Choice(f"error-{n}", "error", place) for n, place in enumerate(places, start=1)]
+
+
+@torch.inference_mode()
+def exhibits(
+    model: AttentionBranchNetwork,
+    split: Split,
+    view: View,
+    choices: Sequence[Choice],
+    scored: pd.DataFrame,
+    batch_size: int,
+) -> list[Exhibit]:
+    """What is to be shown of each of `choices`; `scored` as for `by_srg`."""
+    if not choices:
+        return []
+    device = next(model.parameters()).device
+    chosen = split.subset(torch.tensor([choice.place for choice in choices]))
+    tiles: list[Tile] = []
+    evidence = []
+    for images in batches.evaluation(chosen, view, batch_size, device):
+        labels = chosen.labels[len(tiles) : len(tiles) + len(images)]
+        features = model.features(images)
+        class_maps, attention = model.attention_branch(features)
+        logits = model.perception_branch(features * (1 + attention))
+        tiles += _tiles(images, logits, attention, labels, split.classes)
+        pairs = torch.stack([logits.argmax(1).cpu(), labels.cpu()], 1)
+        maps = class_maps.cpu()[torch.arange(len(images)).unsqueeze(1), pairs]
+        evidence += list(maps.numpy())
+    srg = dict(zip(scored["index"].tolist(), scored["srg"].tolist(), strict=True))
+    return [
+        Exhibit(
+            name,
+            role,
+            tile,
+            None if pd.isna(srg.get(place)) else srg[place],
+            (maps[0], maps[1]) if role == "error" else None,
+        )
+        for (name, role, place), tile, maps in zip(choices, tiles, evidence, strict=True)
+    ]
+
+
+def write(folder: Path, shown: Sequence[Exhibit], alpha: float, dpi: int) -> None:
+    """NAME.png for each of `shown`; `folder` is replaced, whole or not at all."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for exhibit in shown:
+        visualize.save(panels.draw(exhibit, alpha, dpi), part / f"{exhibit.name}.png")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def _tiles(
+    images: Tensor, logits: Tensor, attention: Tensor, labels: Tensor, classes: Sequence[str]
+) -> list[Tile]:
+    """What B images [B, 3, H, W] are, were taken for, and the map drawn for each."""
+    confidence, predicted = logits.softmax(1).max(1)
     pixels = images.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
     return [
         Tile(
             pixels[i].cpu().numpy(),
-            output.attention[i, 0].cpu().numpy(),
-            split.classes[int(chosen.labels[i])],
-            split.classes[int(predicted[i])],
+            attention[i, 0].cpu().numpy(),
+            classes[int(labels[i])],
+            classes[int(predicted[i])],
             float(confidence[i]),
         )
-        for i in range(len(first))
+        for i in range(len(images))
     ]

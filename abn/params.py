@@ -46,6 +46,8 @@ class Shapes(Section):
     """Most distractors in one image."""
     diameter: Annotated[tuple[Share, Share], Listed]
     """Smallest and largest diameter of the shape, as shares of the image's side."""
+    shortcut: Share | None
+    """Chance that a patch at the border has the colour of the class; null: no patch."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -182,12 +184,33 @@ class Evaluate(Section):
         return self
 
 
+class Gates(Section):
+    live: Annotated[float, Field(ge=1, le=2)]
+    """Least ratio of the largest gain (1 + map) to the smallest."""
+    causal: Share
+    """Least share of the decisions that shuffling the map must change."""
+    faithful: Share
+    """By how much SRG must beat the random and the centre control."""
+    local: Share
+    """By how much AUROC on the object must beat the centre control."""
+    stable: Share
+    """Least overlap (IoU of the top fifth of the cells) with networks of other seeds."""
+    sane: Share
+    """Most rank correlation that may be left once the map's branch is drawn anew."""
+
+
 class Explain(Section):
     checkpoint: Text
-    images: Count
+    profile: Literal["quick", "full"]
+    """How much is spent on what every image need not have: RISE, redrawn networks, mosaics."""
+    images: Annotated[int, Field(ge=2)]
     """Validation images to score, spread evenly over the classes."""
     steps: Annotated[int, Field(ge=2)]
     """Points of an insertion or deletion curve, less one."""
+    siblings: Annotated[tuple[Text, ...], Listed]
+    """Checkpoints of the same network trained from other seeds, to see if the map is stable."""
+    gates: Gates
+    """What the verdict asks; these thresholds are the project's proposals, not a standard."""
 
 
 class Visualize(Section):
@@ -195,7 +218,9 @@ class Visualize(Section):
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     """First part of the picture's file name."""
     classes: Count
-    """How many classes to show, one image each."""
+    """How many classes to show: one image each in the sheet, three in the report."""
+    errors: Annotated[int, Field(ge=0, le=100)]
+    """How many of the most confident errors the gallery shows; 0: none."""
     alpha: Share
     """Strength of the heat map; 1 adds it whole, as the original does."""
     dpi: Annotated[int, Field(ge=50, le=600)]

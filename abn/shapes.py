@@ -7,17 +7,26 @@ positions are shares of the image size, x right and y down; luminances (Rec. 601
 
 import hashlib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from abn.outlines import OUTLINES, scrap
 from abn.paint import Bytes, Reals, cover, flat, textured
 
-MASK = {"background": 0, "distractors": 2, "target": 1}  # in the order they are painted
+CLASSES: tuple[str, ...] = tuple(OUTLINES)
+MASK = {"background": 0, "distractors": 2, "target": 1, "patch": 3}  # as they are painted
 GRAIN = 0.12  # amplitude of the texture of the target
 CENTRE_GAP = 0.1  # least distance of the target from the image's centre, where blind maps peak
 TILT = math.radians(15)
+PATCH = 0.14  # side of the patch
+PATCH_GAP = 0.03  # least distance of the patch from the circle around the target
+
+# RGB of the patch by class: no two are nearer than 62 in CIE Lab.
+COLOURS = np.frombuffer(
+    bytes.fromhex("ff0000 00ff00 0000ff ffff00 ff00d2 00ffd2 820028 826900 006982 001482"), np.uint8
+).reshape(10, 3)
 
 
 class Sample(NamedTuple):
@@ -25,7 +34,7 @@ class Sample(NamedTuple):
 
     image: Bytes  # [S, S, 3] RGB
     label: int  # index into CLASSES
-    mask: Bytes  # [S, S]: 0 background, 1 target, 2 distractor
+    mask: Bytes  # [S, S]: 0 background, 1 target, 2 distractor, 3 patch
 
 
 class Scene(NamedTuple):
@@ -37,62 +46,11 @@ class Scene(NamedTuple):
     target: float  # mean luminance
 
 
-class Patch(NamedTuple):
+class Piece(NamedTuple):
     """Something painted: its colour everywhere, and how much of each pixel it covers."""
 
     colour: Reals  # [3, S, S] or [3, 1, 1] RGB in [0, 1]
     coverage: Bytes  # [S, S]: 0 none .. 255 all
-
-
-# Outlines: closed contours [N, 2] in the unit circle; a contour within another one is a hole.
-
-
-def _polar(angles: Reals, radii: Reals | float = 1.0) -> Reals:
-    """Points at `angles` (0 up, growing clockwise) and `radii`."""
-    return np.stack([radii * np.sin(angles), -radii * np.cos(angles)], 1)
-
-
-def _regular(corners: int, radii: Reals | float = 1.0) -> Reals:
-    return _polar(np.arange(corners) * (2 * np.pi / corners), radii)
-
-
-def _mirrored(*right: tuple[float, float]) -> Reals:
-    """The outline whose right half is `right`, from top to bottom."""
-    return np.array([*right, *((-x, y) for x, y in reversed(right))])
-
-
-def _crescent() -> Reals:
-    """The unit circle less one of radius 0.8 that cuts it 0.8 rad either side of the left."""
-    tip, bite = 0.8, math.asin(math.sin(0.8) / 0.8)
-    outer = _polar(np.linspace(tip, 2 * np.pi - tip, 48))
-    inner = _polar(np.linspace(2 * np.pi - bite, bite, 48), 0.8)
-    return np.concatenate([outer, inner - inner[0] + outer[-1]])[:, ::-1]
-
-
-def _heart() -> Reals:
-    t = np.arange(64) * (2 * np.pi / 64)
-    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-    return np.stack([16 * np.sin(t) ** 3, -y - 2], 1) / 17.9
-
-
-OUTLINES: dict[str, list[Reals]] = {
-    "disc": [_regular(64)],
-    "ring": [_regular(64), 0.6 * _regular(64)],
-    "triangle": [_regular(3)],
-    "square": [_mirrored((0.707, -0.707), (0.707, 0.707))],
-    "pentagon": [_regular(5)],
-    "star": [_regular(10, np.tile([1, 0.42], 5))],
-    "plus": [
-        _mirrored((0.3, -0.95), (0.3, -0.3), (0.95, -0.3), (0.95, 0.3), (0.3, 0.3), (0.3, 0.95))
-    ],
-    "crescent": [_crescent()],
-    "heart": [_heart()],
-    "arrow": [_mirrored((0, -1), (0.75, -0.1), (0.25, -0.1), (0.25, 0.95))],
-}
-CLASSES: tuple[str, ...] = tuple(OUTLINES)
-
-
-# Layers
 
 
 def _stream(seed: int, split: str, index: int, layer: str) -> np.random.Generator:
@@ -119,31 +77,39 @@ def _scene(rng: np.random.Generator, clutter: float, diameter: tuple[float, floa
             return Scene(centre, across, background, target)
 
 
-def _target(rng: np.random.Generator, size: int, scene: Scene, label: int) -> Patch:
+def _target(rng: np.random.Generator, size: int, scene: Scene, label: int) -> Piece:
     angle = TILT * (2 * rng.random() - 1)
     outline = OUTLINES[CLASSES[label]]
     coverage = cover(size, outline, scene.centre, scene.diameter, angle)
-    return Patch(textured(rng, size, scene.target, GRAIN), coverage)
+    return Piece(textured(rng, size, scene.target, GRAIN), coverage)
 
 
-def _scrap(rng: np.random.Generator) -> Reals:
-    """The outline of something that is no class: a jagged blob or a scribbled line."""
-    if rng.random() < 0.5:
-        return _regular(9, 0.45 + 0.55 * rng.random(9))
-    line = np.stack([np.linspace(-0.9, 0.9, 7), 1.2 * rng.random(7) - 0.6], 1)
-    half = np.array([0, 0.18])
-    return np.concatenate([line - half, (line + half)[::-1]])
-
-
-def _distractor(rng: np.random.Generator, size: int, scene: Scene, clutter: float) -> Patch:
+def _distractor(rng: np.random.Generator, size: int, scene: Scene, clutter: float) -> Piece:
     """A scrap painted like a target, anywhere but on the target."""
     across, angle = 0.1 + 0.08 * rng.random(), 2 * math.pi * rng.random()
-    outline, luminance = _scrap(rng), _apart(rng, scene.background, clutter)
+    outline, luminance = scrap(rng), _apart(rng, scene.background, clutter)
     while True:
         centre = 0.5 + (1 - across) * (rng.random(2) - 0.5)
         if math.dist(centre, scene.centre) >= (across + scene.diameter) / 2:
-            coverage = cover(size, [outline], centre, across, angle)
-            return Patch(flat(rng, luminance), coverage)
+            coverage = cover(size, outline, centre, across, angle)
+            return Piece(flat(rng, luminance), coverage)
+
+
+def _patch(
+    rng: np.random.Generator, size: int, scene: Scene, own: int, shortcut: float, colour: int | None
+) -> Piece:
+    """A square at the border and off the target; its colour is that of class `colour`, or drawn."""
+    told, away = rng.random() < shortcut, 1 + int(9 * rng.random())
+    drawn = own if told else (own + away) % len(CLASSES)
+    across = PATCH * math.sqrt(2)
+    while True:
+        edge, along = int(4 * rng.random()), 2 * rng.random() - 1
+        place = ((along, -1), (1, along), (along, 1), (-1, along))[edge]
+        centre = 0.5 + (1 - PATCH) / 2 * np.array(place)
+        if math.dist(centre, scene.centre) >= (across + scene.diameter) / 2 + PATCH_GAP:
+            coverage = cover(size, OUTLINES["square"], centre, across, 0)
+            shade = COLOURS[drawn if colour is None else colour] / np.float32(255)
+            return Piece(shade[:, None, None], coverage)
 
 
 def layers(
@@ -154,24 +120,32 @@ def layers(
     clutter: float,
     distractors: int,
     diameter: tuple[float, float],
-) -> dict[str, list[Patch]]:
-    """The patches of each layer of a picture, by the names in `MASK`; arguments as for `render`."""
+    shortcut: float | None = None,
+    redrawn: Mapping[str, int] | None = None,
+    colour: int | None = None,
+) -> dict[str, list[Piece]]:
+    """The pieces of each layer of a picture, by the names in `MASK`; arguments as for `render`."""
+    source = dict.fromkeys(MASK, index) | dict(redrawn or {})
+    ground, strew, target, patch = (_stream(seed, split, source[layer], layer) for layer in MASK)
     scene = _scene(_stream(seed, split, index, "scene"), clutter, diameter)
-    ground, strew, target = (_stream(seed, split, index, layer) for layer in MASK)
+    label = index % len(CLASSES)
     everywhere = np.full((size, size), 255, np.uint8)
     count = int((distractors + 1) * strew.random())
-    return {
-        "background": [Patch(textured(ground, size, scene.background, clutter), everywhere)],
+    stack = {
+        "background": [Piece(textured(ground, size, scene.background, clutter), everywhere)],
         "distractors": [_distractor(strew, size, scene, clutter) for _ in range(count)],
-        "target": [_target(target, size, scene, index % len(CLASSES))],
+        "target": [_target(target, size, scene, label)],
     }
+    if shortcut is not None:
+        stack["patch"] = [_patch(patch, size, scene, label, shortcut, colour)]
+    return stack
 
 
-def compose(layers: dict[str, list[Patch]], size: int) -> tuple[Bytes, Bytes]:
+def compose(layers: dict[str, list[Piece]], size: int) -> tuple[Bytes, Bytes]:
     """Image [S, S, 3] and mask [S, S] of these layers, painted in this order on mid-grey."""
     image, mask = np.full((3, size, size), 0.5, np.float32), np.zeros((size, size), np.uint8)
-    for name, patches in layers.items():
-        for colour, coverage in patches:
+    for name, pieces in layers.items():
+        for colour, coverage in pieces:
             image += (colour - image) * (coverage / np.float32(255))
             mask[coverage >= 128] = MASK[name]
     planes = np.rint(image * 255).astype(np.uint8)
@@ -187,14 +161,23 @@ def render(
     clutter: float,
     distractors: int,
     diameter: tuple[float, float],
+    shortcut: float | None = None,
     without: Collection[str] = (),
+    redrawn: Mapping[str, int] | None = None,
+    colour: int | None = None,
 ) -> Sample:
     """Picture `index` of a split, a function of the arguments alone; labels go round the classes.
 
     `clutter` 0..1 is the amplitude of the background's texture (0 flat); `distractors` the most
     there may be, any number up to it equally likely; `diameter` the range of the target's, as a
-    share of `size`, at most 0.7; `without` names layers to leave out, all else staying the same.
+    share of `size`, at most 0.7; `shortcut` the chance that a patch at the border has the colour
+    of the class, else one of the other nine; None: no patch.
+
+    The rest asks for the same picture with a change, all else staying the same to the bit:
+    `without` names layers to leave out, `redrawn` gives the index of another picture from whose
+    stream a layer is drawn, and the patch takes the colour of the class `colour`.
     """
-    stack = layers(seed, split, index, size, clutter, distractors, diameter)
+    look = (clutter, distractors, diameter, shortcut)
+    stack = layers(seed, split, index, size, *look, redrawn, colour)
     image, mask = compose({k: v for k, v in stack.items() if k not in without}, size)
     return Sample(image, index % len(CLASSES), mask)

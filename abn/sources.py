@@ -73,6 +73,7 @@ def _render(config: Data, split: str, index: int) -> Sample:
         clutter=config.shapes.clutter,
         distractors=config.shapes.distractors,
         diameter=config.shapes.diameter,
+        shortcut=config.shapes.shortcut,
     )
     return Sample(image, label, mask=mask)
 

@@ -20,9 +20,9 @@ _HEAD, _FOOT = 0.19, 0.17
 _GAP_X, _GAP_Y, _MARGIN, _NOTE = 0.32, 0.08, 0.18, 0.2
 _PAIR_WIDTH, _PAIR_HEIGHT = 2 * _IMAGE + _SEAM, _HEAD + _IMAGE + _FOOT
 
-_GREEN, _RED, _INK, _GREY = "#116329", "#b3191e", "#1f2328", "#59636e"  # all above 5:1 on white
+GREEN, RED, INK, GREY = "#116329", "#b3191e", "#1f2328", "#59636e"  # all above 5:1 on white
 _LONGEST_NAME = 19  # characters; two of them and a confidence fill the line above a pair
-_LARGE, _SMALL = 8.0, 6.5  # points
+LARGE, SMALL = 8.0, 6.5  # points
 _KEY = "Colours run from each map's lowest value (blue) to its highest (red)"
 
 
@@ -78,13 +78,41 @@ def sheet(tiles: Sequence[Tile], alpha: float, dpi: int) -> Figure:
         left = _MARGIN + column * (_PAIR_WIDTH + _GAP_X)
         top = height - _MARGIN - row * (_PAIR_HEIGHT + _GAP_Y)
         _pair(figure, left, top - _HEAD - _IMAGE, tile, alpha)
-    figure.text(0.5, _MARGIN / height, _KEY, ha="center", color=_GREY, fontsize=_SMALL)
+    figure.text(0.5, _MARGIN / height, _KEY, ha="center", color=GREY, fontsize=SMALL)
     return figure
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write `figure` to `path` as PNG; the same figure gives the same bytes."""
     figure.savefig(path, format="png", dpi="figure", metadata={"Software": None})
+
+
+def picture(
+    figure: Figure,
+    left: float,
+    bottom: float,
+    side: float,
+    image: NDArray[np.uint8],
+    interpolation: str = "bilinear",
+) -> Axes:
+    """Square axes without frame or ticks at (left, bottom) inches of `figure`, showing `image`."""
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    axes.imshow(image, interpolation=interpolation)
+    axes.set_axis_off()
+    return axes
+
+
+def stamp(axes: Axes) -> None:
+    """Write "flat map" across `axes`."""
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": LARGE, "weight": "bold"}
+    box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": INK}
+    axes.text(0.5, 0.5, "flat map", color=INK, bbox=box, transform=axes.transAxes, **style)
+
+
+def short(name: str) -> str:
+    """`name`, cut where it would run into what stands beside it."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _stretch(attention: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -96,40 +124,25 @@ def _stretch(attention: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _pair(figure: Figure, left: float, bottom: float, tile: Tile, alpha: float) -> None:
     """Draw one tile with the lower left corner of its image at (left, bottom) inches."""
-    original = _picture(figure, left, bottom, tile.image)
+    original = picture(figure, left, bottom, _IMAGE, tile.image)
     laid = overlay(tile.image, tile.attention, alpha)
-    heat = _picture(figure, left + _IMAGE + _SEAM, bottom, laid)
+    heat = picture(figure, left + _IMAGE + _SEAM, bottom, _IMAGE, laid)
     _verdict(original, heat, tile)
     _reach(heat, tile.attention)
 
 
 def _verdict(original: Axes, heat: Axes, tile: Tile) -> None:
     """The line above a pair; a mark says right or wrong to those who see no colour."""
-    colour, mark = (_GREEN, "✓") if tile.truth == tile.prediction else (_RED, "✗")
-    style: dict[str, Any] = {"color": colour, "fontsize": _LARGE, "pad": 4, "parse_math": False}
-    original.set_title(f"{_short(tile.truth)} → {_short(tile.prediction)}", loc="left", **style)
+    colour, mark = (GREEN, "✓") if tile.truth == tile.prediction else (RED, "✗")
+    style: dict[str, Any] = {"color": colour, "fontsize": LARGE, "pad": 4, "parse_math": False}
+    original.set_title(f"{short(tile.truth)} → {short(tile.prediction)}", loc="left", **style)
     heat.set_title(f"{tile.confidence:.0%} {mark}", loc="right", **style)
 
 
 def _reach(heat: Axes, attention: NDArray[np.float32]) -> None:
     """The map's raw range below it, which its stretched colours hide; a stamp on a flat one."""
     reach = f"attention {attention.min():.2f}\N{EN DASH}{attention.max():.2f}"
-    style: dict[str, Any] = {"transform": heat.transAxes, "fontsize": _SMALL}
-    heat.text(1, -0.03, reach, ha="right", va="top", color=_GREY, **style)
+    style: dict[str, Any] = {"transform": heat.transAxes, "fontsize": SMALL}
+    heat.text(1, -0.03, reach, ha="right", va="top", color=GREY, **style)
     if is_flat(attention):
-        style |= {"fontsize": _LARGE, "weight": "bold", "color": _INK}
-        box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": _INK}
-        heat.text(0.5, 0.5, "flat map", ha="center", va="center", bbox=box, **style)
-
-
-def _picture(figure: Figure, left: float, bottom: float, image: NDArray[np.uint8]) -> Axes:
-    """Axes without frame or ticks at (left, bottom) inches, showing `image`."""
-    width, height = figure.get_size_inches()
-    axes = figure.add_axes((left / width, bottom / height, _IMAGE / width, _IMAGE / height))
-    axes.imshow(image, interpolation="bilinear")
-    axes.set_axis_off()
-    return axes
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+        stamp(heat)

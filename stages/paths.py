@@ -19,12 +19,17 @@ HISTORY = Path("plots/history.csv")
 CONFUSION = Path("plots/confusion.csv")
 PER_CLASS = Path("plots/per_class.csv")
 CALIBRATION = Path("plots/calibration.csv")
-EXPLAIN_CURVES = Path("plots/explain_curves.csv")
-EXPLAIN_MAPS = Path("plots/explain_maps.csv")
 
 OUTPUTS = Path("outputs")
+GALLERY = OUTPUTS / "gallery"
+REPORT = OUTPUTS / "report.html"
 
 # Shared by all experiments, also by DVC's temporary copies of the project: never an output.
 ROOT = Path(os.environ.get("DVC_ROOT", "."))
 DOWNLOADS = ROOT / ".cache" / "downloads"
 RESUME = ROOT / ".resume"
+
+
+def explain_table(name: str) -> Path:
+    """Where the explain stage's table `name` is: "maps", "curves", "images", ..."""
+    return Path(f"plots/explain_{name}.csv")

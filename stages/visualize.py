@@ -1,33 +1,55 @@
-"""Draw where the network looked, one image per class: -> outputs/PREFIX_attentions.png.
+"""Pictures for people: -> outputs/PREFIX_attentions.png, outputs/gallery/, outputs/report.html.
 
-`python -m stages.visualize --show` also opens the picture in a window.
+`python -m stages.visualize --show` also opens the first of them in a window.
 """
 
 import sys
 from pathlib import Path
 
+from abn.errors import UserError
 from abn.params import Params
 from stages import paths, run
 
 
 def main(params: Params) -> None:
-    from abn import checkpoint, data, device, gallery, visualize, window  # torch takes seconds
+    from abn import checkpoint, data, device, gallery, origin, report, visualize, window
     from abn.batches import View
-    from stages import mirror
+    from abn.predict import predict
+    from stages import mirror, results
 
     config = params.visualize
-    path = Path(config.checkpoint)
-    trained, val = checkpoint.load(path, device.choose()), data.read(paths.VAL_DATA)
+    if config.checkpoint != params.explain.checkpoint:
+        raise UserError("visualize.checkpoint is not explain.checkpoint; name one file in both")
+    path, where = Path(config.checkpoint), device.choose()
+    trained = checkpoint.load(path, where)
+    train, val = data.read(paths.TRAIN_DATA), data.read(paths.VAL_DATA)
     data.check_classes(val, trained.classes)
-    view = View(params.evaluate.size, params.evaluate.resize)
-    tiles = gallery.first_of_each_class(trained.model, val, view, config.classes)
+    view, batch_size = (
+        View(params.evaluate.size, params.evaluate.resize),
+        params.evaluate.batch_size,
+    )
+    found, scored = results.read(), results.table(paths.explain_table("images"))
+
     paths.OUTPUTS.mkdir(exist_ok=True)
-    picture = paths.OUTPUTS / f"{config.prefix}_attentions.png"
-    visualize.save(visualize.sheet(tiles, config.alpha, config.dpi), picture)
+    sheet = paths.OUTPUTS / f"{config.prefix}_attentions.png"
+    tiles = gallery.first_of_each_class(trained.model, val, view, config.classes)
+    visualize.save(visualize.sheet(tiles, config.alpha, config.dpi), sheet)
+
+    said = predict(trained.model, val, view, batch_size, where)
+    choices = gallery.by_srg(scored, val.labels, val.classes)
+    choices += gallery.confident_errors(said, config.errors)
+    exhibits = gallery.exhibits(trained.model, val, view, choices, scored, batch_size)
+    gallery.write(paths.GALLERY, exhibits, config.alpha, config.dpi)
+
+    weights, selected_on = checkpoint.sha256(path), str(found.train["selected_on"])
+    traced = origin.trace(params, trained, train, val, weights, selected_on)
+    page = report.render(found, traced, exhibits, config.classes, config.alpha)
+    report.write(paths.REPORT, page)
     with mirror.run_of(path, trained) as tracked:
-        tracked.artifact(picture)
+        tracked.artifact(sheet)
+        tracked.artifact(paths.REPORT)
     if "--show" in sys.argv[1:]:
-        window.show(picture)
+        window.show(sheet)
 
 
 if __name__ == "__main__":

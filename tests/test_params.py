@@ -34,7 +34,7 @@ EDITS = [
     ("seed: 42", 'seed: 42\n"a\\nb": 1', ["a b = 1", "unknown key"]),
     ("flip: true", "", ["train.flip: missing; add it"]),
     ("arch: resnet18", "", ["arch: missing; add it"]),
-    ("flip: true", "flip: true\n  flip: true", ["duplicate key", "flip", "line 32"]),
+    ("flip: true", "flip: true\n  flip: true", ["duplicate key", "flip", "line 33"]),
     ("\nvisualize:", "\nexplain:", ["duplicate key", "explain"]),
     # the wrong type
     ("epochs: 4", "epochs: six", ["train.epochs = 'six'", "integer"]),
@@ -102,9 +102,9 @@ EDITS = [
     ("val_resize: 64", "val_resize: 48", ["train.val_resize = 48", "crop of 64", "at least that"]),
     ("mix_share: 0.0", "mix_share: 0.5", ["train.mix_share = 0.5", "mixup or cutmix"]),
     # what the parser stumbles over
-    ("flip: true", "flip: [true", ["not valid YAML", "line 32"]),
-    ("flip: true", "flip: a: b", ["not valid YAML", "line 31"]),
-    ("flip: true", "\tflip: true", ["not valid YAML", "line 31"]),
+    ("flip: true", "flip: [true", ["not valid YAML", "line 33"]),
+    ("flip: true", "flip: a: b", ["not valid YAML", "line 32"]),
+    ("flip: true", "\tflip: true", ["not valid YAML", "line 32"]),
     ("flip: true", "flip: *flip", ["not valid YAML", "undefined alias"]),
     ("flip: true", "flip: !!python/object:os.system true", ["not valid YAML", "os.system"]),
     ("flip: true", "flip: !!python/object/apply:os.getcwd []", ["not valid YAML", "os.getcwd"]),

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from abn import robustness
 from abn.model import AttentionBranchNetwork
@@ -42,7 +42,10 @@ def rows(*values: list[float]) -> Tensor:
 @pytest.fixture(scope="module")
 def model() -> AttentionBranchNetwork:
     torch.manual_seed(0)
-    return AttentionBranchNetwork("resnet18", num_classes=4).eval()
+    model = AttentionBranchNetwork("resnet18", num_classes=4).eval()
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)  # as if trained
+    return model
 
 
 @torch.no_grad()
@@ -237,7 +240,8 @@ def test_weights_are_drawn_as_a_new_network_would_have_them(model):
     assert drawn.std().item() == pytest.approx(fresh.std().item(), rel=0.01)
     assert other.fc.weight.abs().max() <= 512**-0.5
     assert other.fc.weight.std().item() == pytest.approx(512**-0.5 / math.sqrt(3), rel=0.05)
-    assert not other.training
+    assert torch.equal(other.layer4[1].bn2.weight, torch.ones(512))
+    assert not any(module.training for module in other.modules())
 
 
 def test_the_new_norms_are_measured_on_the_images(model):

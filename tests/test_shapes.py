@@ -3,24 +3,27 @@
 import hashlib
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from abn import shapes
-from abn.shapes import CLASSES, MASK, Sample, layers, render
+from abn.shapes import CLASSES, COLOURS, MASK, Piece, Sample, layers, render
 
 LOOK: dict[str, Any] = {"clutter": 0.35, "distractors": 3, "diameter": (0.38, 0.48)}
+PATCHED = LOOK | {"shortcut": 0.5}
+SCENE = shapes.Scene(np.array([0.6, 0.6]), 0.5, 0.5, 0.9)
 
 
 def picture(index: int, size: int = 64, **changes: Any) -> Sample:
     return render(7, "val", index, size, **(LOOK | changes))
 
 
-def stack(index: int) -> dict[str, list[shapes.Patch]]:
-    return layers(7, "val", index, 64, **LOOK)
+def stack(index: int, **changes: Any) -> dict[str, list[Piece]]:
+    return layers(7, "val", index, 64, **(PATCHED | changes))
 
 
-def same(a: list[shapes.Patch], b: list[shapes.Patch]) -> bool:
+def same(a: list[Piece], b: list[Piece]) -> bool:
     return len(a) == len(b) and all(
         np.array_equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True)
     )
@@ -78,39 +81,108 @@ def test_every_pixel_of_the_target_differs_from_the_picture_without_it(index: in
 @pytest.mark.parametrize("layer", MASK)
 def test_a_layer_left_out_changes_nothing_that_it_did_not_cover(layer: str) -> None:
     index = next(i for i in range(10) if stack(i)["distractors"])
-    full, rest = picture(index), picture(index, without=[layer])
+    full, rest = picture(index, **PATCHED), picture(index, without=[layer], **PATCHED)
     seen = np.ones((64, 64), bool)  # pixels that do not show the layer
-    for name, patches in stack(index).items():
-        for patch in patches:
-            seen = seen & (patch.coverage == 0) if name == layer else seen | (patch.coverage == 255)
+    for name, pieces in stack(index).items():
+        for piece in pieces:
+            seen = seen & (piece.coverage == 0) if name == layer else seen | (piece.coverage == 255)
     assert 0 < seen.sum() < seen.size
     assert np.array_equal(full.image[seen], rest.image[seen])
     assert not np.array_equal(full.image, rest.image)
-    assert np.array_equal(np.where(full.mask == MASK[layer], 0, full.mask), rest.mask)
+    outside = full.mask != MASK[layer]
+    assert np.array_equal(full.mask[outside], rest.mask[outside])
+    assert not (rest.mask == MASK[layer]).any() or layer == "background"
 
 
 @pytest.mark.parametrize("layer", MASK)
-def test_a_layer_drawn_anew_leaves_the_others_as_they_were(
-    layer: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def another(seed: int, split: str, index: int, name: str) -> np.random.Generator:
-        return stream(seed, split, index + 99 if name == layer else index, name)
-
-    before, stream = [stack(index) for index in range(8)], shapes._stream
-    monkeypatch.setattr(
-        shapes,
-        "_stream",
-        lambda seed, split, i, of: stream(seed, split, i + 99 * (of == layer), of),
-    )
-    after = [stack(index) for index in range(8)]
+def test_a_layer_redrawn_leaves_the_others_as_they_were(layer: str) -> None:
+    before = [stack(index) for index in range(8)]
+    after = [stack(index, redrawn={layer: index + 99}) for index in range(8)]
     for name in MASK:
         kept = [same(a[name], b[name]) for a, b in zip(before, after, strict=True)]
         assert all(kept) == (name != layer)
 
 
+def test_a_layer_is_redrawn_from_the_stream_of_the_other_picture() -> None:
+    swapped = picture(3, redrawn={"background": 12}, clutter=1, without=["target", "distractors"])
+    other = picture(12, clutter=1, without=["target", "distractors"])  # full clutter: one luminance
+    assert np.array_equal(swapped.image, other.image)
+
+
+def test_a_background_redrawn_keeps_its_distance_from_the_target() -> None:
+    for index in range(30):
+        image, _, mask = picture(index, redrawn={"background": index + 1}, distractors=0)
+        behind = picture(
+            index, redrawn={"background": index + 1}, distractors=0, without=["target"]
+        ).image
+        assert abs(luminance(image[mask == 1]) - luminance(behind[mask == 1])) >= 60
+
+
 def test_no_two_layers_draw_the_same_numbers() -> None:
     first = {shapes._stream(7, "val", 3, name).random() for name in ("scene", *MASK)}
-    assert len(first) == 4
+    assert len(first) == 5
+
+
+def test_the_patch_is_painted_over_a_picture_that_stays_as_it_was() -> None:
+    for index in range(20):
+        plain, patched = picture(index), picture(index, shortcut=1.0)
+        outside = stack(index)["patch"][0].coverage == 0
+        assert np.array_equal(plain.image[outside], patched.image[outside])
+        assert np.array_equal(plain.mask == 1, patched.mask == 1)  # never over the target
+        bare = picture(index, shortcut=1.0, without=["patch"])
+        assert np.array_equal(bare.image, plain.image) and np.array_equal(bare.mask, plain.mask)
+
+
+def test_the_patch_is_a_square_at_the_border_of_one_colour_and_clear_of_the_target() -> None:
+    touched = np.zeros(4, int)
+    for index in range(60):
+        image, label, mask = picture(index, 100, shortcut=1.0, diameter=(0.5, 0.6))
+        where = np.argwhere(mask == 3)
+        low, high = where.min(0), where.max(0)
+        assert set(high - low + 1) <= {13, 14, 15}  # 14, give or take the rounding of its edges
+        assert len(where) == np.prod(high - low + 1)
+        assert (image[tuple((low + high) // 2)] == COLOURS[label]).all()
+        touches = np.array([*(low == 0), *(high == 99)])
+        touched += touches
+        assert touches.any()
+        target = np.argwhere(mask == 1)
+        assert np.hypot(*(target[:, None] - where[[0, -1]]).reshape(-1, 2).T).min() >= 3
+    assert touched.min() >= 8
+
+
+@pytest.mark.parametrize("shortcut", [0.0, 0.1, 0.8, 1.0])
+def test_the_patch_tells_the_class_as_often_as_asked_and_else_any_other(shortcut: float) -> None:
+    away = np.zeros(10, int)  # how often its colour is that of the class so many further on
+    for index in range(500):
+        rng = shapes._stream(7, "val", index, "patch")
+        patch = shapes._patch(rng, 8, SCENE, index % 10, shortcut, None)
+        shown = (np.rint(255 * patch.colour[:, 0, 0]) == COLOURS).all(1).argmax()
+        away[(shown - index) % 10] += 1
+    assert abs(away[0] - 500 * shortcut) <= 3 * np.sqrt(500 * shortcut * (1 - shortcut))
+    rest = 500 * (1 - shortcut) / 9
+    assert np.all(abs(away[1:] - rest) <= 3.5 * np.sqrt(rest))
+
+
+def test_the_patch_takes_another_colour_and_nothing_else_changes() -> None:
+    for index in range(10):
+        drawn, red = (stack(index, colour=colour) for colour in (None, 0))
+        assert np.array_equal(drawn["patch"][0].coverage, red["patch"][0].coverage)
+        assert red["patch"][0].colour.ravel().tolist() == [1, 0, 0]
+        assert all(same(drawn[name], red[name]) for name in MASK if name != "patch")
+
+
+def test_how_often_the_patch_tells_the_class_does_not_move_it() -> None:
+    for index in range(10):
+        rare, always = (stack(index, shortcut=shortcut)["patch"][0] for shortcut in (0.0, 1.0))
+        assert np.array_equal(rare.coverage, always.coverage)
+        assert not np.array_equal(rare.colour, always.colour)
+
+
+def test_the_colours_of_the_patch_are_saturated_and_far_apart() -> None:
+    lab = cv2.cvtColor(COLOURS[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    apart = np.linalg.norm(lab[:, None] - lab, axis=2)[~np.eye(10, dtype=bool)]
+    assert COLOURS.shape == (10, 3) and apart.min() > 62
+    assert np.ptp(COLOURS, axis=1).min() >= 130
 
 
 def test_the_class_decides_the_outline_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,21 +221,15 @@ def test_a_target_is_whole_and_off_centre_and_as_large_as_asked() -> None:
         assert np.hypot(rows.mean() - 31.5, columns.mean() - 31.5) >= 0.1 * 64 - 0.5
 
 
-def test_outlines_reach_but_do_not_leave_the_unit_circle() -> None:
-    for name, outline in shapes.OUTLINES.items():
-        reach = max(np.hypot(*contour.T).max() for contour in outline)
-        assert 0.97 < reach <= 1.0001, name
-
-
 def test_distractors_are_small_and_apart_from_the_target_and_of_any_number_up_to_the_most() -> None:
     counts = np.zeros(4, int)
     for index in range(200):
-        patches = stack(index)
-        target = patches["target"][0].coverage > 0
-        counts[len(patches["distractors"])] += 1
-        for patch in patches["distractors"]:
-            assert not (target & (patch.coverage > 0)).any()
-            assert 0 < (patch.coverage > 0).sum() < (0.18 * 64 + 2) ** 2
+        pieces = stack(index)
+        target = pieces["target"][0].coverage > 0
+        counts[len(pieces["distractors"])] += 1
+        for piece in pieces["distractors"]:
+            assert not (target & (piece.coverage > 0)).any()
+            assert 0 < (piece.coverage > 0).sum() < (0.18 * 64 + 2) ** 2
     assert counts.min() >= 30
 
 

@@ -1,0 +1,144 @@
+"""Numbers as people read them, and the long table of scores as one of maps by scores."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeGuard
+
+import pandas as pd
+
+MISSING = "not measured"
+MINUS = "\N{MINUS SIGN}"
+MORE, LESS = "\N{NO-BREAK SPACE}↑", "\N{NO-BREAK SPACE}↓"
+
+MAPS = {
+    "attention": "Attention map",
+    "att_cam": "Att-CAM",
+    "grad_attention": "Gradient times map",
+    "hirescam": "HiResCAM",
+    "gradcam": "Grad-CAM",
+    "gradcam_pp": "Grad-CAM++",
+    "rise": "RISE",
+}
+CONTROLS = {"random": "Random", "centre": "Centre", "sobel": "Edges", "oracle": "True object"}
+FAITHFUL = {
+    "srg": "SRG",
+    "insertion": "Insertion",
+    "deletion": "Deletion",
+    "srg_colour": "SRG, mean colour",
+    "agreement": "Agreement",
+}
+LOCATED = {
+    "auroc": "AUROC",
+    "rank_accuracy": "Rank accuracy",
+    "pointing": "Pointing",
+    "pointing_tolerant": "Pointing, tolerant",
+    "energy": "Energy",
+    "lift": "Lift",
+    "iou": "IoU",
+    "grid_pointing": "Grid pointing",
+}
+STABLE = {
+    "sensitivity": "Sensitivity",
+    "flip": "Flip",
+    "shift": "Shift",
+    "stability": "Other seeds",
+    "randomised_attention": "Attention branch redrawn",
+    "randomised_perception": "Perception branch redrawn",
+    "randomised_all": "All redrawn",
+}
+
+
+THEMES = FAITHFUL, LOCATED, STABLE
+LESS_IS_BETTER = ("deletion", "sensitivity", "randomised")  # so these scores' names begin
+NEITHER = "density"  # of the map on a part of the picture
+
+
+class Cell(NamedTuple):
+    """A score of a map, as text; the latter three may be empty."""
+
+    value: str
+    interval: str
+    beats: tuple[str, str]  # share of the images on which it beats random, and centre
+    ceiling: str  # of what the map's grid allows
+
+
+class Board(NamedTuple):
+    """Maps by scores: rows of a name and a cell (or none) a column, the controls apart."""
+
+    columns: list[str]
+    methods: list[tuple[str, list[Cell | None]]]
+    controls: list[tuple[str, list[Cell | None]]]
+    missing: list[str]
+
+
+def number(value: object, digits: int = 2) -> str:
+    """`value` with so many decimals and a true minus; MISSING where there is none."""
+    if not _known(value):
+        return MISSING
+    text = f"{value:.{digits}f}"
+    return (text.lstrip("-") if not float(text) else text).replace("-", MINUS)
+
+
+def percent(value: object, digits: int = 1) -> str:
+    """The share `value` in per cent; MISSING where there is none."""
+    if not _known(value):
+        return MISSING
+    return f"{number(100 * value, digits)}\N{NO-BREAK SPACE}%"
+
+
+def plain(value: object) -> str:
+    """Three significant digits, no more than needed; MISSING where there is none."""
+    if not _known(value):
+        return MISSING
+    return f"{value:.3g}".replace("-", MINUS)
+
+
+def _known(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def boards(maps: pd.DataFrame) -> list[Board]:
+    """A board for each of THEMES, and one of whatever else was scored."""
+    themed = {score for theme in THEMES for score in theme}
+    found = dict.fromkeys(maps["score"]) if len(maps) else {}
+    others = {score: score.replace("_", " ") for score in found if score not in themed}
+    return [board(maps, theme) for theme in (*THEMES, others)]
+
+
+def board(maps: pd.DataFrame, columns: Mapping[str, str]) -> Board:
+    """The part of the long table `maps` that is about `columns` (score -> heading)."""
+    cells = {(row["map"], row["score"]): _cell(row) for row in records(maps.dropna(subset="mean"))}
+    measured = [score for score in columns if any(score == found for _, found in cells)]
+    names = {name: [cells.get((name, score)) for score in measured] for name, _ in cells}
+    rows = {name: row for name, row in names.items() if any(row)}
+    return Board(
+        [columns[score] + _arrow(score) for score in measured],
+        [(MAPS.get(name, name), row) for name, row in rows.items() if name not in CONTROLS],
+        [(CONTROLS[name], rows[name]) for name in CONTROLS if name in rows],
+        [heading for score, heading in columns.items() if score not in measured],
+    )
+
+
+def _arrow(score: str) -> str:
+    """Which way is better."""
+    if score.startswith(NEITHER):
+        return ""
+    return LESS if score.startswith(LESS_IS_BETTER) else MORE
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows, with None where a value is missing."""
+    return [
+        {str(key): None if pd.isna(value) else value for key, value in row.items()}
+        for row in table.to_dict("records")
+    ]
+
+
+def _cell(row: Mapping[str, Any]) -> Cell:
+    def share(key: str) -> str:
+        return percent(row[key], 0) if row.get(key) is not None else ""
+
+    known = row.get("low") is not None and row.get("high") is not None
+    interval = f"{number(row['low'])} to {number(row['high'])}" if known else ""
+    beats = share("beats_random"), share("beats_centre")
+    return Cell(number(row["mean"]), interval, beats, share("of_ceiling"))

@@ -1,0 +1,248 @@
+"""Would the map have warned? A rehearsal of a shortcut, where it is known who took it.
+
+    python -m benchmarks.shortcut --seeds 0 1 2
+
+The network of params.yaml learns the set `shapes` twice: once with a patch at the border whose
+colour tells the class (--rho), once with one that tells nothing (--control). The pictures of the
+validation split, rendered anew with one thing changed, measure which network relies on the patch.
+Then each map raises its alarm where it is denser on the patch than on the target. It would have
+warned if it does so on the reliant network, and clearly less on the control.
+
+Maps and importance are those of the predicted class, on pictures whose patch tells their class.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from abn import counterfactuals, data, device, maps, progress, shapes, sources, subject
+from abn import train as training
+from abn.batches import View
+from abn.data import Split
+from abn.intervals import Interval, bootstrap
+from abn.model import AttentionBranchNetwork
+from abn.params import Data, Params, load
+from abn.predict import predict
+from abn.resume import Row, Scratch
+from abn.rng import generator
+from abn.subject import Subject
+from benchmarks import measure
+
+BATCH = 50  # images looked at once
+NEITHER = "not tested: the two networks do not differ in what they rely on"
+BLIND = "no: its alarm does not tell the reliant network from the control"
+SILENT = "no: silent on most images of the reliant network"
+WARNED = "yes"
+INTERVALS = ("hits", "false_alarms", "auroc")
+Parts = dict[str, Tensor]  # a value [N] for each part of N pictures
+Found = dict[str, Any]
+
+
+class Pictures(NamedTuple):
+    """The same N pictures in every way they are shown; canvases are uint8 [N, S, S, 3]."""
+
+    aligned: Split  # the patch in the colour of the picture's class
+    without: dict[str, Tensor]  # `aligned` without each part
+    conflict: Tensor  # the patch in another class's colour
+    shown: Tensor  # int64 [N]: that class
+
+
+class Examined(NamedTuple):
+    """What one network makes of the pictures."""
+
+    behaviour: dict[str, float]  # accuracies and reliance
+    importance: Parts
+    density: dict[str, Parts]  # by map
+
+
+def main() -> None:
+    parser = measure.parser(__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the recipe")
+    parser.add_argument("--rho", type=float, default=0.95, help="how often the patch tells")
+    parser.add_argument("--control", type=float, default=0.1, help="and to the control network")
+    parser.add_argument("--images", type=int, default=500, help="pictures to ask about")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings")
+    options = parser.parse_args()
+    params = load(options.params)
+    recipe = params.model_dump(mode="json", include={"arch", "data", "train"})
+    pictures, runs = _pictures(params.data, options.images), list[Found]()
+    for seed in options.seeds:
+        run = rehearse(params, pictures, options.rho, options.control, seed)
+        print(_told(run), flush=True)
+        runs.append(run)
+        measure.save(options.out, "shortcut", vars(options) | {"recipe": recipe}, {"runs": runs})
+
+
+def rehearse(params: Params, pictures: Pictures, rho: float, control: float, seed: int) -> Found:
+    """What both networks rely on, trained from one seed, and what each map says of it."""
+    view = View(params.evaluate.size, params.evaluate.resize)
+    taught, other = (
+        _examined(_trained(params, chance, seed), pictures, view, seed) for chance in (rho, control)
+    )
+    tested = taught.behaviour["reliance"] >= 0.5 > other.behaviour["reliance"]
+    return {
+        "seed": seed,
+        "networks": {"reliant": _summary(taught), "control": _summary(other)},
+        "maps": {
+            name: alarms(taught.density[name], other.density[name], tested, seed)
+            for name in taught.density
+        },
+    }
+
+
+def alarms(reliant: Parts, control: Parts, tested: bool, seed: int) -> Found:
+    """How a map's densities differ between the networks, and whether it would have warned.
+
+    A flat map, whose density is NaN, raises no alarm; its density on the patch counts as chance, 1.
+    """
+
+    def interval(values: Tensor) -> Interval:
+        return bootstrap(values, generator(seed, "shortcut", "interval"))
+
+    hits, false = (interval((x["patch"] > x["target"]).double()) for x in (reliant, control))
+    return {
+        "density": {"reliant": _means(reliant), "control": _means(control)},
+        "hits": hits,
+        "false_alarms": false,
+        "auroc": interval(_placements(reliant["patch"], control["patch"])),
+        "would_have_warned": verdict(hits, false) if tested else NEITHER,
+    }
+
+
+def verdict(hits: Interval, false_alarms: Interval) -> str:
+    """In words: alarms clearly more often than on the control, and on half of the images."""
+    (rate, low, _), (_, _, high) = hits, false_alarms
+    if low <= high:
+        return BLIND
+    return WARNED if rate >= 0.5 else SILENT
+
+
+def _placements(reliant: Tensor, control: Tensor) -> Tensor:
+    """What each image adds, [N], to AUROC: the chance that the higher value is a reliant network's.
+
+    Placement values (DeLong et al., 1988). Entry i of both is of the same image, so resampling
+    images keeps the pairs.
+    """
+    above, below = (values.nan_to_num(1.0) for values in (reliant, control))
+    wins = ((above[:, None] > below).double() + (above[:, None] >= below)) / 2
+    return wins.mean(1) + wins.mean(0) - wins.mean()
+
+
+def _pictures(config: Data, count: int) -> Pictures:
+    index = torch.arange(count)
+    telling = config.shapes.model_copy(update={"shortcut": 1.0})
+    labels, shown = index % len(shapes.CLASSES), counterfactuals.conflicting(index)
+    whole, masks, without = counterfactuals.parts(telling, config.seed, config.size, index)
+    conflict = counterfactuals.recoloured(telling, config.seed, config.size, index, shown)
+    aligned = Split(whole, labels, torch.ones(count), masks, shapes.CLASSES, "shapes", "")
+    return Pictures(aligned, without, conflict, shown)
+
+
+def _trained(params: Params, chance: float, seed: int) -> AttentionBranchNetwork:
+    """The network of `params`, from `seed`, trained where the patch tells the class so often."""
+    looks = params.data.shapes.model_copy(update={"shortcut": chance})
+    config = params.data.model_copy(update={"name": "shapes", "shapes": looks})
+
+    def watch(row: Row, speed: float) -> None:
+        progress.say(f"patch tells {chance}  {training.describe(row, params.train)}")
+
+    with measure.workspace() as folder:
+        files = {split: folder / split for split in ("train", "val")}
+        sources.pack(sources.open_source(config, folder), config.size, files)
+        packed = data.read(files["train"]), data.read(files["val"])
+        train, watched = data.hold_out(*packed, config.holdout, config.seed)
+        torch.manual_seed(seed)
+        model = AttentionBranchNetwork(params.arch, len(train.classes), params.train.zero_init)
+        model.to(device.choose(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        training.fit(model, train, watched, params.train, seed, Scratch(folder / "scratch"), watch)
+    return model.eval()
+
+
+def _examined(model: AttentionBranchNetwork, pictures: Pictures, view: View, seed: int) -> Examined:
+    device = next(model.parameters()).device
+
+    def logits(canvases: Tensor) -> Tensor:
+        shown = dataclasses.replace(pictures.aligned, images=canvases)
+        return predict(model, shown, view, BATCH, device).logits
+
+    labels = pictures.aligned.labels
+    seen = subject.observe(model, pictures.aligned, torch.arange(len(labels)), view)
+    assert seen.masks is not None
+    masks = counterfactuals.regions(seen.masks.cpu(), pictures.without)
+    whole, conflict = logits(pictures.aligned.images), logits(pictures.conflict)
+    without = {part: logits(canvases) for part, canvases in pictures.without.items()}
+    return Examined(
+        counterfactuals.reliance(whole, conflict, without["patch"], labels, pictures.shown),
+        counterfactuals.importance(whole, without, whole.argmax(1), masks),
+        {name: counterfactuals.density(x, masks) for name, x in _maps(model, seen, seed).items()},
+    )
+
+
+def _maps(model: AttentionBranchNetwork, seen: Subject, seed: int) -> dict[str, Tensor]:
+    """Every map of the predicted classes and the two blind controls, each [N, h, w] on the CPU."""
+    pairs = zip(seen.images.split(BATCH), seen.predicted.split(BATCH), strict=True)
+    batches = [maps.network_maps(model, images, labels) for images, labels in pairs]
+    found = {name: torch.cat([batch[name] for batch in batches]).cpu() for name in batches[0]}
+    n, h, w = seen.attention.shape
+    found["centre"] = maps.centre_maps(n, h, w)
+    found["random"] = maps.random_maps(n, h, w, generator(seed, "shortcut", "noise"))
+    return found
+
+
+def _summary(network: Examined) -> Found:
+    agreed = {
+        name: counterfactuals.agreement(network.importance, density)
+        for name, density in network.density.items()
+    }
+    means = {"importance": _means(network.importance), "agreement": _means(agreed)}
+    return network.behaviour | means
+
+
+def _means(values: Parts) -> dict[str, float | None]:
+    """The means of what is not NaN; None where nothing is."""
+    return {
+        name: None if value.isnan().all() else float(value.nanmean())
+        for name, value in values.items()
+    }
+
+
+def _told(run: Found) -> str:
+    """A run in three tables: the networks, the maps' densities on each part, their alarms."""
+    networks = {
+        f"{side} network": {
+            **row,
+            **{f"importance of {k}": v for k, v in row["importance"].items()},
+        }
+        for side, row in run["networks"].items()
+    }
+    found = run["maps"]
+    densities = {name: _pairs(**row["density"]) for name, row in found.items()}
+    alarmed = {
+        name: {key: "{:.2f} [{:.2f}, {:.2f}]".format(*row[key]) for key in INTERVALS}
+        | {"would have warned": row["would_have_warned"]}
+        for name, row in found.items()
+    }
+    tables = {
+        f"seed {run['seed']}": pd.DataFrame(networks).drop(index=["importance", "agreement"]),
+        "density of the maps, reliant / control network": pd.DataFrame(densities).T,
+        "alarm: denser on the patch than on the target": pd.DataFrame(alarmed).T,
+    }
+    return "\n".join(f"\n{title}\n{table.to_string()}" for title, table in tables.items())
+
+
+def _pairs(reliant: dict[str, float | None], control: dict[str, float | None]) -> dict[str, str]:
+    return {part: f"{_number(reliant[part])} / {_number(control[part])}" for part in reliant}
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()

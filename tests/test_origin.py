@@ -1,0 +1,68 @@
+"""What was trained on what: facts, checksums and parameters, none of them a time or a commit."""
+
+import re
+from typing import Any
+
+import pytest
+
+from abn.checkpoint import Trained
+from abn.origin import Origin, trace
+from abn.params import Params
+from tests import toys
+
+RECIPE = {
+    "train": {"epochs": 3, "batch_size": 8, "sizes": [32, 48]},
+    "data": {"holdout": 0.1},
+}
+
+
+def origin(params: Params, selected_on: str = "nothing", recipe: Any = RECIPE) -> Origin:
+    trained = Trained(toys.network(), "resnet18", toys.NAMES, recipe)
+    return trace(params, trained, toys.split(40), toys.split(8), "f" * 64, selected_on)
+
+
+def test_the_facts_say_what_was_trained_on_what(params: Params) -> None:
+    facts = " | ".join(f"{name}: {value}" for name, value in origin(params).facts.items())
+    for part in (
+        "resnet18 with an attention branch",
+        "weights of the last epoch",
+        "40 to train, 10% of them held out; 8 to validate",
+        "4 classes: red, blue, green, yellow",
+        "3 epochs, 8 images a step, crops of 32 to 48 px",
+    ):
+        assert part in facts
+
+
+def test_selecting_on_what_is_reported_is_told(params: Params) -> None:
+    assert "so its numbers flatter" in origin(params, "val").facts["Network"]
+    assert "on the hold-out" in origin(params, "holdout").facts["Network"]
+
+
+def test_many_classes_are_counted(params: Params) -> None:
+    trained = Trained(toys.network(), "resnet18", tuple(map(str, range(25))), RECIPE)
+    found = trace(params, trained, toys.split(4), toys.split(4), "f" * 64, "nothing")
+    assert found.facts["25 classes"].endswith("18, 19 and 5 more")
+
+
+def test_lineage_is_content(params: Params) -> None:
+    found = origin(params).checksums
+    assert found["weights"] == "f" * 64 and found["training data"] == "seed 0"
+    assert re.fullmatch("[0-9a-f]{64}", found["abn/model.py"])
+    assert "abn/resnet.py" in found
+
+
+def test_every_parameter_is_there_by_its_dotted_name(params: Params) -> None:
+    found = origin(params).params
+    assert found["arch"] == "resnet18" and found["train.lr"] == "0.03" and found["data.url"] == ""
+    assert found["data.shapes.diameter"] == "[0.48, 0.56]"
+
+
+@pytest.mark.parametrize("file", ["checkpoint/epoch-0002.safetensors"])
+def test_numbers_of_other_weights_are_warned_of(params: Params, changed: Any, file: str) -> None:
+    assert origin(params).warnings == []
+    other = params.model_copy(update={"evaluate": changed(params.evaluate, checkpoint=file)})
+    assert origin(other).warnings == [
+        f"Accuracy is that of {file}, all else that of checkpoint/model.safetensors."
+    ]
+    other = params.model_copy(update={"visualize": changed(params.visualize, checkpoint=file)})
+    assert any("training curves" in warning for warning in origin(other).warnings)
