@@ -8,9 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from abn import archive as archives
-from abn import data, imagenette, images, shapes, sources
+from abn import data
 from abn.data import Sample, Split
+from abn.datasets import archive as archives
+from abn.datasets import imagenette, images, shapes, sources
 from benchmarks import measure
 
 SIDE = 160  # pixels, of what is rendered where no photographs are given

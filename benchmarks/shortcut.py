@@ -20,17 +20,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn import counterfactuals, data, device, maps, progress, shapes, sources, subject
+from abn import data, device, progress
 from abn import train as training
 from abn.batches import View
 from abn.data import Split
-from abn.intervals import Interval, bootstrap
+from abn.datasets import shapes, sources
+from abn.explain import counterfactuals, maps, subject
+from abn.explain.intervals import Interval, bootstrap
+from abn.explain.subject import Subject
 from abn.model import AttentionBranchNetwork
 from abn.params import Data, Params, load
 from abn.predict import predict
 from abn.resume import Row, Scratch
 from abn.rng import generator
-from abn.subject import Subject
 from benchmarks import measure
 
 BATCH = 50  # images looked at once

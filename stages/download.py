@@ -5,7 +5,8 @@ from stages import paths, run
 
 
 def main(params: Params) -> None:
-    from abn import progress, sources  # torch takes seconds: only once the params hold
+    from abn import progress
+    from abn.datasets import sources  # torch takes seconds: only once the params hold
 
     source = sources.open_source(params.data, paths.DOWNLOADS)
     files = {"train": paths.TRAIN_DATA, "val": paths.VAL_DATA}

@@ -8,9 +8,10 @@ from stages import paths, run
 
 
 def main(params: Params) -> None:
-    from abn import checkpoint, counterfactuals, data, device  # torch takes seconds: only now
+    from abn import checkpoint, data, device
     from abn.batches import View
-    from abn.explain import explain
+    from abn.explain import counterfactuals  # torch takes seconds: only now
+    from abn.explain.findings import explain
     from stages import mirror, reports
 
     config, shown, where = params.explain, params.data, device.choose()

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from abn.errors import UserError
-from abn.report import Results
+from abn.visualize.report import Results
 from stages import paths
 
 NAMES = ("class", "actual", "predicted", "truth")  # of classes, which may be called 007 or NA

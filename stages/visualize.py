@@ -12,9 +12,10 @@ from stages import paths, run
 
 
 def main(params: Params) -> None:
-    from abn import checkpoint, data, device, gallery, origin, report, visualize, window
+    from abn import checkpoint, data, device
     from abn.batches import View
     from abn.predict import predict
+    from abn.visualize import gallery, origin, overlays, report, window
     from stages import mirror, results
 
     config = params.visualize
@@ -33,7 +34,7 @@ def main(params: Params) -> None:
     paths.OUTPUTS.mkdir(exist_ok=True)
     sheet = paths.OUTPUTS / f"{config.prefix}_attentions.png"
     tiles = gallery.first_of_each_class(trained.model, val, view, config.classes)
-    visualize.save(visualize.sheet(tiles, config.alpha, config.dpi), sheet)
+    overlays.save(overlays.sheet(tiles, config.alpha, config.dpi), sheet)
 
     said = predict(trained.model, val, view, batch_size, where)
     choices = gallery.by_srg(scored, val.labels, val.classes)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from abn import archive
-from abn.archive import Limits
+from abn.datasets import archive
+from abn.datasets.archive import Limits
 from abn.errors import UserError
 
 SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from abn.cards import card, ramp
-from abn.panels import SIGNED, UNIT, colours
+from abn.visualize.cards import card, ramp
+from abn.visualize.panels import SIGNED, UNIT, colours
 from tests.test_panels import VIRIDIS, exhibit
 
 

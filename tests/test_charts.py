@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from abn.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, chart
+from abn.visualize.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, chart
 
 TABLE = pd.DataFrame({"x": [0.0, 0.5, 1.0], "up": [0.0, 0.5, 1.0], "gap": [1.0, None, 0.0]})
 

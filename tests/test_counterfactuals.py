@@ -10,8 +10,10 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from abn import counterfactuals, data, shapes, sources
+from abn import data
+from abn.datasets import shapes, sources
 from abn.errors import UserError
+from abn.explain import counterfactuals
 from abn.params import Params, Shapes
 from abn.rng import generator
 

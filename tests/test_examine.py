@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from abn import examine
-from abn.counterfactuals import Pictures
 from abn.data import Split
-from abn.examine import PROFILES
+from abn.explain import examine
+from abn.explain.counterfactuals import Pictures
+from abn.explain.examine import PROFILES
+from abn.explain.subject import Subject, observe
 from abn.model import Output
-from abn.subject import Subject, observe
 from tests import toys
 
 QUICK = PROFILES["quick"]

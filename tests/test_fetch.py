@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from abn import fetch as module
+from abn.datasets import fetch as module
+from abn.datasets.fetch import fetch
 from abn.errors import UserError
-from abn.fetch import fetch
 
 BODY = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)

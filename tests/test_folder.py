@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from abn.datasets.folder import find
 from abn.errors import UserError
-from abn.folder import find
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from abn import gallery
 from abn.batches import View
-from abn.gallery import by_srg, confident_errors, exhibits, first_of_each_class, slugs
 from abn.predict import Predictions, predict
+from abn.visualize import gallery
+from abn.visualize.gallery import by_srg, confident_errors, exhibits, first_of_each_class, slugs
 from tests import toys
 from tests.toys import CPU, NAMES, WHOLE
 

@@ -3,7 +3,7 @@
 import pytest
 from torchvision.datasets import Imagenette
 
-from abn import imagenette
+from abn.datasets import imagenette
 from abn.errors import UserError
 
 WNIDS = list(imagenette.CLASSES)

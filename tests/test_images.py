@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from abn import archive, imagenette, images
+from abn.datasets import archive, imagenette, images
 from abn.errors import UserError
 
 MINI = Path(__file__).parents[2] / "shared/data/imagenette2-160-mini.tgz"

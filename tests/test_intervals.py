@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from abn import intervals
+from abn.explain import intervals
 from abn.rng import generator
 
 

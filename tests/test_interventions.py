@@ -7,8 +7,8 @@ import torch
 import toys
 from torch import Tensor
 
-from abn import interventions
-from abn.interventions import SHUFFLES, Effect
+from abn.explain import interventions
+from abn.explain.interventions import SHUFFLES, Effect
 from abn.model import AttentionBranchNetwork
 from abn.rng import generator
 

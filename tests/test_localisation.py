@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from abn import localisation
+from abn.explain import localisation
 from abn.rng import generator
 
 GRID = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])  # top left first, then along the rows

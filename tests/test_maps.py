@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchcam.methods import GradCAM, SmoothGradCAMpp
 from toys import network
 
-from abn import maps
+from abn.explain import maps
 from abn.model import IMAGENET_MEAN, AttentionBranchNetwork, Output
 from abn.rng import generator
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from abn.checkpoint import Trained
-from abn.origin import Origin, trace
 from abn.params import Params
+from abn.visualize.origin import Origin, trace
 from tests import toys
 
 RECIPE = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from abn.outlines import OUTLINES, scrap
+from abn.datasets.outlines import OUTLINES, scrap
 
 
 def test_outlines_reach_but_do_not_leave_the_unit_circle() -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from abn.paint import cover, flat, textured
+from abn.datasets.paint import cover, flat, textured
 
 REC_601 = np.array([0.299, 0.587, 0.114])
 SQUARE = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) / math.sqrt(2)

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from abn import visualize
-from abn.panels import SIGNED, UNIT, Exhibit, colours, draw, gain_ratio, strongest
-from abn.visualize import Tile
+from abn.visualize import overlays
+from abn.visualize.overlays import Tile
+from abn.visualize.panels import SIGNED, UNIT, Exhibit, colours, draw, gain_ratio, strongest
 
 VIRIDIS = (68, 1, 84), (253, 231, 36)  # its first and last colour, RGB
 
@@ -72,6 +72,6 @@ def test_an_error_shows_the_evidence_for_both_classes() -> None:
 
 def test_dpi_scales_the_picture_and_two_drawings_are_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        visualize.save(draw(exhibit(error=True), 1.0, 50), tmp_path / f"{name}.png")
+        overlays.save(draw(exhibit(error=True), 1.0, 50), tmp_path / f"{name}.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert matplotlib.image.imread(tmp_path / "a.png").shape[1] == 225

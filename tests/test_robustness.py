@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from abn import robustness
+from abn.explain import robustness
 from abn.model import AttentionBranchNetwork
 from abn.rng import generator
 

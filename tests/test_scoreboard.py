@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from abn.scoreboard import MISSING, board, boards, number, percent, plain
+from abn.visualize.scoreboard import MISSING, board, boards, number, percent, plain
 
 NBSP, MINUS = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}"
 

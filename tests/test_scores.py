@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from abn import intervals, localisation, scores
+from abn.explain import intervals, localisation, scores
 from abn.rng import generator
 
 GRID = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])  # top left first, then along the rows

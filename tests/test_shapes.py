@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from abn import shapes
-from abn.shapes import CLASSES, COLOURS, MASK, Piece, Sample, layers, render
+from abn.datasets import shapes
+from abn.datasets.shapes import CLASSES, COLOURS, MASK, Piece, Sample, layers, render
 
 LOOK: dict[str, Any] = {"clutter": 0.35, "distractors": 3, "diameter": (0.38, 0.48)}
 PATCHED = LOOK | {"shortcut": 0.5}

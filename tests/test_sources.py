@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from abn import data, imagenette, shapes, sources
+from abn import data
 from abn.data import Split
+from abn.datasets import imagenette, shapes, sources
 from abn.errors import UserError
 from abn.params import Data, Params
 

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from abn import imagenette
+from abn.datasets import imagenette
 
 ROOT = Path(__file__).parent.parent
 MINI = ROOT.parent / "shared" / "data" / "imagenette2-160-mini.tgz"
@@ -159,8 +159,10 @@ def serve() -> Iterator:
 def test_the_graph_writes_everything_and_then_has_nothing_to_do(finished):
     outputs = finished.outputs()
     assert "checkpoint/epoch-0002.safetensors" in outputs
-    assert "outputs/abn_attentions.png" in outputs
-    assert len(outputs) == 15
+    assert {"outputs/abn_attentions.png", "outputs/report.html"} < outputs.keys()
+    pictures = {name for name in outputs if name.startswith("outputs/gallery/")}
+    assert "outputs/gallery/ring-best.png" in pictures
+    assert len(outputs.keys() - pictures) == 19
     assert "Data and pipelines are up to date" in finished.run("dvc repro")
     assert "up to date" in finished.run("dvc status")
     assert not (finished.root / ".resume").exists() or not any(
@@ -180,6 +182,17 @@ def test_a_forced_second_run_gives_the_same_bytes(finished):
     )
     assert finished.outputs() == before
     assert finished.run("git status --porcelain") == ""
+
+
+def test_the_report_says_what_the_tables_say(finished):
+    page = (finished.root / "outputs" / "report.html").read_text()
+    verdict = finished.metrics("explain")["verdict"]
+    answers = {
+        "explains": "it does:",
+        "partly explains": "Partly:",
+        "does not explain": "does not:",
+    }
+    assert answers[verdict] in page and "shapes, seed 0" in page
 
 
 def test_an_experiment_tells_its_story(finished):
@@ -266,6 +279,7 @@ def test_an_archive_is_fetched_over_http_and_goes_through_the_whole_graph(
     project.run("dvc repro", ABN_TRACKING="off")
     assert project.metrics("explain")["images"] == 10
     assert "auroc" not in project.metrics("explain")  # no masks, nothing to find
+    assert "not measured" in (project.root / "outputs" / "report.html").read_text()
 
 
 @pytest.mark.skipif(not MINI.exists(), reason="the small Imagenette archive is not on this machine")

@@ -5,9 +5,9 @@ import dataclasses
 import torch
 
 from abn.batches import View
+from abn.explain.subject import balanced, choose, observe
 from abn.predict import predict
 from abn.rng import generator
-from abn.subject import balanced, choose, observe
 from tests import toys
 
 

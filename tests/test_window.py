@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SHOW = """
 from pathlib import Path
-from abn import window
+from abn.visualize import window
 from abn.errors import UserError
 try:
     window.show(Path("picture.png"))

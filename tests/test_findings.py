@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from abn.data import Split
-from abn.explain import Findings, explain
+from abn.explain.findings import Findings, explain
 from abn.params import Explain, Params
 from abn.predict import predict
 from tests import toys

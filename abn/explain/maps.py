@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from abn.explain.scores import Classify
 from abn.model import IMAGENET_MEAN, AttentionBranchNetwork
-from abn.scores import Classify
 
 GRID = 7  # cells a side of RISE's random grids, as published
 SHOWN = 0.5  # the chance that RISE shows a cell, as published

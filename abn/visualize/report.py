@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from abn import cards, panels, scoreboard
-from abn.cards import Card, ramp
-from abn.charts import Chart, chart
-from abn.origin import Origin
-from abn.panels import Exhibit
-from abn.scoreboard import records
+from abn.visualize import cards, panels, scoreboard
+from abn.visualize.cards import Card, ramp
+from abn.visualize.charts import Chart, chart
+from abn.visualize.origin import Origin
+from abn.visualize.panels import Exhibit
+from abn.visualize.scoreboard import records
 
 TEMPLATES = Path(__file__).with_name("templates")
 WHOLE_MATRIX = 20  # classes; of more only the pairs confused most are listed

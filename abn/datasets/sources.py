@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from abn import archive, fetch, folder, imagenette, images, progress, shapes
+from abn import progress
 from abn.data import Sample, Writer
+from abn.datasets import archive, fetch, folder, imagenette, images, shapes
 from abn.params import Data
 
 T = TypeVar("T")

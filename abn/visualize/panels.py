@@ -10,8 +10,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from abn import visualize
-from abn.visualize import GREEN, GREY, INK, LARGE, RED, SMALL, Tile
+from abn.visualize import overlays
+from abn.visualize.overlays import GREEN, GREY, INK, LARGE, RED, SMALL, Tile
 
 UNIT, SIGNED = "viridis", "RdBu_r"  # colour maps: of the attention map, of evidence for a class
 
@@ -60,14 +60,14 @@ def draw(exhibit: Exhibit, alpha: float, dpi: int) -> Figure:
     bottom = height - _MARGIN - _HEAD - _SIDE
     image, attention = exhibit.tile.image, exhibit.tile.attention
     _panel(figure, 0, bottom, image, "image")
-    laid = visualize.overlay(image, attention, alpha)
+    laid = overlays.overlay(image, attention, alpha)
     heat = _panel(figure, 1, bottom, laid, "overlay, its own range")
     raw = colours(attention, UNIT, 0, 1)
     span = f"map, {attention.min():.2f}\N{EN DASH}{attention.max():.2f}"
     _panel(figure, 2, bottom, raw, span, "nearest")
     _bar(figure, bottom, UNIT, 0, 1)
-    if visualize.is_flat(attention):
-        visualize.stamp(heat)
+    if overlays.is_flat(attention):
+        overlays.stamp(heat)
     if exhibit.evidence is not None:
         _evidence(figure, bottom - _FOOT - _SIDE, exhibit)
     return figure
@@ -77,7 +77,7 @@ def _head(figure: Figure, exhibit: Exhibit) -> None:
     """Two lines: what it is and was taken for; why it is shown and how it scored."""
     tile = exhibit.tile
     colour, mark = (GREEN, "✓") if tile.truth == tile.prediction else (RED, "✗")
-    names = f"{visualize.short(tile.truth)} → {visualize.short(tile.prediction)}"
+    names = f"{overlays.short(tile.truth)} → {overlays.short(tile.prediction)}"
     srg = (
         "not scored"
         if exhibit.srg is None
@@ -99,12 +99,12 @@ def _evidence(figure: Figure, bottom: float, exhibit: Exhibit) -> None:
     most = strongest(exhibit.evidence)
     names = exhibit.tile.prediction, exhibit.tile.truth
     for column, (name, values) in enumerate(zip(names, exhibit.evidence, strict=True), start=1):
-        text = f"Att-CAM {visualize.short(name)}"
+        text = f"Att-CAM {overlays.short(name)}"
         _panel(figure, column, bottom, colours(values, SIGNED, -most, most), text, "nearest")
     _bar(figure, bottom, SIGNED, -most, most)
     lines = ["What the attention branch", "counts for (red) and against", "(blue) each class.", ""]
     logits = (
-        f"{visualize.short(n)} {v.mean():.1f}" for n, v in zip(names, exhibit.evidence, strict=True)
+        f"{overlays.short(n)} {v.mean():.1f}" for n, v in zip(names, exhibit.evidence, strict=True)
     )
     text = "\n".join([*lines, "Its logits:", *logits]).replace("-", "\N{MINUS SIGN}")
     height = figure.get_size_inches()[1]
@@ -124,7 +124,7 @@ def _panel(
     interpolation: str = "bilinear",
 ) -> Axes:
     """A picture and the words below it."""
-    axes = visualize.picture(figure, _left(column), bottom, _SIDE, image, interpolation)
+    axes = overlays.picture(figure, _left(column), bottom, _SIDE, image, interpolation)
     below = figure.get_size_inches()[1] - bottom + 0.11
     _write(figure, _left(column), below, text, size=SMALL, color=GREY)
     return axes

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from abn.visualize import Tile, columns, is_flat, overlay, save, sheet
+from abn.visualize.overlays import Tile, columns, is_flat, overlay, save, sheet
 
 JET_LOWEST = (0, 0, 128)  # RGB
 

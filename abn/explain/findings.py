@@ -11,17 +11,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn import counterfactuals, examine, intervals, interventions, progress, scores, verdict
+from abn import progress
 from abn.batches import View
-from abn.counterfactuals import Pictures
 from abn.data import Split
-from abn.examine import PROFILES, Curves, Scored
-from abn.intervals import Interval
-from abn.interventions import Effect
+from abn.explain import counterfactuals, examine, intervals, interventions, scores, verdict
+from abn.explain.counterfactuals import Pictures
+from abn.explain.examine import PROFILES, Curves, Scored
+from abn.explain.intervals import Interval
+from abn.explain.interventions import Effect
+from abn.explain.subject import Subject, choose, observe
+from abn.explain.verdict import Gate
 from abn.model import AttentionBranchNetwork
 from abn.params import Explain
-from abn.subject import Subject, choose, observe
-from abn.verdict import Gate
 
 Rerender = Callable[[Tensor], Pictures]  # of the images at an index int64 [N]
 FLAT = 1.1  # a map is called flat when its largest gain is below this many times its smallest

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from abn.paint import Reals
+from abn.datasets.paint import Reals
 
 
 def _polar(angles: Reals, radii: Reals | float = 1.0) -> Reals:

@@ -9,9 +9,9 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
-from abn import panels, visualize
-from abn.panels import Exhibit
-from abn.scoreboard import number
+from abn.visualize import overlays, panels
+from abn.visualize.panels import Exhibit
+from abn.visualize.scoreboard import number
 
 QUALITY = 85  # of the JPEGs
 
@@ -28,7 +28,7 @@ class Card(NamedTuple):
 def card(exhibit: Exhibit, alpha: float) -> Card:
     """`exhibit` with its pictures; `alpha` is the overlay's."""
     tile, attention = exhibit.tile, exhibit.tile.attention
-    laid = visualize.overlay(tile.image, attention, alpha)
+    laid = overlays.overlay(tile.image, attention, alpha)
     low, high = float(attention.min()), float(attention.max())
     height, width = attention.shape
     raw = panels.colours(attention, panels.UNIT, 0, 1)
@@ -46,7 +46,7 @@ def card(exhibit: Exhibit, alpha: float) -> Card:
         logit = number(float(values.mean()), 1)
         alt = f"Att-CAM of the {role} class {name}, its mean {logit}, on a scale of ±{most:.1f}"
         pictures.append((drawn, alt, f"{role}: {name}, {logit}"))
-    return Card(exhibit, panels.gain_ratio(attention), visualize.is_flat(attention), pictures)
+    return Card(exhibit, panels.gain_ratio(attention), overlays.is_flat(attention), pictures)
 
 
 def ramp(palette: str) -> str:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from abn.outlines import OUTLINES, scrap
-from abn.paint import Bytes, Reals, cover, flat, textured
+from abn.datasets.outlines import OUTLINES, scrap
+from abn.datasets.paint import Bytes, Reals, cover, flat, textured
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
 MASK = {"background": 0, "distractors": 2, "target": 1, "patch": 3}  # as they are painted

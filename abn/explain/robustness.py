@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from abn.explain.scores import Classify
 from abn.model import AttentionBranchNetwork
-from abn.scores import Classify
 
 Explainer = Callable[[Tensor], dict[str, Tensor]]  # images [N, 3, H, W] -> {map: [N, h, w]}
 ClassExplainer = Callable[[Tensor, Tensor], dict[str, Tensor]]  # and the classes [N] to explain

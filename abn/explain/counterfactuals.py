@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from abn import localisation, shapes
+from abn.datasets import shapes
 from abn.errors import UserError
+from abn.explain import localisation
 from abn.params import Shapes
 
 Change = Callable[[int], dict[str, Any]]  # of the picture at an index, as `shapes.render` takes it

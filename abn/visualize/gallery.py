@@ -11,13 +11,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn import batches, panels, visualize
+from abn import batches
 from abn.batches import View
 from abn.data import Split
 from abn.model import AttentionBranchNetwork
-from abn.panels import Exhibit
 from abn.predict import Predictions
-from abn.visualize import Tile
+from abn.visualize import overlays, panels
+from abn.visualize.overlays import Tile
+from abn.visualize.panels import Exhibit
 
 
 class Choice(NamedTuple):
@@ -127,7 +128,7 @@ def write(folder: Path, shown: Sequence[Exhibit], alpha: float, dpi: int) -> Non
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for exhibit in shown:
-        visualize.save(panels.draw(exhibit, alpha, dpi), part / f"{exhibit.name}.png")
+        overlays.save(panels.draw(exhibit, alpha, dpi), part / f"{exhibit.name}.png")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 

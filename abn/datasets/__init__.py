@@ -1,0 +1,1 @@
+"""Where the images come from: rendered, downloaded or your own, and how they are packed."""

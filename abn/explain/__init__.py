@@ -1,0 +1,1 @@
+"""Whether a map explains a decision: maps, measures, controls and the verdict."""
