@@ -2,9 +2,9 @@
 
     python -m benchmarks.shortcut --seeds 0 1 2
 
-The network of params.yaml learns the set `shapes` twice: once with a patch at the border whose
-colour tells the class (--rho), once with one that tells nothing (--control). The pictures of the
-validation split, rendered anew with one thing changed, measure which network relies on the patch.
+The network of presets/shortcut.yaml learns the set `shapes` twice: once with a patch at the border
+whose colour tells the class (--rho), once with one that tells nothing (--control). The pictures of
+the validation split, rendered anew with one thing changed, measure which network relies on it.
 Then each map raises its alarm where it is denser on the patch than on the target. It would have
 warned if it does so on the reliant network, and clearly less on the control.
 
@@ -65,7 +65,9 @@ class Examined(NamedTuple):
 def main() -> None:
     parser = measure.parser(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the recipe")
+    parser.add_argument(
+        "--params", type=Path, default=Path("presets/shortcut.yaml"), help="the recipe"
+    )
     parser.add_argument("--rho", type=float, default=0.95, help="how often the patch tells")
     parser.add_argument("--control", type=float, default=0.1, help="and to the control network")
     parser.add_argument("--images", type=int, default=500, help="pictures to ask about")

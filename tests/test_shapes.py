@@ -139,7 +139,7 @@ def test_the_patch_is_a_square_at_the_border_of_one_colour_and_clear_of_the_targ
         image, label, mask = picture(index, 100, shortcut=1.0, diameter=(0.5, 0.6))
         where = np.argwhere(mask == 3)
         low, high = where.min(0), where.max(0)
-        assert set(high - low + 1) <= {13, 14, 15}  # 14, give or take the rounding of its edges
+        assert set(high - low + 1) <= {19, 20, 21}  # 20, give or take the rounding of its edges
         assert len(where) == np.prod(high - low + 1)
         assert (image[tuple((low + high) // 2)] == COLOURS[label]).all()
         touches = np.array([*(low == 0), *(high == 99)])

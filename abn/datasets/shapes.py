@@ -20,7 +20,7 @@ MASK = {"background": 0, "distractors": 2, "target": 1, "patch": 3}  # as they a
 GRAIN = 0.12  # amplitude of the texture of the target
 CENTRE_GAP = 0.1  # least distance of the target from the image's centre, where blind maps peak
 TILT = math.radians(15)
-PATCH = 0.14  # side of the patch
+PATCH = 0.2  # side of the patch
 PATCH_GAP = 0.03  # least distance of the patch from the circle around the target
 
 # RGB of the patch by class: no two are nearer than 62 in CIE Lab.
