@@ -7,6 +7,7 @@ precision    one step in bf16 against the same step in fp32
 repetition   two trainings alike, one of them interrupted: the same bits or not
 throughput   images a second of every arch at 224 px, eager, recorded and compiled; MFU
 rivals       ours, torchvision's way and the HF Trainer, at several worker counts
+explanation  what the explain stage's full profile costs, and whether it repeats
 accuracy     the fast recipe on the 160 px set, at several lengths and seeds: top-1 and when
 
 Each section is saved when it is done, and one that fails is noted and does not stop the others.
@@ -30,6 +31,7 @@ from abn import train as training
 from abn.batches import View
 from abn.data import Split
 from abn.evaluate import scores
+from abn.explain.findings import explain
 from abn.params import Train
 from abn.predict import predict
 from abn.resnet import ARCHS
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--archs", nargs="+", default=list(ARCHS), choices=ARCHS)
     parser.add_argument("--arch", default="resnet50", help="of rivals and accuracy")
     parser.add_argument("--workers", type=int, nargs="+", default=[4, 8, 15], help="of the rivals")
+    parser.add_argument("--explained", type=int, default=200, help="images of explanation")
     parser.add_argument("--epochs", type=int, nargs="+", default=[16, 40, 150])
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     options = parser.parse_args()
@@ -151,6 +154,21 @@ def versus(options: argparse.Namespace, found: Found) -> Found:
     return rows
 
 
+def explanation(options: argparse.Namespace, found: Found) -> Found:
+    """Seconds of the full profile, twice, on a network as it was drawn: the cost is the same."""
+    recipe = measure.recipe("imagenette-fast")
+    config = recipe.explain.model_copy(update={"images": options.explained, "profile": "full"})
+    model = ours.network(options.arch, len(options.val.classes), recipe.train).eval()
+    view = View(options.size, options.size * 8 // 7)
+    seconds, headlines = [], []
+    for _ in range(2):
+        started = time.perf_counter()
+        findings = explain(model, options.train, options.val, view, config, recipe.seed)
+        seconds.append(time.perf_counter() - started)
+        headlines.append(findings.headline)
+    return {"seconds": seconds, "repeats": headlines[0] == headlines[1]}
+
+
 def accuracy(options: argparse.Namespace, found: Found) -> Found:
     """Top-1 of the fast recipe at each length, for as many seeds as time allows; and when."""
     runs: list[Found] = []
@@ -177,6 +195,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace, Found], Found]] = {
     "repetition": repetition,
     "throughput": throughput,
     "rivals": versus,
+    "explanation": explanation,
     "accuracy": accuracy,
 }
 

@@ -8,22 +8,20 @@ from stages import paths, run
 
 
 def main(params: Params) -> None:
-    from abn import checkpoint, data, device
+    from abn import checkpoint, data, device  # torch takes seconds: only once the params hold
     from abn.batches import View
-    from abn.explain import counterfactuals  # torch takes seconds: only now
+    from abn.explain import counterfactuals
     from abn.explain.findings import explain
     from stages import mirror, reports
 
-    config, shown, where = params.explain, params.data, device.choose()
-    path = Path(config.checkpoint)
-    trained, siblings = (
-        checkpoint.load(path, where),
-        [checkpoint.load(Path(other), where).model for other in config.siblings],
-    )
+    config, drawn, where = params.explain, params.data, device.choose()
     train, val = data.read(paths.TRAIN_DATA), data.read(paths.VAL_DATA)
-    data.check_classes(val, trained.classes)
+    path, *others = map(Path, (config.checkpoint, *config.siblings))
+    trained, *siblings = (checkpoint.load(file, where) for file in (path, *others))
+    for network in (trained, *siblings):
+        data.check_classes(val, network.classes)
     view = View(params.evaluate.size, params.evaluate.resize)
-    rerender = partial(counterfactuals.parts, shown.shapes, shown.seed, shown.size)
+    rerender = partial(counterfactuals.parts, drawn.shapes, drawn.seed, drawn.size)
     findings = explain(
         trained.model,
         train,
@@ -31,8 +29,8 @@ def main(params: Params) -> None:
         view,
         config,
         params.seed,
-        siblings,
-        rerender if shown.name == "shapes" else None,
+        siblings=[network.model for network in siblings],
+        rerender=rerender if drawn.name == "shapes" else None,
     )
     reports.write_metrics(paths.EXPLAIN_METRICS, findings.headline)
     for name, table in findings.tables().items():
@@ -41,6 +39,8 @@ def main(params: Params) -> None:
         numbers = {k: v for k, v in findings.headline.items() if not isinstance(v, str)}
         tracked.log({f"explain/{name}": value for name, value in numbers.items()})
         tracked.tag({"explain.verdict": str(findings.headline["verdict"])})
+        for name in findings.tables():
+            tracked.artifact(paths.explain_table(name))
 
 
 if __name__ == "__main__":

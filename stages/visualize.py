@@ -25,10 +25,8 @@ def main(params: Params) -> None:
     trained = checkpoint.load(path, where)
     train, val = data.read(paths.TRAIN_DATA), data.read(paths.VAL_DATA)
     data.check_classes(val, trained.classes)
-    view, batch_size = (
-        View(params.evaluate.size, params.evaluate.resize),
-        params.evaluate.batch_size,
-    )
+    view = View(params.evaluate.size, params.evaluate.resize)
+    batch_size = params.evaluate.batch_size
     found, scored = results.read(), results.table(paths.explain_table("images"))
 
     paths.OUTPUTS.mkdir(exist_ok=True)

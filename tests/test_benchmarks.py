@@ -99,12 +99,14 @@ def test_the_gpus_benchmark_runs_without_dvc_mlflow_and_their_kind(tmp_path: Pat
     archive(tmp_path / "mini.tgz")
     small = ("--photos", tmp_path / "mini.tgz", "--size", 32, "--batch", 8, "--steps", 2)
     few = ("--arch", "resnet18", "--archs", "resnet18", "--epochs", 1, "--seeds", 1)
-    sections = ("ceilings", "precision", "repetition", "throughput", "accuracy")
+    few += ("--explained", 2)
+    sections = ("ceilings", "precision", "repetition", "throughput", "explanation", "accuracy")
     (tmp_path / "sitecustomize.py").write_text(WITHOUT)
     run(tmp_path, "gpu", *small, *few, "--only", *sections, path=tmp_path)
     figures = found(tmp_path / "gpu.json")
     assert [name for name in sections if "failed" in figures[name]] == []
     assert figures["repetition"] == {"repeats": True, "resumes": True, "recorded_is_eager": True}
+    assert figures["explanation"]["repeats"]
     assert [run["epochs"] for run in figures["accuracy"]["runs"]] == [1]
 
 

@@ -234,6 +234,13 @@ def test_any_checkpoint_can_be_evaluated_without_training(finished):
     finished.run("git checkout -q . && dvc checkout -q")
 
 
+def test_a_report_on_other_weights_than_were_explained_is_refused(finished):
+    finished.change(visualize={"checkpoint": "checkpoint/epoch-0001.safetensors"})
+    said = finished.run("python -m stages.visualize", code=1)
+    assert "error: visualize.checkpoint is not explain.checkpoint" in said
+    finished.run("git checkout -q .")
+
+
 def test_training_killed_midway_ends_with_the_same_bytes(finished, tmp_path):
     killed = copy(tmp_path)
     killed.run("dvc repro download", ABN_TRACKING="off")
