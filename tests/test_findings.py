@@ -208,5 +208,8 @@ def test_the_full_profile_spends_more(
     full = findings(split, changed(config, profile="full")).maps
     counts = full[full["map"] == "rise"].set_index("score")["images"]
     assert counts["srg"] == 20
-    ladder = {f"randomised_{part}" for part in ("conv1", "layer1", "layer3", "attention", "all")}
-    assert ladder <= set(full["score"])
+    rungs = ("conv1", "layer1", "layer2", "layer3", "attention", "perception")
+    assert {f"randomised_up_to_{rung}" for rung in rungs} <= set(full["score"])
+    means = full[full["map"] == "attention"].set_index("score")["mean"]
+    assert means["randomised_perception"] == 1  # by construction, whatever else was drawn anew
+    assert means["randomised_up_to_perception"] < 1

@@ -149,7 +149,8 @@ def robust(
         "flip": robustness.flip_equivariance(explainer, few.images),
         "shift": robustness.shift_equivariance(explainer, few.images, cell),
     }
-    parts = PARTS | (CASCADE if effort.cascade else {})
+    rungs = CASCADE if effort.cascade else {}
+    parts = PARTS | {f"up_to_{rung}": modules for rung, modules in rungs.items()}
     for part, modules in parts.items():
         found[f"randomised_{part}"] = _randomised(model, few, modules, effort.redraws, seed)
     return {
