@@ -1,16 +1,21 @@
 """Explanations scored: the controls stand where they must, the tables say all, chance repeats."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from abn.data import Split
-from abn.explain.findings import Findings, explain
-from abn.params import Explain, Params
+from abn.datasets.shapes import CLASSES
+from abn.errors import UserError
+from abn.explain import counterfactuals
+from abn.explain.findings import Findings, Rerender, explain
+from abn.params import Explain, Params, Shapes
 from abn.predict import predict
 from tests import toys
 
@@ -178,6 +183,39 @@ def test_a_twin_is_stable_and_a_stranger_is_not(split: Split, config: Explain) -
     assert twin["stability"] == 1 and twin["gate_stable"] == "pass"
     stranger = findings(split, config, siblings=(toys.network(seed=9).eval(),)).headline
     assert stranger["stability"] < 1
+
+
+@pytest.fixture
+def shaped(params: Params, changed: Callable[..., Shapes]) -> tuple[Split, Rerender]:
+    """Pictures of shapes without distractors, and what renders them again."""
+    look = changed(params.data.shapes, distractors=0)
+    rerender = partial(counterfactuals.parts, look, 0, 32)
+    whole, masks, _ = rerender(torch.arange(20))
+    labels = torch.arange(20) % len(CLASSES)
+    return Split(whole, labels, torch.ones(20), masks, CLASSES, "shapes", ""), rerender
+
+
+def test_shapes_are_rendered_again_to_see_what_decides(
+    shaped: tuple[Split, Rerender], config: Explain
+) -> None:
+    split, rerender = shaped
+    model = toys.network(10).eval()
+    found = explain(model, split, split, toys.WHOLE, config, 0, rerender=rerender)
+    assert "importance_target" in found.headline and "density_background" in set(
+        found.maps["score"]
+    )
+    assert "importance_distractors" not in found.headline  # there are none
+    json.dumps(found.headline, allow_nan=False)
+
+
+def test_images_that_cannot_be_rendered_again_are_refused(
+    shaped: tuple[Split, Rerender], config: Explain
+) -> None:
+    split, rerender = shaped
+    split.images[3, 0, 0, 0] += 1
+    model = toys.network(10).eval()
+    with pytest.raises(UserError, match="dvc repro"):
+        explain(model, split, split, toys.WHOLE, config, 0, rerender=rerender)
 
 
 def test_every_image_is_told(found: Findings, split: Split) -> None:

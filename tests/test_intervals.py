@@ -71,3 +71,13 @@ def test_a_map_of_fewer_images_is_compared_on_those_alone():
     row = table.loc["rise"]
     assert (row["images"], row["beats_random"], row["of_ceiling"]) == (1, 1, 0.5)
     assert "sobel" not in table.index
+
+
+def test_where_the_oracle_gains_nothing_there_is_no_ceiling() -> None:
+    for best in (0.0, -0.5, float("nan")):
+        scored = {
+            "attention": {"srg": torch.tensor([0.1, 0.2])},
+            "oracle": {"srg": torch.full((2,), best)},
+        }
+        row = intervals.table(scored, seed=0).set_index("map").loc["attention"]
+        assert row["of_ceiling"] is None or row["of_ceiling"] != row["of_ceiling"]

@@ -4,6 +4,7 @@ Every map is scored on the same images, on the same grid, for the class that was
 or wrong. The findings depend on the weights, the data and the seed alone.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -79,7 +80,7 @@ def explain(
     table = intervals.table(scored, seed)
     gates = verdict.gates(_answers(scored, effects, subject, seed), config.gates)
     headline = _headline(table, effects, subject, gates, curves["attention"])
-    headline |= {f"importance_{part}": float(v.nanmean()) for part, v in importance.items()}
+    headline |= {f"importance_{part}": mean for part, mean in _means(importance).items()}
     return Findings(
         headline,
         table,
@@ -181,6 +182,12 @@ def _headline(
         found[f"{name}_flips"] = float(effects[name].flips.mean())
         found[f"{name}_top1"] = float(effects[name].correct.mean())
     return found
+
+
+def _means(values: dict[str, Tensor]) -> dict[str, float]:
+    """The means of what is not NaN; nothing of what is nowhere measured."""
+    found = {name: float(value.nanmean()) for name, value in values.items()}
+    return {name: mean for name, mean in found.items() if not math.isnan(mean)}
 
 
 def _lines(curves: dict[str, Curves], steps: int) -> pd.DataFrame:

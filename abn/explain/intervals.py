@@ -49,7 +49,7 @@ def table(scored: Mapping[str, Mapping[str, Tensor]], seed: int) -> pd.DataFrame
     """One row per map and score [N] in `scored[map][score]`; a NaN is an image not measured.
 
     map, score, mean, low, high, images; beats_random and beats_centre, the paired shares of wins;
-    of_ceiling, the mean over the oracle's on the same images, where more is better.
+    of_ceiling, the mean over the oracle's on the same images, where more is better and it has any.
     """
     rows = [
         _row(scored, name, score, seed)
@@ -75,6 +75,7 @@ def _row(
         against = rivals.get(control) if name != control else None
         won = None if against is None else beats(values, against, score in LOWER)
         row[f"beats_{control}"] = won
-    ceiling = rivals.get("oracle") if score not in LOWER else None
-    row["of_ceiling"] = None if ceiling is None else found[0] / float(ceiling[measured].mean())
+    oracle = rivals.get("oracle") if score not in LOWER else None
+    ceiling = 0.0 if oracle is None else float(oracle[measured].mean())
+    row["of_ceiling"] = found[0] / ceiling if ceiling > 0 else None
     return row
