@@ -12,6 +12,7 @@ from abn import data
 from abn.data import Sample, Split
 from abn.datasets import archive as archives
 from abn.datasets import imagenette, images, shapes, sources
+from abn.params import Shapes
 from benchmarks import measure
 
 SIDE = 160  # pixels, of what is rendered where no photographs are given
@@ -65,8 +66,9 @@ def _photographs(photos: Path, count: int) -> Iterator[tuple[str, bytes]]:
 
 
 def _rendered(count: int) -> Iterator[tuple[str, Image.Image]]:
+    look = Shapes(
+        train=count, val=1, clutter=0.5, distractors=2, diameter=(0.3, 0.5), shortcut=None
+    )
     for index in range(count):
-        image, label, _ = shapes.render(
-            0, "train", index, SIDE, clutter=0.5, distractors=2, diameter=(0.3, 0.5)
-        )
+        image, label, _ = shapes.render(0, "train", index, SIDE, look)
         yield f"{shapes.CLASSES[label]}/{index:06d}.jpg", Image.fromarray(image)

@@ -13,6 +13,7 @@ Maps and importance are those of the predicted class, on pictures whose patch te
 
 import argparse
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,20 +21,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn import data, device, progress
+from abn import data, progress
 from abn import train as training
 from abn.batches import View
 from abn.data import Split
 from abn.datasets import shapes, sources
 from abn.explain import counterfactuals, maps, subject
 from abn.explain.intervals import Interval, bootstrap
+from abn.explain.robustness import batched
 from abn.explain.subject import Subject
 from abn.model import AttentionBranchNetwork
 from abn.params import Data, Params, load
 from abn.predict import predict
 from abn.resume import Row, Scratch
 from abn.rng import generator
-from benchmarks import measure
+from benchmarks import measure, ours
 
 BATCH = 50  # images looked at once
 NEITHER = "not tested: the two networks do not differ in what they rely on"
@@ -161,9 +163,7 @@ def _trained(params: Params, chance: float, seed: int) -> AttentionBranchNetwork
         sources.pack(sources.open_source(config, folder), config.size, files)
         packed = data.read(files["train"]), data.read(files["val"])
         train, watched = data.hold_out(*packed, config.holdout, config.seed)
-        torch.manual_seed(seed)
-        model = AttentionBranchNetwork(params.arch, len(train.classes), params.train.zero_init)
-        model.to(device.choose(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = ours.network(params.arch, len(train.classes), params.train, seed)
         training.fit(model, train, watched, params.train, seed, Scratch(folder / "scratch"), watch)
     return model.eval()
 
@@ -190,9 +190,8 @@ def _examined(model: AttentionBranchNetwork, pictures: Pictures, view: View, see
 
 def _maps(model: AttentionBranchNetwork, seen: Subject, seed: int) -> dict[str, Tensor]:
     """Every map of the predicted classes and the two blind controls, each [N, h, w] on the CPU."""
-    pairs = zip(seen.images.split(BATCH), seen.predicted.split(BATCH), strict=True)
-    batches = [maps.network_maps(model, images, labels) for images, labels in pairs]
-    found = {name: torch.cat([batch[name] for batch in batches]).cpu() for name in batches[0]}
+    drawn = batched(partial(maps.network_maps, model), seen.predicted)(seen.images)
+    found = {name: values.cpu() for name, values in drawn.items()}
     n, h, w = seen.attention.shape
     found["centre"] = maps.centre_maps(n, h, w)
     found["random"] = maps.random_maps(n, h, w, generator(seed, "shortcut", "noise"))

@@ -12,16 +12,17 @@ DIGITS = 6
 def write_metrics(path: Path, metrics: Mapping[str, float | int | str]) -> None:
     """One flat JSON object; NaN is refused, because JSON has none."""
     rounded = {k: round(v, DIGITS) if isinstance(v, float) else v for k, v in metrics.items()}
-    _write(path, json.dumps(rounded, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(rounded, indent=2, allow_nan=False) + "\n")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """A CSV with a header; an empty field is a value that was not measured."""
-    _write(path, table.round(DIGITS).to_csv(index=False, lineterminator="\n"))
+    write_text(path, table.round(DIGITS).to_csv(index=False, lineterminator="\n"))
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """`text` to `path`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(path)

@@ -16,7 +16,7 @@ def main(params: Params) -> None:
     from abn.batches import View
     from abn.predict import predict
     from abn.visualize import gallery, origin, overlays, report, window
-    from stages import mirror, results
+    from stages import mirror, reports, results
 
     config = params.visualize
     if config.checkpoint != params.explain.checkpoint:
@@ -26,7 +26,6 @@ def main(params: Params) -> None:
     train, val = data.read(paths.TRAIN_DATA), data.read(paths.VAL_DATA)
     data.check_classes(val, trained.classes)
     view = View(params.evaluate.size, params.evaluate.resize)
-    batch_size = params.evaluate.batch_size
     found, scored = results.read(), results.table(paths.explain_table("images"))
 
     paths.OUTPUTS.mkdir(exist_ok=True)
@@ -34,16 +33,16 @@ def main(params: Params) -> None:
     tiles = gallery.first_of_each_class(trained.model, val, view, config.classes)
     overlays.save(overlays.sheet(tiles, config.alpha, config.dpi), sheet)
 
-    said = predict(trained.model, val, view, batch_size, where)
+    said = predict(trained.model, val, view, params.evaluate.batch_size, where)
     choices = gallery.by_srg(scored, val.labels, val.classes)
     choices += gallery.confident_errors(said, config.errors)
-    exhibits = gallery.exhibits(trained.model, val, view, choices, scored, batch_size)
+    exhibits = gallery.exhibits(trained.model, val, view, choices, scored)
     gallery.write(paths.GALLERY, exhibits, config.alpha, config.dpi)
 
     weights, selected_on = checkpoint.sha256(path), str(found.train["selected_on"])
     traced = origin.trace(params, trained, train, val, weights, selected_on)
     page = report.render(found, traced, exhibits, config.classes, config.alpha)
-    report.write(paths.REPORT, page)
+    reports.write_text(paths.REPORT, page)
     with mirror.run_of(path, trained) as tracked:
         tracked.artifact(sheet)
         tracked.artifact(paths.REPORT)

@@ -115,7 +115,7 @@ def test_an_error_comes_with_the_evidence_for_both_classes() -> None:
     choices = confident_errors(found, 2)
     assert len(choices) == 2
     for choice, shown in zip(
-        choices, exhibits(model, split, WHOLE, choices, scored(0.5), 1), strict=True
+        choices, exhibits(model, split, WHOLE, choices, scored(0.5)), strict=True
     ):
         assert shown.evidence is not None
         logits = found.attention_logits[choice.place]
@@ -128,14 +128,14 @@ def test_an_error_comes_with_the_evidence_for_both_classes() -> None:
 def test_a_score_goes_with_its_image() -> None:
     model, split = toys.network().eval(), toys.split(8)
     table = pd.DataFrame({"index": [5, 1], "srg": [0.25, 0.75]})
-    shown = exhibits(model, split, WHOLE, by_srg(table, split.labels, NAMES), table, 3)
+    shown = exhibits(model, split, WHOLE, by_srg(table, split.labels, NAMES), table)
     assert [(e.name, e.srg) for e in shown] == [("blue-best", 0.75), ("blue-worst", 0.25)]
     assert np.array_equal(shown[1].tile.image, split.images[5].numpy())
     assert all(e.evidence is None for e in shown)
 
 
 def test_an_empty_choice_is_an_empty_gallery(tmp_path: Path) -> None:
-    assert exhibits(toys.network(), toys.split(4), WHOLE, [], scored(), 2) == []
+    assert exhibits(toys.network(), toys.split(4), WHOLE, [], scored()) == []
     gallery.write(tmp_path / "gallery", [], 1.0, 50)
     assert list((tmp_path / "gallery").iterdir()) == []
 
@@ -145,7 +145,7 @@ def test_a_gallery_replaces_the_one_before_whole_or_not_at_all(tmp_path: Path) -
     folder.mkdir()
     (folder / "stale.png").touch()
     model, split, table = toys.network().eval(), toys.split(4), scored(0.5)
-    shown = exhibits(model, split, WHOLE, by_srg(table, split.labels, NAMES), table, 4)
+    shown = exhibits(model, split, WHOLE, by_srg(table, split.labels, NAMES), table)
     with pytest.raises(AttributeError):
         gallery.write(folder, [*shown, None], 1.0, 50)  # type: ignore[list-item]
     assert [path.name for path in folder.iterdir()] == ["stale.png"]

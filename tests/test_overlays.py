@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from abn.visualize.overlays import Tile, columns, is_flat, overlay, save, sheet
+from abn.visualize.overlays import Tile, columns, gain_ratio, is_flat, overlay, save, sheet
 
 JET_LOWEST = (0, 0, 128)  # RGB
 
@@ -138,3 +138,8 @@ def test_another_process_in_another_zone_and_language_draws_the_same_bytes(tmp_p
 
 if __name__ == "__main__":  # the other process
     draw(Path(sys.argv[1]))
+
+
+def test_the_gain_ratio_is_of_one_plus_the_map() -> None:
+    assert gain_ratio(np.array([[0.0, 1.0]], np.float32)) == 2
+    assert gain_ratio(np.array([[0.5, 0.5]], np.float32)) == 1

@@ -9,7 +9,7 @@ from matplotlib.text import Text
 
 from abn.visualize import overlays
 from abn.visualize.overlays import Tile
-from abn.visualize.panels import SIGNED, UNIT, Exhibit, colours, draw, gain_ratio, strongest
+from abn.visualize.panels import SIGNED, UNIT, Exhibit, colours, draw, strongest
 
 VIRIDIS = (68, 1, 84), (253, 231, 36)  # its first and last colour, RGB
 
@@ -43,11 +43,6 @@ def test_no_evidence_is_nearly_white_and_both_maps_share_one_scale() -> None:
     pair = np.array([[1, -3]], np.float32), np.array([[2, 0]], np.float32)
     assert strongest(pair) == 3
     assert strongest((pair[0] * 0, pair[1] * 0)) == 1
-
-
-def test_the_gain_ratio_is_of_one_plus_the_map() -> None:
-    assert gain_ratio(np.array([[0.0, 1.0]], np.float32)) == 2
-    assert gain_ratio(np.array([[0.5, 0.5]], np.float32)) == 1
 
 
 def test_truth_prediction_confidence_srg_and_gain_are_told() -> None:

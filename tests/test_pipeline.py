@@ -14,15 +14,15 @@ STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 
 # Lowest first: a module imports from rows above its own, and `params` types from anywhere.
 LAYERS = (
-    "errors rng progress resnet crop flops datasets.paint visualize.charts visualize.scoreboard",
-    "params model device tracking explain.scores visualize.overlays datasets.outlines "
-    "datasets.images datasets.archive datasets.fetch datasets.imagenette datasets.folder",
+    "errors rng progress resnet crop flops datasets.paint visualize.charts explain.correlation",
+    "params model device tracking explain.scores datasets.outlines datasets.images "
+    "datasets.archive datasets.fetch datasets.imagenette datasets.folder",
     "data checkpoint optim explain.localisation explain.intervals explain.interventions "
-    "explain.robustness explain.maps datasets.shapes visualize.panels visualize.window",
-    "batches resume datasets.sources explain.counterfactuals explain.verdict visualize.cards "
-    "visualize.origin",
-    "augment engine predict explain.subject visualize.report",
-    "evaluate explain.examine visualize.gallery",
+    "explain.robustness explain.maps datasets.shapes visualize.overlays",
+    "batches resume datasets.sources explain.counterfactuals explain.verdict "
+    "visualize.panels visualize.window visualize.scoreboard visualize.origin",
+    "augment engine predict explain.subject visualize.cards",
+    "evaluate explain.examine visualize.gallery visualize.report",
     "train explain.findings",
 )
 

@@ -208,12 +208,6 @@ def test_a_flat_map_is_stamped_and_a_lively_one_is_not() -> None:
     assert page().count("<i>flat map</i>") == 1
 
 
-def test_a_page_is_written_whole(tmp_path: Path) -> None:
-    report.write(tmp_path / "report.html", "été")
-    assert (tmp_path / "report.html").read_bytes() == "été".encode()
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 WIDTH = 360
 PROBE = f"""<!DOCTYPE html><meta charset="utf-8"><body>
 <iframe id="seen" src="report.html" style="width: {WIDTH}px; height: 700px; border: 0"></iframe>

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.reports import write_metrics, write_table
+from stages.reports import write_metrics, write_table, write_text
 
 
 def test_metrics_are_json_in_the_order_given_with_six_digits(tmp_path: Path) -> None:
@@ -57,3 +57,9 @@ def test_the_same_values_give_the_same_bytes_and_leave_nothing_beside(tmp_path: 
 def test_names_in_any_script_are_written_as_utf8(tmp_path: Path) -> None:
     write_table(tmp_path / "a.csv", pd.DataFrame({"class": ["été", "犬"]}))
     assert (tmp_path / "a.csv").read_bytes() == "class\nété\n犬\n".encode()
+
+
+def test_a_text_is_written_whole_and_in_utf_8(tmp_path: Path) -> None:
+    write_text(tmp_path / "report.html", "été")
+    assert (tmp_path / "report.html").read_bytes() == "été".encode()
+    assert len(list(tmp_path.iterdir())) == 1

@@ -58,30 +58,6 @@ def random(model: AttentionBranchNetwork, part: str, seed: int = 0) -> Attention
     return robustness.randomise(model, modules, photos(side=64), generator(seed))
 
 
-def test_equal_orders_correlate_at_one_and_opposite_ones_at_minus_one():
-    row = rows([1, 5, 2, 9])
-    assert robustness.spearman(row, row.exp()).tolist() == [1]
-    assert robustness.spearman(row, -row).tolist() == [-1]
-
-
-def test_the_rank_correlation_of_a_swap_is_known_by_hand():
-    """1 - 6 sum(d^2) / (n (n^2 - 1)), with d = (0, 1, -1, 0) and n = 4."""
-    assert robustness.spearman(rows([1, 2, 3, 4]), rows([1, 3, 2, 4])).item() == pytest.approx(0.8)
-
-
-def test_ties_are_ranked_as_scipy_ranks_them():
-    a = torch.randint(5, (20, 30), generator=generator("a")).float()
-    b = torch.randint(5, (20, 30), generator=generator("b")) + a
-    expected = [stats.spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)]
-    assert robustness.spearman(a, b).tolist() == pytest.approx(expected)
-
-
-def test_the_rank_correlation_of_a_constant_row_is_unknown():
-    a, b = rows([1, 2, 3], [4, 4, 4]), rows([3, 2, 1], [1, 2, 3])
-    assert robustness.spearman(a, b)[0] == -1
-    assert robustness.spearman(a, b)[1].isnan() and robustness.spearman(b, a)[1].isnan()
-
-
 def test_an_explainer_in_batches_gives_the_same_with_the_classes_it_was_given():
     seen = []
 

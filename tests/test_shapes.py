@@ -9,18 +9,26 @@ import pytest
 
 from abn.datasets import shapes
 from abn.datasets.shapes import CLASSES, COLOURS, MASK, Piece, Sample, layers, render
+from abn.params import Shapes
 
-LOOK: dict[str, Any] = {"clutter": 0.35, "distractors": 3, "diameter": (0.38, 0.48)}
-PATCHED = LOOK | {"shortcut": 0.5}
+LOOK = Shapes(train=1, val=1, clutter=0.35, distractors=3, diameter=(0.38, 0.48), shortcut=None)
+PATCHED: dict[str, Any] = {"shortcut": 0.5}
 SCENE = shapes.Scene(np.array([0.6, 0.6]), 0.5, 0.5, 0.9)
 
 
+def looking(changes: dict[str, Any]) -> Shapes:
+    """LOOK with those of `changes` that are about it, which are taken out."""
+    about = {key: changes.pop(key) for key in list(changes) if key in Shapes.model_fields}
+    return LOOK.model_copy(update=about)
+
+
 def picture(index: int, size: int = 64, **changes: Any) -> Sample:
-    return render(7, "val", index, size, **(LOOK | changes))
+    return render(7, "val", index, size, looking(changes), **changes)
 
 
 def stack(index: int, **changes: Any) -> dict[str, list[Piece]]:
-    return layers(7, "val", index, 64, **(PATCHED | changes))
+    changes = PATCHED | changes
+    return layers(7, "val", index, 64, looking(changes), **changes)
 
 
 def same(a: list[Piece], b: list[Piece]) -> bool:
@@ -36,7 +44,7 @@ def luminance(pixels: np.ndarray) -> float:
 def test_twenty_reference_pictures_are_what_they_were() -> None:
     digest = hashlib.sha256()
     for index in range(20):
-        sample = render(0, "train", index, 64, **LOOK)
+        sample = render(0, "train", index, 64, LOOK)
         digest.update(sample.image.tobytes() + sample.mask.tobytes())
     assert digest.hexdigest() == "858ea7c23262f1ca52c79625cb138249b706483dddf2689f08aa1b27f1cdb491"
 
@@ -51,7 +59,7 @@ def test_a_picture_is_rgb_bytes_with_a_label_and_a_mask() -> None:
 @pytest.mark.parametrize("key", [(8, "val", 3), (7, "train", 3), (7, "val", 13)])
 def test_seed_split_and_index_each_change_the_picture(key: tuple[int, str, int]) -> None:
     assert np.array_equal(picture(3).image, picture(3).image)
-    assert not np.array_equal(picture(3).image, render(*key, 64, **LOOK).image)
+    assert not np.array_equal(picture(3).image, render(*key, 64, LOOK).image)
 
 
 def test_labels_are_balanced_at_any_count() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from abn.datasets.outlines import OUTLINES, scrap
 from abn.datasets.paint import Bytes, Reals, cover, flat, textured
+from abn.params import Shapes
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
 MASK = {"background": 0, "distractors": 2, "target": 1, "patch": 3}  # as they are painted
@@ -117,27 +118,24 @@ def layers(
     split: str,
     index: int,
     size: int,
-    clutter: float,
-    distractors: int,
-    diameter: tuple[float, float],
-    shortcut: float | None = None,
+    look: Shapes,
     redrawn: Mapping[str, int] | None = None,
     colour: int | None = None,
 ) -> dict[str, list[Piece]]:
     """The pieces of each layer of a picture, by the names in `MASK`; arguments as for `render`."""
     source = dict.fromkeys(MASK, index) | dict(redrawn or {})
     ground, strew, target, patch = (_stream(seed, split, source[layer], layer) for layer in MASK)
-    scene = _scene(_stream(seed, split, index, "scene"), clutter, diameter)
+    scene = _scene(_stream(seed, split, index, "scene"), look.clutter, look.diameter)
     label = index % len(CLASSES)
     everywhere = np.full((size, size), 255, np.uint8)
-    count = int((distractors + 1) * strew.random())
+    count = int((look.distractors + 1) * strew.random())
     stack = {
-        "background": [Piece(textured(ground, size, scene.background, clutter), everywhere)],
-        "distractors": [_distractor(strew, size, scene, clutter) for _ in range(count)],
+        "background": [Piece(textured(ground, size, scene.background, look.clutter), everywhere)],
+        "distractors": [_distractor(strew, size, scene, look.clutter) for _ in range(count)],
         "target": [_target(target, size, scene, label)],
     }
-    if shortcut is not None:
-        stack["patch"] = [_patch(patch, size, scene, label, shortcut, colour)]
+    if look.shortcut is not None:
+        stack["patch"] = [_patch(patch, size, scene, label, look.shortcut, colour)]
     return stack
 
 
@@ -157,27 +155,18 @@ def render(
     split: str,
     index: int,
     size: int,
+    look: Shapes,
     *,
-    clutter: float,
-    distractors: int,
-    diameter: tuple[float, float],
-    shortcut: float | None = None,
     without: Collection[str] = (),
     redrawn: Mapping[str, int] | None = None,
     colour: int | None = None,
 ) -> Sample:
     """Picture `index` of a split, a function of the arguments alone; labels go round the classes.
 
-    `clutter` 0..1 is the amplitude of the background's texture (0 flat); `distractors` the most
-    there may be, any number up to it equally likely; `diameter` the range of the target's, as a
-    share of `size`, at most 0.7; `shortcut` the chance that a patch at the border has the colour
-    of the class, else one of the other nine; None: no patch.
-
     The rest asks for the same picture with a change, all else staying the same to the bit:
     `without` names layers to leave out, `redrawn` gives the index of another picture from whose
     stream a layer is drawn, and the patch takes the colour of the class `colour`.
     """
-    look = (clutter, distractors, diameter, shortcut)
-    stack = layers(seed, split, index, size, *look, redrawn, colour)
+    stack = layers(seed, split, index, size, look, redrawn, colour)
     image, mask = compose({k: v for k, v in stack.items() if k not in without}, size)
     return Sample(image, index % len(CLASSES), mask)

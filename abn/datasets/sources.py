@@ -66,16 +66,7 @@ def _shapes(config: Data) -> Source:
 
 
 def _render(config: Data, split: str, index: int) -> Sample:
-    image, label, mask = shapes.render(
-        config.seed,
-        split,
-        index,
-        config.size,
-        clutter=config.shapes.clutter,
-        distractors=config.shapes.distractors,
-        diameter=config.shapes.diameter,
-        shortcut=config.shapes.shortcut,
-    )
+    image, label, mask = shapes.render(config.seed, split, index, config.size, config.shapes)
     return Sample(image, label, mask=mask)
 
 

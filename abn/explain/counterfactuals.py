@@ -15,6 +15,7 @@ from torch import Tensor
 from abn.datasets import shapes
 from abn.errors import UserError
 from abn.explain import localisation
+from abn.explain.correlation import spearman
 from abn.params import Shapes
 
 Change = Callable[[int], dict[str, Any]]  # of the picture at an index, as `shapes.render` takes it
@@ -100,15 +101,11 @@ def agreement(importance: Mapping[str, Tensor], density: Mapping[str, Tensor]) -
 
     With four parts at most it takes few values: look at its mean over many pictures.
     """
-    a, b = _paired(importance, density)
-    few = (~a.isnan()).sum(1) < 3
-    return _correlation(_ranks(a), _ranks(b)).masked_fill(few, torch.nan)
-
-
-def pooled_agreement(importance: Mapping[str, Tensor], density: Mapping[str, Tensor]) -> float:
-    """Spearman's correlation of the two over all parts of all pictures."""
-    a, b = (x.reshape(1, -1) for x in _paired(importance, density))
-    return float(_correlation(_ranks(a), _ranks(b)))
+    a, b = (
+        torch.stack([values[part] for part in importance], 1) for values in (importance, density)
+    )
+    few = (~(a.isnan() | b.isnan())).sum(1) < 3
+    return spearman(a, b).masked_fill(few, torch.nan)
 
 
 def reliance(
@@ -128,8 +125,7 @@ def _rendered(
     config: Shapes, seed: int, size: int, index: Tensor, split: str, change: Change
 ) -> tuple[Tensor, Tensor]:
     """Canvases uint8 [N, S, S, 3] and masks uint8 [N, S, S]."""
-    look: dict[str, Any] = config.model_dump(exclude={"train", "val"})
-    samples = [shapes.render(seed, split, i, size, **look, **change(i)) for i in index.tolist()]
+    samples = [shapes.render(seed, split, i, size, config, **change(i)) for i in index.tolist()]
     images, masks = (
         np.stack(column) for column in zip(*((s.image, s.mask) for s in samples), strict=True)
     )
@@ -145,24 +141,3 @@ def _taken(part: str) -> Change:
 
 def _share(logits: Tensor, classes: Tensor) -> float:
     return float((logits.argmax(1) == classes).double().mean())
-
-
-def _paired(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Both as float64 [N, parts], NaN where either is."""
-    x, y = (torch.stack([values[part].double() for part in a], 1) for values in (a, b))
-    unknown = x.isnan() | y.isnan()
-    return x.masked_fill(unknown, torch.nan), y.masked_fill(unknown, torch.nan)
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """The ranks [N, P] of each row, equals sharing their mean; NaN has none."""
-    ordered = values.nan_to_num(torch.inf).sort(1).values
-    below = torch.searchsorted(ordered, values)
-    not_above = torch.searchsorted(ordered, values, right=True)
-    return ((below + not_above).double() / 2).masked_fill(values.isnan(), torch.nan)
-
-
-def _correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson's [N] of rows [N, P] that have NaN at the same places; NaN where one is constant."""
-    a, b = (x - x.nanmean(1, keepdim=True) for x in (a, b))
-    return (a * b).nansum(1) / (a.square().nansum(1) * b.square().nansum(1)).sqrt()

@@ -26,7 +26,6 @@ from abn.model import AttentionBranchNetwork
 from abn.params import Explain
 
 Rerender = Callable[[Tensor], Pictures]  # of the images at an index int64 [N]
-FLAT = 1.1  # a map is called flat when its largest gain is below this many times its smallest
 
 
 class Findings(NamedTuple):
@@ -175,9 +174,10 @@ def _headline(
     found["baseline_confidence_colour"] = float(curves["_colour"][0][0])
     gain = scores.gain(subject.attention)
     found |= {f"gain_{key}": float(value.mean()) for key, value in gain.items()}
-    found["flat_share"] = float((gain["ratio"] < FLAT).double().mean())
-    same, _ = interventions.agreement(subject.output.attention_logits, subject.output.logits)
-    found["branch_agreement"] = float(same.double().mean())
+    found["flat_share"] = float((gain["ratio"] < scores.FLAT).double().mean())
+    same, apart = interventions.agreement(subject.output.attention_logits, subject.output.logits)
+    found |= {"branch_agreement": float(same.double().mean())}
+    found |= {"branch_divergence": float(apart.mean())}
     for name in ("zero", "shuffled", "another"):
         found[f"{name}_flips"] = float(effects[name].flips.mean())
         found[f"{name}_top1"] = float(effects[name].correct.mean())

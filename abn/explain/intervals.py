@@ -8,8 +8,9 @@ from torch import Tensor
 
 from abn.rng import generator
 
-LOWER = {"deletion", "deletion_colour", "sensitivity"}  # the scores of which less is better
-NEUTRAL = "density_"  # how a score begins that has no better and no worse
+# How the names of scores begin of which less is better, and that have no better and no worse.
+LOWER = ("deletion", "sensitivity", "randomised")
+NEUTRAL = "density"
 Interval = tuple[float, float, float]  # mean, low, high
 
 
@@ -73,9 +74,9 @@ def _row(
     rivals = {} if score.startswith(NEUTRAL) else {k: v.get(score) for k, v in scored.items()}
     for control in ("random", "centre"):
         against = rivals.get(control) if name != control else None
-        won = None if against is None else beats(values, against, score in LOWER)
+        won = None if against is None else beats(values, against, score.startswith(LOWER))
         row[f"beats_{control}"] = won
-    oracle = rivals.get("oracle") if score not in LOWER else None
+    oracle = rivals.get("oracle") if not score.startswith(LOWER) else None
     ceiling = 0.0 if oracle is None else float(oracle[measured].mean())
     row["of_ceiling"] = found[0] / ceiling if ceiling > 0 else None
     return row

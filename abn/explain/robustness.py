@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from abn.explain.correlation import spearman
 from abn.explain.scores import Classify
 from abn.model import AttentionBranchNetwork
 
@@ -52,24 +53,6 @@ def batched(explain: ClassExplainer, classes: Tensor, batch: int = BATCH) -> Exp
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     return explainer
-
-
-def spearman(a: Tensor, b: Tensor) -> Tensor:
-    """Rank correlation float64 [N] of rows [N, P], equals sharing their mean rank.
-
-    NaN where a row is constant.
-    """
-    x, y = _centred_ranks(a), _centred_ranks(b)
-    return (x * y).sum(1) / ((x * x).sum(1) * (y * y).sum(1)).sqrt()
-
-
-def _centred_ranks(rows: Tensor) -> Tensor:
-    """Twice the mean ranks in rows [N, P], less their mean, which is P: float64, but whole."""
-    rows = rows.contiguous()
-    ordered = rows.sort(1).values
-    below = torch.searchsorted(ordered, rows)
-    not_above = torch.searchsorted(ordered, rows, right=True)
-    return (below + not_above - rows.shape[1]).double()
 
 
 def similarity(maps: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# The network multiplies its features by (1 + map): below this ratio of the largest gain to the
+# smallest, no place counts ten per cent more than any other, and a map is called flat.
+FLAT = 1.1
 Classify = Callable[[Tensor], Tensor]  # images [N, 3, H, W] -> probabilities [N, K]
 
 

@@ -19,7 +19,7 @@ OBJECT = 1  # in the masks of a split
 class Subject:
     """N images and the decisions to be explained, on the model's device."""
 
-    index: Tensor  # int64 [N], ascending: where they are in their split
+    index: Tensor  # int64 [N]: where they are in their split
     images: Tensor  # float32 [N, 3, H, W] in [0, 1]
     labels: Tensor  # int64 [N]
     features: Tensor  # [N, C, h, w], layer3's

@@ -46,7 +46,7 @@ def card(exhibit: Exhibit, alpha: float) -> Card:
         logit = number(float(values.mean()), 1)
         alt = f"Att-CAM of the {role} class {name}, its mean {logit}, on a scale of ±{most:.1f}"
         pictures.append((drawn, alt, f"{role}: {name}, {logit}"))
-    return Card(exhibit, panels.gain_ratio(attention), overlays.is_flat(attention), pictures)
+    return Card(exhibit, overlays.gain_ratio(attention), overlays.is_flat(attention), pictures)
 
 
 def ramp(palette: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from abn import batches
 from abn.batches import View
 from abn.data import Split
+from abn.explain.subject import observe
 from abn.model import AttentionBranchNetwork
 from abn.predict import Predictions
 from abn.visualize import overlays, panels
@@ -84,31 +85,22 @@ def confident_errors(said: Predictions, count: int) -> list[Choice]:
     return [Choice(f"error-{n}", "error", place) for n, place in enumerate(places, start=1)]
 
 
-@torch.inference_mode()
 def exhibits(
     model: AttentionBranchNetwork,
     split: Split,
     view: View,
     choices: Sequence[Choice],
     scored: pd.DataFrame,
-    batch_size: int,
 ) -> list[Exhibit]:
     """What is to be shown of each of `choices`; `scored` as for `by_srg`."""
     if not choices:
         return []
-    device = next(model.parameters()).device
-    chosen = split.subset(torch.tensor([choice.place for choice in choices]))
-    tiles: list[Tile] = []
-    evidence = []
-    for images in batches.evaluation(chosen, view, batch_size, device):
-        labels = chosen.labels[len(tiles) : len(tiles) + len(images)]
-        features = model.features(images)
-        class_maps, attention = model.attention_branch(features)
-        logits = model.perception_branch(features * (1 + attention))
-        tiles += _tiles(images, logits, attention, labels, split.classes)
-        pairs = torch.stack([logits.argmax(1).cpu(), labels.cpu()], 1)
-        maps = class_maps.cpu()[torch.arange(len(images)).unsqueeze(1), pairs]
-        evidence += list(maps.numpy())
+    seen = observe(model, split, torch.tensor([choice.place for choice in choices]), view)
+    logits, attention = seen.output.logits, seen.output.attention
+    tiles = _tiles(seen.images, logits, attention, seen.labels, split.classes)
+    pairs = torch.stack([seen.predicted, seen.labels], 1)
+    rows = torch.arange(len(choices), device=pairs.device).unsqueeze(1)
+    evidence = seen.class_maps[rows, pairs].cpu().numpy()
     srg = dict(zip(scored["index"].tolist(), scored["srg"].tolist(), strict=True))
     return [
         Exhibit(

@@ -10,9 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-# The network multiplies its features by (1 + map): below this ratio of the largest gain to the
-# smallest, no place counts ten per cent more than any other and the colours are mere contrast.
-FLAT_GAIN_RATIO = 1.1
+from abn.explain.scores import FLAT
 
 # Inches. A pair is an image and its overlay, a line above and a line below.
 _IMAGE, _SEAM = 1.5, 0.05
@@ -52,7 +50,12 @@ def overlay(
 
 def is_flat(attention: NDArray[np.float32]) -> bool:
     """Whether the map [h, w] changes the features hardly anywhere more than elsewhere."""
-    return bool((1 + attention.max()) / (1 + attention.min()) < FLAT_GAIN_RATIO)
+    return gain_ratio(attention) < FLAT
+
+
+def gain_ratio(attention: NDArray[np.float32]) -> float:
+    """The largest gain (1 + map) over the smallest: 1 to 2, and 1 means that nothing is weighed."""
+    return float((1 + attention.max()) / (1 + attention.min()))
 
 
 def columns(count: int) -> int:

@@ -32,11 +32,6 @@ class Exhibit(NamedTuple):
     a map's mean is the branch's logit."""
 
 
-def gain_ratio(attention: NDArray[np.float32]) -> float:
-    """The largest gain (1 + map) over the smallest: 1 to 2, and 1 means that nothing is weighed."""
-    return float((1 + attention.max()) / (1 + attention.min()))
-
-
 def strongest(evidence: tuple[NDArray[np.float32], NDArray[np.float32]]) -> float:
     """The end of the scale that both maps of `evidence` are drawn on."""
     return float(max(np.abs(part).max() for part in evidence)) or 1.0
@@ -83,7 +78,7 @@ def _head(figure: Figure, exhibit: Exhibit) -> None:
         if exhibit.srg is None
         else f"SRG {exhibit.srg:.2f}".replace("-", "\N{MINUS SIGN}")
     )
-    ratio = f"gain ratio {gain_ratio(tile.attention):.2f}"
+    ratio = f"gain ratio {overlays.gain_ratio(tile.attention):.2f}"
     why = "confident error" if exhibit.role == "error" else f"{exhibit.role} of its class by SRG"
     for line, size, ink, left, right in (
         (0.17, LARGE, colour, names, f"{tile.confidence:.0%} {mark}"),

@@ -91,13 +91,6 @@ def render(
     )
 
 
-def write(path: Path, page: str) -> None:
-    """`page` to `path`, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)
-
-
 def _charts(results: Results) -> dict[str, Chart]:
     history, curves = results.history, results.curves
     loss = {"train_loss": ("training", "s1"), "val_loss": ("validation", "s0")}

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 import pandas as pd
 
+from abn.explain.intervals import LOWER, NEUTRAL
+
 MISSING = "not measured"
 MINUS = "\N{MINUS SIGN}"
 MORE, LESS = "\N{NO-BREAK SPACE}↑", "\N{NO-BREAK SPACE}↓"
@@ -49,8 +51,6 @@ STABLE = {
 
 
 THEMES = FAITHFUL, LOCATED, STABLE
-LESS_IS_BETTER = ("deletion", "sensitivity", "randomised")  # so these scores' names begin
-NEITHER = "density"  # of the map on a part of the picture
 
 
 class Cell(NamedTuple):
@@ -121,9 +121,9 @@ def board(maps: pd.DataFrame, columns: Mapping[str, str]) -> Board:
 
 def _arrow(score: str) -> str:
     """Which way is better."""
-    if score.startswith(NEITHER):
+    if score.startswith(NEUTRAL):
         return ""
-    return LESS if score.startswith(LESS_IS_BETTER) else MORE
+    return LESS if score.startswith(LOWER) else MORE
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
