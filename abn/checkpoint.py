@@ -11,9 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from abn.errors import UserError
+from abn.errors import DataError
 from abn.model import AttentionBranchNetwork
 from abn.resnet import ARCHS
+
+OTHER = "name another file, or train anew"  # remedy
 
 
 class Trained(NamedTuple):
@@ -55,17 +57,17 @@ def save_all(
 
 
 def load(path: Path, device: torch.device) -> Trained:
-    """The network at `path`, in eval mode on `device`; UserError when it is no such file."""
+    """The network at `path`, in eval mode on `device`; DataError when it is no such file."""
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; run `dvc repro train`, or name another file")
+        raise DataError("no such checkpoint", path, "run `dvc repro train`, or name another file")
     try:
         header, state = read(path)
         meta = json.loads(header["abn"])
         arch, classes, params = meta["arch"], tuple(meta["classes"]), meta["params"]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a checkpoint of this project ({error})") from None
+        raise DataError(f"not a checkpoint of this project ({error})", path, OTHER) from None
     if arch not in ARCHS:
-        raise UserError(f"{path}: unknown arch {arch!r}; known are {', '.join(ARCHS)}")
+        raise DataError(f"unknown arch {arch!r}", path, f"known are {', '.join(ARCHS)}")
     model = AttentionBranchNetwork(arch, len(classes))
     _compare(path, state, model.state_dict())
     model.load_state_dict(state)
@@ -86,9 +88,9 @@ def sha256(path: Path) -> str:
 
 
 def _compare(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """UserError on the first tensor that is missing, unknown or of another shape."""
+    """DataError on the first tensor that is missing, unknown or of another shape."""
     for name in sorted(found.keys() | wanted.keys()):
         has = tuple(found[name].shape) if name in found else "nothing"
         needs = tuple(wanted[name].shape) if name in wanted else "nothing"
         if has != needs:
-            raise UserError(f"{path}: {name} holds {has} where the network has {needs}")
+            raise DataError(f"{name} holds {has} where the network has {needs}", path, OTHER)

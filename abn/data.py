@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from abn.errors import UserError
+from abn.errors import DataError, ParamsError
 from abn.rng import generator
 
 PIXELS = ("images", "masks")
@@ -140,9 +140,9 @@ class Writer:
 
 
 def read(path: Path) -> Split:
-    """Map the split at `path`; UserError when it is missing or not a packed split."""
+    """Map the split at `path`; DataError when it is missing or not a packed split."""
     if not path.exists():
-        raise UserError(f"{path}: not found; run `dvc repro download` first")
+        raise DataError("not found", path, "run `dvc repro download` first")
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads(file.metadata()["abn"])
@@ -150,22 +150,22 @@ def read(path: Path) -> Split:
             images, labels, aspect = (file.get_tensor(name) for name in names)
             masks = file.get_tensor("masks") if "masks" in file.keys() else None  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a packed data set ({error}); delete it, run again") from None
+        raise DataError(f"not a packed data set ({error})", path, "delete it, run again") from None
     classes = tuple(meta["classes"])
     return Split(images, labels, aspect, masks, classes, meta["source"], meta["digest"])
 
 
 def check_classes(split: Split, classes: tuple[str, ...]) -> None:
-    """UserError unless a network for `classes` fits `split`: the same names in the same order."""
+    """DataError unless a network for `classes` fits `split`: the same names in the same order."""
     if split.classes != classes:
         ours, theirs = ", ".join(split.classes), ", ".join(classes)
-        raise UserError(f"the data has classes {ours}, but the checkpoint knows {theirs}; mend one")
+        raise DataError(f"the data has classes {ours}", f"a checkpoint of {theirs}", "mend one")
 
 
 def hold_out(train: Split, val: Split, share: float, seed: int) -> tuple[Split, Split]:
     """What to train on, and what to watch meanwhile: `share` of every class cut from `train`.
 
-    With no share, all of `train`, and `val`. Raises UserError where a share is less than an image.
+    With no share, all of `train`, and `val`. Raises ParamsError where that is not one image.
     """
     if not share:
         return train, val
@@ -176,7 +176,8 @@ def hold_out(train: Split, val: Split, share: float, seed: int) -> tuple[Split, 
         order = torch.randperm(len(members), generator=draws)
         held[members[order[: round(share * len(members))]]] = True
     if not held.any():
-        raise UserError(f"data.holdout = {share} holds out not one image; give a larger share")
+        where = f"data.holdout = {share}"
+        raise ParamsError("holds out not one image", where, "give a larger share")
     return train.subset((~held).nonzero()[:, 0]), train.subset(held.nonzero()[:, 0])
 
 

@@ -7,7 +7,7 @@ import sys
 import torch
 from torch.utils import deterministic
 
-from abn.errors import UserError
+from abn.errors import DeviceError
 
 # glibc's mallopt: what is freed is kept for the next step, because fresh pages cost a fault each.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
@@ -22,7 +22,7 @@ def choose() -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).splitlines()[0]
-        raise UserError(f"ABN_DEVICE={name}: {reason}; use cpu, cuda or cuda:N") from None
+        raise DeviceError(reason, f"ABN_DEVICE={name}", "use cpu, cuda or cuda:N") from None
     torch.use_deterministic_algorithms(True)
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none is read
     if device.type == "cpu":

@@ -1,5 +1,63 @@
-"""What a user can put right, said in one line: what, where and the remedy."""
+"""What a user can put right, said in one line: what, where and the remedy.
+
+Each kind of fault has an exit code of its own, for scripts that start a stage.
+"""
 
 
 class UserError(Exception):
-    """A fault in parameters, data or a file that the user can mend; shown without a traceback."""
+    """A fault that the user can mend; shown as `error[KIND] what; where; remedy`, no traceback.
+
+    `what` is wrong in a few words, `where` is a path, key or address, `remedy` what to do.
+    """
+
+    kind = "USER"
+    exit_code = 1
+
+    def __init__(self, what: str, where: object, remedy: str) -> None:
+        super().__init__("; ".join(" ".join(str(part).split()) for part in (what, where, remedy)))
+
+    def line(self) -> str:
+        """All of it, as a person reads it."""
+        return f"error[{self.kind}] {self}"
+
+
+class ParamsError(UserError):
+    """params.yaml or the environment asks for what cannot be."""
+
+    kind, exit_code = "PARAMS", 2
+
+
+class DataError(UserError):
+    """A data set, an archive, an image or a checkpoint is not what it should be."""
+
+    kind, exit_code = "DATA", 3
+
+
+class ChangedError(UserError):
+    """The inputs are no longer those that the computation began with."""
+
+    kind, exit_code = "CHANGED", 4
+
+
+class DiskError(UserError):
+    """A file cannot be written or read: no room, no permission, a failing disk."""
+
+    kind, exit_code = "DISK", 5
+
+
+class NotFiniteError(UserError):
+    """A loss is no number any more."""
+
+    kind, exit_code = "NOTFINITE", 6
+
+
+class DeviceError(UserError):
+    """The device is missing, or its memory does not suffice."""
+
+    kind, exit_code = "DEVICE", 7
+
+
+class BusyError(UserError):
+    """Another process is at the same work."""
+
+    kind, exit_code = "BUSY", 75

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from abn.errors import UserError
+from abn.errors import ParamsError
 
 Archs = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 Count = Annotated[int, Field(ge=1)]
@@ -240,20 +240,20 @@ class Params(Section):
 
 
 def load(path: Path) -> Params:
-    """Read and check `path`; UserError with one line on the first thing that is wrong."""
+    """Read and check `path`; ParamsError on the first thing that is wrong."""
     from ruamel.yaml import YAML  # here, so that a machine that only computes can do without
     from ruamel.yaml.error import YAMLError
 
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{path}: not found; run from the project's root") from None
+        raise ParamsError("not found", path, "run from the project's root") from None
     except (YAMLError, ValueError, RecursionError) as error:  # the parser lets the last two out
-        raise UserError(f"{path}: not valid YAML: {_problem(error)}") from None
+        raise ParamsError(f"not valid YAML: {_problem(error)}", path, "correct it there") from None
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(path, error.errors(include_url=False))) from None
+        raise _explain(path, error.errors(include_url=False)) from None
 
 
 def schema() -> str:
@@ -261,8 +261,8 @@ def schema() -> str:
     return json.dumps(Params.model_json_schema(), indent=2) + "\n"
 
 
-def _explain(path: Path, errors: list[ErrorDetails]) -> str:
-    """The first of `errors` in one line: key, value and remedy."""
+def _explain(path: Path, errors: list[ErrorDetails]) -> ParamsError:
+    """The first of `errors`: what, key and value, remedy."""
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
     first, more = (unknown or errors)[0], len(errors) - 1  # a typo also leaves its key missing
     location, value = first["loc"], first["input"]
@@ -271,7 +271,8 @@ def _explain(path: Path, errors: list[ErrorDetails]) -> str:
         location, value = (*location, own.key), value.get(own.key) if value else None
     key = " ".join(".".join(map(str, location)).split()) or "the file"
     rest = f" (and {more} more)" if more else ""
-    return f"{path}: {key}{_shown(first, value)}: {_remedy(first, own)}{rest}"
+    what, remedy = _judged(first, own)
+    return ParamsError(what, f"{path}: {key}{_shown(first, value)}", f"{remedy}{rest}")
 
 
 def _shown(error: ErrorDetails, value: Any) -> str:
@@ -282,13 +283,16 @@ def _shown(error: ErrorDetails, value: Any) -> str:
     return f" = {text[:57]}..." if len(text) > 60 else f" = {text}"
 
 
-def _remedy(error: ErrorDetails, own: object) -> str:
+def _judged(error: ErrorDetails, own: object) -> tuple[str, str]:
+    """What is wrong, and the remedy."""
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(error["loc"][-1]), _keys(error["loc"][:-1]), n=1)
-        return f"unknown key; did you mean {near[0]}?" if near else "unknown key; remove it"
+        return "unknown key", f"did you mean {near[0]}?" if near else "remove it"
     if error["type"] == "missing":
-        return "missing; add it (presets/ has complete examples)"
-    return str(own) if own else error["msg"].replace("Input should", "should")
+        return "missing", "add it (presets/ has complete examples)"
+    if own:
+        return "cannot be", str(own)
+    return "wrong value", error["msg"].replace("Input should", "it should")
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:

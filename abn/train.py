@@ -10,7 +10,7 @@ from torch import Tensor
 from abn import augment, batches, engine, optim, progress
 from abn.batches import View
 from abn.data import Split
-from abn.errors import UserError
+from abn.errors import NotFiniteError
 from abn.evaluate import headline
 from abn.model import AttentionBranchNetwork
 from abn.params import Train
@@ -34,7 +34,7 @@ def fit(
 ) -> list[Row]:
     """Train `model` in place, from where `scratch` stopped if it did; one row per epoch.
 
-    Raises UserError when the loss is no longer finite.
+    Raises NotFiniteError when the loss is no longer finite.
     """
     device = next(model.parameters()).device
     train, watched = batches.place(train, device), batches.place(watched, device)
@@ -83,12 +83,12 @@ def train_epoch(step: engine.Step, split: Split, config: Train, seed: int, epoch
 
 
 def validate(model: AttentionBranchNetwork, split: Split, config: Train) -> Row:
-    """The headline scores on `split`; UserError as `fit`."""
+    """The headline scores on `split`; NotFiniteError as `fit`."""
     view = View(config.val_size, config.val_resize)
     device = next(model.parameters()).device
     scores = headline(predict(model, split, view, config.batch_size, device))
     if not math.isfinite(scores["loss"]):
-        raise UserError(f"validation loss is {scores['loss']}; {REMEDY}")
+        raise NotFiniteError(f"loss is {scores['loss']}", "validation", REMEDY)
     return {f"val_{name}": value for name, value in scores.items()}
 
 
@@ -114,9 +114,9 @@ def best(history: list[Row]) -> Row:
 
 
 def _check_finite(seen: list[Tensor], epoch: int, rate: float) -> None:
-    """UserError naming the first of the last steps whose loss is not finite."""
+    """NotFiniteError naming the first of the last steps whose loss is not finite."""
     since = max(len(seen) - CHECK_EVERY, 0)
     for step, (loss, _) in enumerate(torch.stack(seen[since:]).tolist(), start=since + 1):
         if not math.isfinite(loss):
             where = f"epoch {epoch + 1}, step {step} (lr {rate:.3g})"
-            raise UserError(f"loss is {loss} in {where}; {REMEDY}")
+            raise NotFiniteError(f"loss is {loss}", where, REMEDY)

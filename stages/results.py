@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from abn.errors import UserError
+from abn.errors import DataError
 from abn.visualize.report import Results
 from stages import paths
 
@@ -15,7 +15,7 @@ NAMES = ("class", "actual", "predicted", "truth")  # of classes, which may be ca
 
 
 def read() -> Results:
-    """All of it; UserError where a file is missing."""
+    """All of it; DataError where a file is missing."""
     maps, curves, interventions, gates = (
         table(paths.explain_table(name)) for name in ("maps", "curves", "interventions", "gates")
     )
@@ -48,5 +48,5 @@ def table(path: Path) -> pd.DataFrame:
 
 def _text(path: Path) -> str:
     if not path.exists():
-        raise UserError(f"{path}: not found; run `dvc repro` first")
+        raise DataError("not found", path, "run `dvc repro` first")
     return path.read_text()

@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from abn.errors import UserError
+from abn.errors import ParamsError
 from abn.params import Params
 from stages import paths, run
 
@@ -20,7 +20,7 @@ def main(params: Params) -> None:
 
     config = params.visualize
     if config.checkpoint != params.explain.checkpoint:
-        raise UserError("visualize.checkpoint is not explain.checkpoint; name one file in both")
+        raise ParamsError("not explain.checkpoint", "visualize.checkpoint", "name one file in both")
     path, where = Path(config.checkpoint), device.choose()
     trained = checkpoint.load(path, where)
     train, val = data.read(paths.TRAIN_DATA), data.read(paths.VAL_DATA)

@@ -129,9 +129,9 @@ def test_a_cut_archive_is_refused_wherever_it_is_cut(honest):
     whole, files = honest.read_bytes(), set(archive.names(honest))
     for end in [0, 5, 100, 150_000, len(whole) - 9, len(whole) - 8, len(whole) - 1]:
         honest.write_bytes(whole[:end])
-        with pytest.raises(UserError, match=r"honest.tgz: not a whole .tgz archive: .*; delete it"):
+        with pytest.raises(UserError, match=r"not a whole .tgz archive: .*honest.tgz; delete it"):
             archive.names(honest)
-        with pytest.raises(UserError, match=r"honest.tgz: not a whole .tgz archive"):
+        with pytest.raises(UserError, match=r"not a whole .tgz archive.*honest.tgz"):
             list(archive.read(honest, files))
 
 

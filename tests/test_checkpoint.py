@@ -105,8 +105,8 @@ def test_an_impossible_save_leaves_the_former_folder(tmp_path: Path) -> None:
 
 
 FAULTS = {
-    "not there": (lambda path: None, "no such checkpoint; run `dvc repro train`"),
-    "a folder": (lambda path: path.mkdir(), "no such checkpoint; run `dvc repro train`"),
+    "not there": (lambda path: None, "no such checkpoint"),
+    "a folder": (lambda path: path.mkdir(), "no such checkpoint"),
     "text": (lambda path: path.write_text("weights"), "not a checkpoint of this project"),
     "empty": (lambda path: path.touch(), "not a checkpoint of this project"),
     "foreign": (
@@ -114,7 +114,7 @@ FAULTS = {
         "not a checkpoint of this project",
     ),
     "no JSON": (lambda path: save_file({}, path, {"abn": "resnet"}), "not a checkpoint of this"),
-    "another arch": (lambda path: written(path, {}, arch="vgg16"), "unknown arch 'vgg16'; known"),
+    "another arch": (lambda path: written(path, {}, arch="vgg16"), "unknown arch 'vgg16'"),
     "a tensor is missing": (
         lambda path: written(path, {}),
         r"att_conv\.weight holds nothing where the network has \(4, 512, 1, 1\)",
@@ -134,7 +134,7 @@ FAULTS = {
 def test_anything_else_is_refused_in_one_line(tmp_path: Path, fault: str) -> None:
     make, message = FAULTS[fault]
     make(tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=rf"model\.safetensors: {message}") as error:
+    with pytest.raises(UserError, match=rf"^{message}.*model\.safetensors; ") as error:
         checkpoint.load(tmp_path / "model.safetensors", CPU)
     assert "\n" not in str(error.value)
 

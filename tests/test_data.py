@@ -109,7 +109,9 @@ def test_samples_may_come_to_two_files_in_turn(tmp_path: Path, split: Split) -> 
 
 
 def test_a_missing_file_is_refused_with_what_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train\.safetensors: not found; run `dvc repro download`"):
+    with pytest.raises(
+        UserError, match=r"^not found; .*train\.safetensors; run `dvc repro download`"
+    ):
         data.read(tmp_path / "train.safetensors")
 
 
@@ -130,7 +132,7 @@ BROKEN = {
 @pytest.mark.parametrize("how", BROKEN)
 def test_another_file_is_refused_in_one_line(packed: Path, how: str) -> None:
     BROKEN[how](packed)
-    with pytest.raises(UserError, match=r"train\.safetensors: not a packed .*; delete it") as error:
+    with pytest.raises(UserError, match=r"^not a packed .*train\.safetensors; delete it") as error:
         data.read(packed)
     assert "\n" not in str(error.value)
 
@@ -172,7 +174,7 @@ def test_only_a_splits_own_samples_move_to_a_device_and_no_masks(split: Split) -
 def test_a_network_for_other_classes_is_refused(split: Split) -> None:
     data.check_classes(split, split.classes)
     for others in (split.classes[::-1], split.classes[:3]):
-        with pytest.raises(UserError, match="classes red, blue, green, yellow, but"):
+        with pytest.raises(UserError, match="classes red, blue, green, yellow; a checkpoint of"):
             data.check_classes(split, others)
 
 
@@ -208,6 +210,6 @@ def test_what_is_held_out_depends_on_the_seed_alone() -> None:
 
 def test_a_share_too_small_to_hold_anything_out_is_refused() -> None:
     with pytest.raises(
-        UserError, match=r"data\.holdout = 0\.01 holds out not one image; give a larger share"
+        UserError, match=r"holds out not one image; data\.holdout = 0\.01; give a larger share"
     ):
         data.hold_out(toys.split(), toys.split(8), 0.01, seed=0)

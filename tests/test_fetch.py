@@ -209,14 +209,14 @@ def test_the_server_says_how_long_to_wait_within_reason(server, target, monkeypa
 
 def test_a_server_that_never_recovers_is_given_up_and_the_part_kept(server, target):
     server.script = [cut(1000)] + [answer(503)] * 4
-    with pytest.raises(UserError, match=r"set\.tgz: HTTP 503, 5 times; check the network"):
+    with pytest.raises(UserError, match=r"HTTP 503, 5 times; .*set\.tgz; check the network"):
         fetch(server.url, target, md5(BODY))
     assert leftovers(target) == {"set.tgz.part"}
 
 
 def test_a_missing_file_is_not_asked_for_twice(server, target):
     server.script = [answer(404)]
-    with pytest.raises(UserError, match=r"set\.tgz: HTTP 404 Not Found; correct data\.url"):
+    with pytest.raises(UserError, match=r"HTTP 404 Not Found; .*set\.tgz; correct data\.url"):
         fetch(server.url, target, md5(BODY))
     assert len(server.requests) == 1
 
@@ -292,7 +292,7 @@ def test_a_secret_in_a_url_is_never_shown(server, target, capfd):
 
 def test_a_server_that_is_not_there_is_named(server, target):
     url = "http://127.0.0.1:9/set.tgz"
-    with pytest.raises(UserError, match=r"127\.0\.0\.1:9/set\.tgz: no complete answer \(Conn"):
+    with pytest.raises(UserError, match=r"no complete answer \(Conn.*127\.0\.0\.1:9/set\.tgz"):
         fetch(url, target, md5(BODY))
 
 
@@ -303,13 +303,13 @@ def test_a_local_file_is_verified_where_it_is(tmp_path, target, scheme):
     url = path.as_uri() if scheme else str(path)
     assert fetch(url, target, md5(BODY)) == path
     assert not target.parent.exists()
-    with pytest.raises(UserError, match=r"here#1\.tgz: expected md5"):
+    with pytest.raises(UserError, match=r"expected md5 .*here#1\.tgz"):
         fetch(url, target, md5(OTHER))
 
 
 @pytest.mark.parametrize("url", ["absent.tgz", "file:///absent.tgz"])
 def test_a_missing_local_file_is_named(target, url):
-    with pytest.raises(UserError, match=r"absent\.tgz: no such file; set data\.url"):
+    with pytest.raises(UserError, match=r"no such file; .*absent\.tgz; set data\.url"):
         fetch(url, target, md5(BODY))
 
 
@@ -321,5 +321,5 @@ def test_an_unusable_url_is_refused(target, url):
 
 def test_a_place_that_cannot_be_written_is_named(server, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match=r"set\.tgz: cannot be written: .*; make room"):
+    with pytest.raises(UserError, match=r"cannot be written: .*set\.tgz; make room"):
         fetch(server.url, tmp_path / "file" / "set.tgz", md5(BODY))

@@ -85,24 +85,26 @@ def refused(root: Path, message: str) -> None:
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "gone", r"gone: no such folder; correct data\.root")
+    refused(tmp_path / "gone", r"no such folder; .*gone; correct data\.root")
 
 
 def test_a_folder_without_two_classes_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path, r"0 class folder\(s\), at least 2 needed; see data\.root")
+    refused(tmp_path, r"0 class folder\(s\), at least 2 needed; .*; see data\.root")
     refused(touch(tmp_path, "cat/1.png"), r"1 class folder\(s\), at least 2 needed")
 
 
 def test_a_class_without_images_is_refused_by_name(ready: Path) -> None:
     (ready / "val/dog/c.png").unlink()
     touch(ready, "val/dog/.DS_Store")
-    refused(ready, r"val/dog: no images; add some or remove the folder")
+    refused(ready, r"no images; .*val/dog; add some or remove the folder")
 
 
 def test_a_class_on_one_side_alone_is_refused_by_name(ready: Path) -> None:
     touch(ready, "val/bird/1.png")
-    refused(ready, r"class 'bird' is not in both train/ and val/; add it there")
+    refused(ready, r"class 'bird' is not in both train/ and val/; .*; add it there")
 
 
 def test_a_class_too_small_to_split_is_refused_by_name(tmp_path: Path) -> None:
-    refused(touch(flat(tmp_path), "bird/1.png"), r"bird: 1 image\(s\), too few to split; add more")
+    refused(
+        touch(flat(tmp_path), "bird/1.png"), r"1 image\(s\), too few to split; .*bird; add more"
+    )

@@ -124,13 +124,13 @@ BROKEN = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_image_is_refused_by_name_in_one_line(kind):
-    with pytest.raises(UserError, match=r"^train/a\.JPEG: .+; replace the file or remove it$") as e:
+    with pytest.raises(UserError, match=r"^.+; train/a\.JPEG; replace the file or remove it$") as e:
         images.decode(BROKEN[kind], "train/a.JPEG")
     assert "0x" not in str(e.value)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
-    with pytest.raises(UserError, match=r"^b\.png: .*No such file"):
+    with pytest.raises(UserError, match=r"No such file.*; b\.png;"):
         images.decode(tmp_path / "b.png", "b.png")
 
 

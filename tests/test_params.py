@@ -29,11 +29,11 @@ EDITS = [
     ("arch: resnet18", "Arch: resnet18", ["Arch", "did you mean arch?"]),
     ("train:\n  epochs", "trian:\n  epochs", ["trian", "did you mean train?"]),
     ("clutter: 0.15", "cluter: 0.35", ["data.shapes.cluter", "did you mean clutter?"]),
-    ("seed: 42", "seed: 42\nbrightness: 1", ["brightness = 1", "unknown key; remove it"]),
+    ("seed: 42", "seed: 42\nbrightness: 1", ["unknown key; ", "brightness = 1; remove it"]),
     ("seed: 42", "seed: 42\n7: 1", ["7", "Keys should be strings"]),
     ("seed: 42", 'seed: 42\n"a\\nb": 1', ["a b = 1", "unknown key"]),
-    ("flip: true", "", ["train.flip: missing; add it"]),
-    ("arch: resnet18", "", ["arch: missing; add it"]),
+    ("flip: true", "", ["missing; ", "train.flip; add it"]),
+    ("arch: resnet18", "", ["missing; ", "arch; add it"]),
     ("flip: true", "flip: true\n  flip: true", ["duplicate key", "flip", "line 33"]),
     ("\nvisualize:", "\nexplain:", ["duplicate key", "explain"]),
     # the wrong type
@@ -86,7 +86,7 @@ EDITS = [
     ("prefix: abn", "prefix: ../abn", ["visualize.prefix = '../abn'", "pattern"]),
     ("prefix: abn", f"prefix: {'a' * 99}", ["visualize.prefix = 'aaa", "...", "pattern"]),
     ("md5: null", "md5: abc", ["data.md5 = 'abc'", "pattern"]),
-    ("crop_scale: [0.9, 1.0]", "crop_scale: [0.6]", ["train.crop_scale.1: missing"]),
+    ("crop_scale: [0.9, 1.0]", "crop_scale: [0.6]", ["missing; ", "train.crop_scale.1"]),
     ("crop_scale: [0.9, 1.0]", "crop_scale: [0.6, 1, 1]", ["crop_scale", "at most 2"]),
     # combinations that cannot be
     ("url: null", "url: http://example.org/x.tgz", ["data.md5 = None", "go together"]),
@@ -151,7 +151,7 @@ def test_a_bad_edit_is_refused_in_one_line_with_key_and_remedy(tmp_path, line, i
     path = tmp_path / "params.yaml"
     path.write_text(edited(line, instead))
     message = refusal(path)
-    assert message.startswith(f"{path}: ")
+    assert f"; {path}: " in message or f"; {path}; " in message
     assert len(message.splitlines()) == 1
     assert [part for part in expected if part not in message] == [], message
 
@@ -161,7 +161,7 @@ def test_what_is_no_mapping_is_refused_in_one_line(tmp_path, text, expected):
     path = tmp_path / "params.yaml"
     path.write_text(text)
     message = refusal(path)
-    assert message.startswith(f"{path}: {expected}")
+    assert str(path) in message and expected in message
     assert len(message.splitlines()) == 1
 
 
@@ -173,14 +173,14 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 
 def test_a_file_that_is_not_there_is_named_with_a_remedy(tmp_path):
     path = tmp_path / "params.yaml"
-    assert refusal(path) == f"{path}: not found; run from the project's root"
+    assert refusal(path) == f"not found; {path}; run from the project's root"
 
 
 @pytest.mark.parametrize("section", ["data", "train", "evaluate", "explain", "visualize"])
 def test_a_missing_section_is_named(tmp_path, section):
     path = tmp_path / "params.yaml"
     path.write_text(re.sub(rf"(?ms)^{section}:\n(  .*?\n)+", "", DEFAULT))
-    assert refusal(path).startswith(f"{path}: {section}: missing; add it")
+    assert refusal(path).startswith(f"missing; {path}: {section}; add it")
 
 
 def test_further_faults_are_counted(tmp_path):
@@ -281,9 +281,9 @@ def test_the_original_recipe_has_none_of_what_came_later():
 def test_a_stage_refuses_bad_params_in_one_line_and_writes_nothing(tmp_path):
     (tmp_path / "params.yaml").write_text(edited("epochs: 4", "epochs: 0"))
     done = run_train(tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stdout == ""
-    assert re.fullmatch(r"error: params\.yaml: train\.epochs = 0: .*\n", done.stderr)
+    assert re.fullmatch(r"error\[PARAMS\] .*; params\.yaml: train\.epochs = 0; .*\n", done.stderr)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 

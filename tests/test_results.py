@@ -26,5 +26,5 @@ def test_a_missing_file_is_one_line_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^plots/explain_maps\.csv: not found; run `dvc repro`"):
+    with pytest.raises(UserError, match=r"^not found; plots/explain_maps\.csv; run `dvc repro`"):
         results.read()

@@ -128,7 +128,7 @@ def test_more_images_than_are_decoded_ahead_stay_in_order(
 
 def test_an_unreadable_image_is_named(own: Data, tmp_path: Path) -> None:
     put(tmp_path / "images/train/b/05.png", b"no image")
-    with pytest.raises(UserError, match=r"train/b/05\.png: not an image .*; replace the file"):
+    with pytest.raises(UserError, match=r"not an image .*; .*train/b/05\.png; replace the file"):
         pack(own, tmp_path)
     assert not (tmp_path / "train.safetensors").exists()
 
@@ -147,7 +147,7 @@ def test_imagenette_is_unpacked_from_a_local_archive(archive: Data, tmp_path: Pa
 
 
 def test_another_checksum_is_refused(archive: Data, changed: Make, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"small\.tgz: expected md5 0{32}, found"):
+    with pytest.raises(UserError, match=r"expected md5 0{32}, found .*small\.tgz"):
         pack(changed(archive, md5="0" * 32), tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_a_broken_image_in_the_archive_is_named(
         for name in (f"top/{split}/{wnid}/x.JPEG" for split in ("train", "val") for wnid in names):
             tar.addfile(tarfile.TarInfo(name))
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    with pytest.raises(UserError, match=rf"top/train/{names[0]}/x\.JPEG: .*; replace the file"):
+    with pytest.raises(UserError, match=rf"; top/train/{names[0]}/x\.JPEG; replace the file"):
         pack(changed(archive, md5=md5), tmp_path)
 
 
@@ -170,7 +170,7 @@ def test_without_an_address_the_variants_own_archive_is_fetched(
 
     def fetch(*call: Any) -> Path:
         asked.append(call)
-        raise UserError("no network")
+        raise UserError("no network", "here", "plug it in")
 
     monkeypatch.setattr(sources.fetch, "fetch", fetch)
     with pytest.raises(UserError, match="no network"):

@@ -236,8 +236,8 @@ def test_any_checkpoint_can_be_evaluated_without_training(finished):
 
 def test_a_report_on_other_weights_than_were_explained_is_refused(finished):
     finished.change(visualize={"checkpoint": "checkpoint/epoch-0001.safetensors"})
-    said = finished.run("python -m stages.visualize", code=1)
-    assert "error: visualize.checkpoint is not explain.checkpoint" in said
+    said = finished.run("python -m stages.visualize", code=2)
+    assert "error[PARAMS] not explain.checkpoint; visualize.checkpoint; name" in said
     finished.run("git checkout -q .")
 
 
@@ -304,8 +304,8 @@ def test_a_wrong_checksum_is_one_line_and_leaves_nothing(project, serve, tmp_pat
     folder = tmp_path_factory.mktemp("served")
     archive(folder / "a.tgz")
     project.change(data={"name": "imagenette", "url": f"{serve(folder)}/a.tgz", "md5": "0" * 32})
-    said = project.run("python -m stages.download", code=1)
-    assert [line for line in said.splitlines() if "error:" in line][-1].count("md5") >= 1
+    said = project.run("python -m stages.download", code=3)
+    assert [line for line in said.splitlines() if "error[DATA]" in line][-1].count("md5") >= 1
     assert "Traceback" not in said
     assert not list((project.root / "data").glob("*.safetensors*"))
     kept = {path.suffix for path in (project.root / ".cache").rglob("*") if path.is_file()}
@@ -314,6 +314,6 @@ def test_a_wrong_checksum_is_one_line_and_leaves_nothing(project, serve, tmp_pat
 
 def test_a_missing_checkpoint_is_one_line(project):
     project.run("python -m stages.download")
-    said = project.run("python -m stages.evaluate", code=1)
-    assert said.strip().splitlines()[-1].startswith("error: checkpoint/model.safetensors: no such")
+    said = project.run("python -m stages.evaluate", code=3)
+    assert "error[DATA] no such checkpoint; checkpoint/model.safetensors; " in said
     assert "Traceback" not in said

@@ -224,7 +224,7 @@ def test_a_lost_loss_is_refused_with_its_place_and_a_remedy(
     config = changed(config, batch_size=2)
     step_of = Step(model, optim.sgd(model, config), None, config)
     split = toys.split(120, classes=2)
-    with pytest.raises(UserError, match=rf"^loss is nan in epoch 3, step {step} \(lr") as error:
+    with pytest.raises(UserError, match=rf"^loss is nan; epoch 3, step {step} \(lr") as error:
         training.train_epoch(step_of, split, config, 0, epoch=2)
     assert "train.lr" in str(error.value) and "\n" not in str(error.value)
 
@@ -233,7 +233,7 @@ def test_a_rate_beyond_reason_is_refused(
     fit: Any, config: Train, changed: Callable[..., Train]
 ) -> None:
     wild = changed(config, lr=1e30, warmup=0.0)
-    with pytest.raises(UserError, match=r"^loss is (nan|inf) in epoch 1, step \d \(lr .+train\.lr"):
+    with pytest.raises(UserError, match=r"^loss is (nan|inf); epoch 1, step \d \(lr .+train\.lr"):
         fit(toys.network(2), wild)
 
 

@@ -24,4 +24,4 @@ def test_without_a_screen_the_file_to_open_is_named():
         capture_output=True,
         text=True,
     )
-    assert done.stdout == "no screen to show a window on; open picture.png\n"
+    assert done.stdout == "no screen to show a window on; --show; open picture.png\n"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from abn.errors import UserError
+from abn.errors import DataError
 
 BLOCK = 1 << 16  # bytes read at a time
 HEADERS = 1 << 16  # bytes that may lie between the end of one file and the start of the next
@@ -28,10 +28,14 @@ class Limits:
 LIMITS = Limits()
 
 
+class _Unsafe(Exception):
+    """What no honest archive holds, in words."""
+
+
 def names(archive: Path, limits: Limits = LIMITS) -> list[str]:
     """The names of the files in `archive`, in its order, after reading all of it.
 
-    Raises UserError for an archive that is damaged or that breaks `limits`, and for a member that
+    Raises DataError for an archive that is damaged or that breaks `limits`, and for a member that
     is not a plain file or folder, leads outside, or comes twice.
     """
     with _readable(archive):
@@ -48,17 +52,14 @@ def read(archive: Path, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
 
 @contextmanager
 def _readable(archive: Path) -> Iterator[None]:
-    """Whatever is wrong with `archive` becomes a UserError that names it."""
+    """Whatever is wrong with `archive` becomes a DataError that names it."""
     try:
         yield
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
-        what = " ".join(str(error).split())
-        raise UserError(
-            f"{archive}: not a whole .tgz archive: {what}; "
-            "delete it and run again, or correct data.url"
-        ) from error
-    except UserError as error:
-        raise UserError(f"{archive}: {error}; set data.url to an archive that is safe") from None
+        remedy = "delete it and run again, or correct data.url"
+        raise DataError(f"not a whole .tgz archive: {error}", archive, remedy) from error
+    except _Unsafe as error:
+        raise DataError(str(error), archive, "set data.url to an archive that is safe") from None
 
 
 class _Meter:
@@ -106,7 +107,7 @@ def _members(tar: tarfile.TarFile, limits: Limits) -> Iterator[tarfile.TarInfo]:
         tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
         count += 1
         if count > limits.members:
-            raise UserError(f"more than {limits.members} members")
+            raise _Unsafe(f"more than {limits.members} members")
         yield member
 
 
@@ -115,12 +116,12 @@ def _check(member: tarfile.TarInfo, seen: set[str], limits: Limits) -> None:
     name = member.name
     key = posixpath.normpath(name).casefold()
     if name.startswith("/") or ".." in name.split("/") or not name.isprintable():
-        raise UserError(f"member {name!r} has a name that is not a plain relative path")
+        raise _Unsafe(f"member {name!r} has a name that is not a plain relative path")
     if member.issparse() or not (member.isreg() or member.isdir()):
-        raise UserError(f"member {member.name!r} is neither a plain file nor a folder")
+        raise _Unsafe(f"member {member.name!r} is neither a plain file nor a folder")
     if member.size > limits.member:
-        raise UserError(f"member {member.name!r} has {member.size} bytes, over {limits.member}")
+        raise _Unsafe(f"member {member.name!r} has {member.size} bytes, over {limits.member}")
     if member.isreg() and key in seen:
-        raise UserError(f"member {member.name!r} comes twice")
+        raise _Unsafe(f"member {member.name!r} comes twice")
     if member.isreg():
         seen.add(key)

@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from abn import progress
-from abn.errors import UserError
+from abn.errors import DataError, DiskError
 
 TRIES = 5
 PAUSE = 0.5  # seconds before the second try; doubled before each one after it
@@ -35,7 +35,7 @@ def fetch(url: str, target: Path, md5: str) -> Path:
     """The path of a file with the content of `url` and the checksum `md5` (32 lower-case digits).
 
     http(s) is downloaded to `target`, once, whoever else asks for it at the same time; file:// and
-    a plain path are verified where they are. Raises UserError.
+    a plain path are verified where they are. Raises DataError, DiskError.
     """
     if (local := _local(url)) is not None:
         _verify(local, str(local), md5)
@@ -47,10 +47,9 @@ def fetch(url: str, target: Path, md5: str) -> Path:
                 if not _holds(target, md5):
                     _download(url, target, md5)
     except OSError as error:
-        raise UserError(
-            f"{target}: cannot be written: {error.strerror or error}; "
-            "make room or give write access there and run again"
-        ) from error
+        what = f"cannot be written: {error.strerror or error}"
+        remedy = "make room or give write access there and run again"
+        raise DiskError(what, target, remedy) from error
     return target
 
 
@@ -60,10 +59,10 @@ def _local(url: str) -> Path | None:
     if scheme in ("http", "https"):
         return None
     if scheme not in ("", "file"):
-        raise UserError(f"{_shown(url)}: not http(s)://, file:// or a path; correct data.url")
+        raise DataError("not http(s)://, file:// or a path", _shown(url), "correct data.url")
     path = Path(url2pathname(urlsplit(url).path)) if scheme else Path(url)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; set data.url in params.yaml to an existing one")
+        raise DataError("no such file", path, "set data.url in params.yaml to an existing one")
     return path
 
 
@@ -83,10 +82,8 @@ def _holds(path: Path, md5: str) -> bool:
 
 def _verify(path: Path, name: str, md5: str) -> None:
     if (found := _md5(path)) != md5:
-        raise UserError(
-            f"{name}: expected md5 {md5}, found {found} in {path.stat().st_size} bytes; "
-            "correct data.url or data.md5 in params.yaml"
-        )
+        what = f"expected md5 {md5}, found {found} in {path.stat().st_size} bytes"
+        raise DataError(what, name, "correct data.url or data.md5 in params.yaml")
 
 
 def _download(url: str, target: Path, md5: str) -> None:
@@ -99,7 +96,7 @@ def _download(url: str, target: Path, md5: str) -> None:
             _complete(session, url, part)
     try:
         _verify(part, _shown(url), md5)
-    except UserError:
+    except DataError:
         part.unlink()
         raise
     part.replace(target)
@@ -131,7 +128,7 @@ def _complete(session: requests.Session, url: str, part: Path) -> bool:
         if attempt + 1 < TRIES:
             progress.say(f"{_shown(url)}: {reason}; trying again in {pause:.1f} s")
             time.sleep(pause)
-    raise UserError(f"{_shown(url)}: {reason}, {TRIES} times; check the network and run again")
+    raise DataError(f"{reason}, {TRIES} times", _shown(url), "check the network and run again")
 
 
 def _ask(session: requests.Session, url: str, part: Path, etag: str) -> requests.Response:
@@ -160,9 +157,8 @@ def _offset(answer: requests.Response, part: Path) -> int:
         case status if status in PASSING:
             wait = Retry().get_retry_after(answer.raw) or 0.0
             raise _Fault(f"HTTP {status}", min(wait, LONGEST_PAUSE))
-    raise UserError(
-        f"{_shown(answer.url)}: HTTP {answer.status_code} {answer.reason}; correct data.url"
-    )
+    what = f"HTTP {answer.status_code} {answer.reason}"
+    raise DataError(what, _shown(answer.url), "correct data.url")
 
 
 def _receive(answer: requests.Response, part: Path, offset: int) -> None:
@@ -187,12 +183,11 @@ def _total(answer: requests.Response) -> int:
 
 
 def _reason(fault: Exception, url: str) -> str:
-    """`fault` in words, not its own, which quote the URL; UserError if it will not pass."""
+    """`fault` in words, not its own, which quote the URL; DataError if it will not pass."""
     if isinstance(fault, _Fault):
         return str(fault)
     if isinstance(fault, (ValueError, requests.TooManyRedirects)):
-        raise UserError(
-            f"{_shown(url)}: not a usable URL, or one that leads in circles or from https to "
-            f"http ({type(fault).__name__}); correct data.url"
-        ) from None
+        kind = type(fault).__name__
+        what = f"not a usable URL, or one that leads in circles or from https to http ({kind})"
+        raise DataError(what, _shown(url), "correct data.url") from None
     return f"no complete answer ({type(fault).__name__})"

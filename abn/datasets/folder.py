@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from abn.errors import UserError
+from abn.errors import DataError
 from abn.rng import generator
 
 Labelled = list[tuple[Path, int]]
@@ -14,15 +14,15 @@ def find(root: Path, val_fraction: float, seed: int) -> tuple[tuple[str, ...], L
     """Class names in alphabetical order, and the labelled files for training and validation.
 
     Without train/ and val/, a share `val_fraction` of every class, at least one image, is drawn
-    for validation. Raises UserError for a missing, empty or one-sided folder.
+    for validation. Raises DataError for a missing, empty or one-sided folder.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; correct data.root")
+        raise DataError("no such folder", root, "correct data.root")
     if (root / "train").is_dir() and (root / "val").is_dir():
         classes = _classes(root / "train")
         if (others := _classes(root / "val")) != classes:
             odd = sorted(set(classes) ^ set(others))[0]
-            raise UserError(f"{root}: class {odd!r} is not in both train/ and val/; add it there")
+            raise DataError(f"class {odd!r} is not in both train/ and val/", root, "add it there")
         return classes, _files(root / "train", classes), _files(root / "val", classes)
     classes = _classes(root)
     return classes, *_split(_files(root, classes), val_fraction, seed)
@@ -32,7 +32,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
     """The names of the folders in `folder`, sorted; at least two."""
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not _hidden(p, folder))
     if len(names) < 2:
-        raise UserError(f"{folder}: {len(names)} class folder(s), at least 2 needed; see data.root")
+        raise DataError(f"{len(names)} class folder(s), at least 2 needed", folder, "see data.root")
     return tuple(names)
 
 
@@ -43,7 +43,7 @@ def _files(folder: Path, classes: tuple[str, ...]) -> Labelled:
         found = (path for path in (folder / name).rglob("*") if path.is_file())
         files = sorted(path for path in found if not _hidden(path, folder))
         if not files:
-            raise UserError(f"{folder / name}: no images; add some or remove the folder")
+            raise DataError("no images", folder / name, "add some or remove the folder")
         labelled += [(path, label) for path in files]
     return labelled
 
@@ -56,7 +56,7 @@ def _split(labelled: Labelled, val_fraction: float, seed: int) -> tuple[Labelled
         members = [item for item in labelled if item[1] == label]
         held = max(round(val_fraction * len(members)), 1)
         if held == len(members):
-            raise UserError(f"{members[0][0].parent}: {held} image(s), too few to split; add more")
+            raise DataError(f"{held} image(s), too few to split", members[0][0].parent, "add more")
         draws = generator(seed, "folder", label)
         chosen = set(torch.randperm(len(members), generator=draws)[:held].tolist())
         val += [item for i, item in enumerate(members) if i in chosen]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from abn.errors import UserError
+from abn.errors import DataError
 
 _BUCKET = "https://s3.amazonaws.com/fast-ai-imageclas"
 VARIANTS = {  # name -> (url, md5), as torchvision.datasets.Imagenette has them
@@ -30,14 +30,16 @@ _IMAGE = re.compile(r"(?:\./)?[^/]+/(train|val)/([^/]+)/[^/]+\.(?i:JPEG)")
 def find(names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
     """The images among an archive's `names`, as {"train": [(name, label), ...], "val": [...]}.
 
-    Sorted by name. Raises UserError for a class that is unknown and for one without images.
+    Sorted by name. Raises DataError for a class that is unknown and for one without images.
     """
     found: dict[str, list[tuple[str, int]]] = {"train": [], "val": []}
     for name in sorted(names):
         if match := _IMAGE.fullmatch(name):
             split, wnid = match.groups()
             if wnid not in LABELS:
-                raise UserError(f"{name!r}: {wnid} is no class of Imagenette; correct data.url")
+                raise DataError(
+                    f"{wnid} is no class of Imagenette", f"member {name!r}", "correct data.url"
+                )
             found[split].append((name, LABELS[wnid]))
     _check(found)
     return found
@@ -46,9 +48,11 @@ def find(names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
 def _check(found: dict[str, list[tuple[str, int]]]) -> None:
     """Every class has an image in both splits."""
     if not any(found.values()):
-        raise UserError("no */{train,val}/<class>/*.JPEG in the archive; correct data.url")
+        raise DataError(
+            "no image", "*/{train,val}/<class>/*.JPEG in the archive", "correct data.url"
+        )
     for split, images in found.items():
         present = {label for _, label in images}
         for wnid, label in LABELS.items():
             if label not in present:
-                raise UserError(f"{split}/{wnid} holds no image; correct data.url")
+                raise DataError("no image", f"{split}/{wnid} in the archive", "correct data.url")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from abn.errors import UserError
+from abn.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 50_000_000
@@ -37,7 +37,7 @@ def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Ima
     """The first frame of `source` in RGB, upright, on white where it is transparent.
 
     With `size_hint`, the side in pixels of the canvas it is meant for, a much larger JPEG is
-    decoded at 1/2, 1/4 or 1/8 of its size. Raises UserError naming `name`.
+    decoded at 1/2, 1/4 or 1/8 of its size. Raises DataError naming `name`.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
@@ -47,7 +47,7 @@ def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Ima
                 image.draft(None, (2 * size_hint, 2 * size_hint))
             return _rgb(_upright(image))
     except FAULTS as fault:
-        raise UserError(f"{name}: {_reason(fault)}; replace the file or remove it") from fault
+        raise DataError(_reason(fault), name, "replace the file or remove it") from fault
 
 
 def square(image: Image.Image, size: int) -> tuple[NDArray[np.uint8], float]:

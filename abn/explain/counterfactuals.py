@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from abn.datasets import shapes
-from abn.errors import UserError
+from abn.errors import DataError
 from abn.explain import localisation
 from abn.explain.correlation import spearman
 from abn.params import Shapes
@@ -58,9 +58,9 @@ def conflicting(index: Tensor) -> Tensor:
 
 
 def check(whole: Tensor, packed: Tensor) -> None:
-    """UserError unless the pictures rendered now are those of the split, to the byte."""
+    """DataError unless the pictures rendered now are those of the split, to the byte."""
     if not torch.equal(whole, packed.cpu()):
-        raise UserError("data/val was not rendered from these data.shapes: run `dvc repro`")
+        raise DataError("not rendered from these data.shapes", "data/val", "run `dvc repro`")
 
 
 def regions(masks: Tensor, names: Iterable[str]) -> dict[str, Tensor]:

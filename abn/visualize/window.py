@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from abn.errors import UserError
+from abn.errors import DeviceError
 
 
 def show(picture: Path) -> None:
-    """Open `picture` and wait until the window is closed; UserError where there is no screen."""
+    """Open `picture` and wait until the window is closed; DeviceError where there is no screen."""
     from matplotlib import pyplot  # picks a backend for the screen; no other code needs one
 
     if pyplot.get_backend().lower() == "agg":
-        raise UserError(f"no screen to show a window on; open {picture}")
+        raise DeviceError("no screen to show a window on", "--show", f"open {picture}")
     pyplot.figure(num=picture.name)
     pyplot.imshow(pyplot.imread(picture))
     pyplot.axis("off")
