@@ -57,6 +57,12 @@ class DeviceError(UserError):
     kind, exit_code = "DEVICE", 7
 
 
+class LostError(DeviceError):
+    """Another process of the same training is gone, or does not answer."""
+
+    kind = "LOST"
+
+
 class BusyError(UserError):
     """Another process is at the same work."""
 
