@@ -16,6 +16,7 @@ from torch import Tensor
 from abn.batches import Batch, gathered
 from abn.crop import crop
 from abn.data import Split
+from abn.distributed import ALONE, World
 from abn.params import Train
 from abn.rng import generator
 
@@ -34,26 +35,42 @@ class Mix(NamedTuple):
 
 
 def batches(
-    split: Split, config: Train, size: int, seed: int, epoch: int, device: torch.device
+    split: Split,
+    config: Train,
+    size: int,
+    seed: int,
+    epoch: int,
+    device: torch.device,
+    done: int = 0,
+    world: World = ALONE,
 ) -> Iterator[Batch]:
-    """The training batches of `epoch`, crops of `size` pixels; a short last batch is dropped."""
+    """The batches of `epoch` but the first `done`, crops of `size` pixels; a short last is dropped.
+
+    Of each batch it is the part of this process of `world`.
+    """
     count, batch = len(split), min(config.batch_size, len(split))
     steps, classes = count // batch, len(split.classes)
     order = torch.randperm(count, generator=generator(seed, "order", epoch))
-    order = order[: steps * batch].view(steps, batch)
+    order = order[: steps * batch].view(steps, batch)[done:]
+    first, last = world.part(batch)
     boxes, mirrored, colours, holes = (
         draw.to(device) for draw in _draws(split.aspect.cpu(), config, seed, epoch)
     )
-    mixes = _mixes(config, steps, size, seed, epoch)
+    mixes = _mixes(config, steps, size, seed, epoch)[done:]
     half = device.type == "cuda" and config.precision == "bf16"  # finer than what comes after it
     dtype = torch.float16 if half else torch.float32
-    for mix, (index, canvases, labels) in zip(mixes, gathered(split, order, device), strict=True):
+    lead = int(world.size > 1 and any(mixes))  # an image before the part, to mix its first with
+    part = torch.arange(first - lead, last) % batch
+    for mix, (index, canvases, labels) in zip(
+        mixes, gathered(split, order[:, part], device), strict=True
+    ):
         images = crop(canvases, boxes[index], mirrored[index], size, dtype)
         if config.jitter:
             images = jitter(images, colours[index].to(dtype))
         if config.erase:
             images = erase(images, holes[index])
-        yield blend(Batch(images, F.one_hot(labels, classes).float()), mix)
+        mixed = blend(Batch(images, F.one_hot(labels, classes).float()), mix)
+        yield Batch(mixed.images[lead:], mixed.targets[lead:])
 
 
 def random_boxes(aspect: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:

@@ -53,6 +53,8 @@ def gathered(
     own, one batch ahead, and travel while the GPU computes.
     """
     labels = split.labels.to(device)
+    if not len(order):
+        return
     if split.images.device.type == "cuda":
         for index in order.to(device):
             yield index, split.images.index_select(0, index), labels[index]

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from abn import files
 from abn.errors import DataError
 from abn.model import AttentionBranchNetwork
 from abn.resnet import ARCHS
@@ -52,8 +53,11 @@ def save_all(
         path = part / f"{name}.safetensors"
         save_file(state, path, metadata={"abn": meta})  # one key: several come in any order
         path.chmod(0o644)  # safetensors leaves 0600
+        files.sync(path)
+    files.sync(part)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
+    files.sync(folder.absolute().parent)
 
 
 def load(path: Path, device: torch.device) -> Trained:

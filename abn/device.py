@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import platform
 import sys
 
+import numpy as np
 import torch
 from torch.utils import deterministic
 
@@ -13,10 +15,14 @@ from abn.errors import DeviceError
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 
 
-def choose() -> torch.device:
-    """The device named by ABN_DEVICE (cpu, cuda, cuda:1), else the best there is; deterministic."""
+def choose(number: int = 0) -> torch.device:
+    """The device named by ABN_DEVICE (cpu, cuda, cuda:1), else the best there is; deterministic.
+
+    Of several GPUs without a name it is the one with `number`.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     name = os.environ.get("ABN_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = f"{name}:{number}" if name == "cuda" and number else name
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -48,3 +54,11 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)"
+
+
+def identity(device: torch.device) -> list[str]:
+    """All about this machine and its libraries that the bits of a result depend on."""
+    versions = [platform.python_version(), np.__version__, torch.__version__]
+    cuda = [str(torch.version.cuda), str(torch.backends.cudnn.version())]
+    cpu = [torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", "")]
+    return [describe(device), *versions, *cuda, *cpu, platform.machine()]

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from abn import flops, optim, progress
 from abn.batches import Batch
+from abn.distributed import ALONE, World
+from abn.errors import ParamsError
 from abn.model import AttentionBranchNetwork, losses
 from abn.params import Train
 
@@ -21,7 +23,7 @@ WARM = 3  # steps before one is recorded, as CUDA graphs need
 class Step:
     """Forward, both losses, backward, SGD, average: all that a batch sets off.
 
-    Returns [loss, share of hits] on the device, and never waits for it.
+    Returns [loss, share of hits] on the device, those of all processes, and never waits for it.
     """
 
     model: AttentionBranchNetwork
@@ -29,24 +31,28 @@ class Step:
     average: optim.Average | None
     config: Train
     compiled: bool = False
+    world: World = ALONE
+    part: float = 0.0  # images of a batch that a process of several has on average
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
         self.autocast = self.device.type == "cuda" and self.config.precision == "bf16"
-        self.network = torch.compile(self.model, dynamic=False) if self.compiled else self.model
+        network = self.world.wrap(self.model)
+        self.network = torch.compile(network, dynamic=False) if self.compiled else network
 
     def __call__(self, batch: Batch) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.network(batch.images)
             both = losses(output, batch.targets, self.config.label_smoothing)
-        loss = torch.stack(both).sum()
+        weight = len(batch.images) / self.part if self.part else 1.0
+        loss = torch.stack(both).sum() * weight
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         if self.average:
             self.average.update(self.model)
         hits = output.logits.argmax(1) == batch.targets.argmax(1)
-        return torch.stack([loss.detach(), hits.float().mean()])
+        return self.world.mean(torch.stack([loss.detach(), hits.float().mean() * weight]))
 
 
 class RecordedStep(Step):
@@ -103,13 +109,24 @@ def build(
     average: optim.Average | None,
     config: Train,
     images: int,
+    world: World = ALONE,
 ) -> Step:
     """The kind of step that suits the model's device, and `config.epochs` of so many `images`."""
-    if next(model.parameters()).device.type != "cuda":
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    compiled = on_gpu and (
+        config.compile == "on" or (config.compile == "auto" and is_long(model, config, images))
+    )
+    if world.size > 1:  # what the processes tell each other is not recorded
+        part = min(config.batch_size, images) / world.size
+        if part < 1:
+            what, where = (
+                f"fewer than {world.size} processes",
+                f"train.batch_size = {config.batch_size}",
+            )
+            raise ParamsError(what, where, "give a larger batch, or start fewer")
+        return Step(model, optimizer, average, config, compiled, world, part)
+    if not on_gpu or config.compile == "off":
         return Step(model, optimizer, average, config)
-    if config.compile == "off":
-        return Step(model, optimizer, average, config)
-    compiled = config.compile == "on" or is_long(model, config, images)
     progress.say(f"steps are replayed as a CUDA graph{', compiled' if compiled else ''}")
     return RecordedStep(model, optimizer, average, config, compiled)
 

@@ -8,6 +8,14 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
+_silent = False  # in a process that another one speaks for
+
+
+def silence() -> None:
+    """From now on, show and say nothing in this process."""
+    global _silent
+    _silent = True
+
 
 class _Lines(tqdm):  # type: ignore[type-arg]
     """A bar for log files: whole lines, no carriage returns."""
@@ -22,6 +30,8 @@ class _Lines(tqdm):  # type: ignore[type-arg]
 def bar(label: str, total: int, unit: str) -> "tqdm[Any]":
     """A bar over `total` units on stderr; `unit="B"` counts bytes. Use as a context manager."""
     options: dict[str, Any] = {"desc": label, "total": total, "unit": unit}
+    if _silent:
+        return tqdm(**options, disable=True)
     if unit == "B":
         options |= {"unit_scale": True, "unit_divisor": 1024}
     if sys.stderr.isatty():
@@ -38,4 +48,5 @@ def counted(items: Iterable[T], bar: "tqdm[Any]") -> Iterator[T]:
 
 def say(line: str) -> None:
     """Print `line` to stderr without tearing a bar that is being drawn."""
-    tqdm.write(line, file=sys.stderr)
+    if not _silent:
+        tqdm.write(line, file=sys.stderr)

@@ -1,112 +1,263 @@
 """What an unfinished training leaves behind, so that the same command goes on where it stopped.
 
 It lives outside DVC's outputs, in a folder named by a fingerprint of everything the result depends
-on, is loaded only for that fingerprint, and goes when the training is done.
+on, is loaded only for that fingerprint, and goes when the training is done. A file counts once its
+record, with its checksum, is on the disk: whenever the process or the machine dies, the files of
+the record before are whole.
 """
 
 import hashlib
 import json
-import platform
+import os
 import shutil
-import sys
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from abn import checkpoint, progress
+from abn import checkpoint, environ, files, locks, progress
 from abn.checkpoint import weights
+from abn.distributed import ALONE, World
+from abn.errors import DataError
+from abn.signals import Stopper
 
+EVERY = 600.0  # seconds between two checkpoints
+SHARE = 0.02  # of the time, at most, goes into checkpoints
+KEPT = 2  # checkpoints
+LOCK = "lock"  # in the folder of a training that is under way
+ROOM = 20e9  # bytes that trainings which were never finished may take up together
+
+DAMAGE = (OSError, SafetensorError, ValueError, KeyError)  # what reading a damaged file raises
 Row = dict[str, float]
 
 
-def fingerprint(recipe: dict[str, Any], data: list[str], device: str) -> str:
-    """A name for one training: its params, digests of its data, its code, versions and device."""
-    versions = [platform.python_version(), torch.__version__]
-    machine = [device, torch.backends.cpu.get_cpu_capability()]
-    inputs = [recipe, data, _code(), versions, machine]
+def fingerprint(
+    params: dict[str, Any], code: dict[str, str], data: list[str], machine: list[str]
+) -> str:
+    """A name for one training: the params it reads, digests of its code and data, where it runs."""
+    inputs = [params, code, data, machine]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _code() -> dict[str, str]:
-    """Digests of this project's modules that are loaded by now."""
-    files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
-    return {
-        name: hashlib.sha256(Path(file).read_bytes()).hexdigest()
-        for name, file in files.items()
-        if file and name.partition(".")[0] in ("__main__", "abn", "stages")
-    }
+@dataclass
+class State:
+    """All that changes while a network is trained."""
+
+    models: Mapping[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    history: list[Row] = field(default_factory=list)  # a row per finished epoch
+    seen: list[Tensor] = field(default_factory=list)  # [loss, share of hits] per step since then
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch, if wanted
+
+    def place(self) -> tuple[int, int]:
+        """Epochs and steps done."""
+        return len(self.history), len(self.seen)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it on the CPU, by name."""
+        found = {f"best/{key}": tensor for key, tensor in self.best.items()}
+        for name, model in self.models.items():
+            found |= {f"{name}/{key}": tensor for key, tensor in weights(model).items()}
+        for name, parameter in self._parameters():
+            if (momentum := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
+                found[f"momentum/{name}"] = momentum.to("cpu", copy=True).contiguous()
+        seen = torch.stack(self.seen).cpu() if self.seen else torch.empty(0, 2)
+        return found | {"seen": seen}
+
+    def restore(self, tensors: dict[str, Tensor], history: list[Row]) -> None:
+        """Put what `tensors` and `history` hold in place of the present state."""
+        for name, model in self.models.items():
+            model.load_state_dict(dict(_under(f"{name}/", tensors)))
+        for name, parameter in self._parameters():
+            if (momentum := tensors.get(f"momentum/{name}")) is not None:
+                # In the parameter's layout: fused SGD walks through the memory of both in step.
+                here = torch.empty_like(parameter).copy_(momentum)
+                self.optimizer.state[parameter]["momentum_buffer"] = here
+        device = next(self.models["model"].parameters()).device
+        self.seen = list(tensors["seen"].to(device).unbind())
+        self.best, self.history = dict(_under("best/", tensors)), history
+
+    def share(self, world: World) -> None:
+        """Make everyone's state that of the main process."""
+        if world.size == 1:
+            return
+        device = next(self.models["model"].parameters()).device
+        story = [self.history, len(self.seen), any(self.optimizer.state.values())]
+        self.history, steps, moving = json.loads(world.text_from_main(json.dumps(story), device))
+        for model in self.models.values():
+            world.copy_from_main(model.state_dict().values())
+        for _, parameter in self._parameters() if moving else ():
+            found = self.optimizer.state[parameter]
+            found.setdefault("momentum_buffer", torch.zeros_like(parameter))
+            world.copy_from_main([found["momentum_buffer"]])
+        seen = torch.stack(self.seen) if self.seen else torch.empty(steps, 2, device=device)
+        world.copy_from_main([seen])
+        self.seen = list(seen.unbind())
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.models["model"].named_parameters()
 
 
 class Scratch:
-    """The folder of one unfinished training: its state after an epoch, and the weights it keeps."""
+    """The folder of one unfinished training: its last states, and the weights it keeps.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    `every` is the number of seconds between two states; 0: one after each step. In a `world` of
+    many only the main process writes. `stopper` is who may interrupt it.
+    """
 
-    def save(
-        self, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, history: list[Row]
+    def __init__(
+        self,
+        folder: Path,
+        every: float = EVERY,
+        world: World = ALONE,
+        stopper: Stopper | None = None,
     ) -> None:
-        """Replace the saved state by the present one, at once or not at all."""
-        state = {
-            f"{name}/{key}": tensor
-            for name, model in models.items()
-            for key, tensor in weights(model).items()
-        }
-        for index, fields in optimizer.state_dict()["state"].items():
-            momentum = fields["momentum_buffer"]
-            state[f"momentum/{index}"] = momentum.to("cpu", copy=True).contiguous()
-        self._write("state", state, history)
+        self.folder, self.every, self.world = folder, every, world
+        self.stopper = stopper or Stopper()
+        self.cost, self.last = 0.0, time.monotonic()  # seconds
 
-    def load(self, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> list[Row]:
-        """Put the saved state into all of them and return its history; [] where there is none."""
+    def due(self, epoch_ends: bool = False) -> bool:
+        """Whether it is time to save, and saving is not taking more than its share of it."""
+        since = time.monotonic() - self.last
+        wanted = epoch_ends or since >= self.every
+        return wanted and (not self.every or since * SHARE >= self.cost)
+
+    def save(self, state: State) -> None:
+        """Commit `state`; where the disk refuses, say so and go on with the states before."""
+        if not self.world.is_main:
+            return
+        started = time.monotonic()
+        epoch, step = state.place()
         try:
-            header, state = checkpoint.read(self._path("state"))
-            history: list[Row] = json.loads(header["history"])
-        except FileNotFoundError:
-            return []
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            progress.say(f"{self._path('state')}: not readable ({error}); training starts afresh")
-            return []
-        for name, model in models.items():
-            model.load_state_dict(dict(_under(f"{name}/", state)))
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for index, tensor in _under("momentum/", state):
-            parameter = parameters[int(index)]
-            # In the parameter's layout: fused SGD walks through the memory of both in step.
-            momentum = torch.empty_like(parameter).copy_(tensor)
-            optimizer.state[parameter]["momentum_buffer"] = momentum
-        return history
+            self._commit(f"state-{epoch:04d}-{step:08d}", state.tensors(), state.history)
+            for old in self._records("state-")[KEPT:]:
+                old.unlink()  # first: a record must never be without its file
+                old.with_suffix(".safetensors").unlink(missing_ok=True)
+        except OSError as error:
+            progress.say(f"{self.folder}: no checkpoint ({error.strerror}); training goes on")
+        self.last = time.monotonic()
+        self.cost = self.last - started
 
-    def keep(self, name: str, model: nn.Module) -> None:
-        """Keep `model`'s weights as they are now under `name`."""
-        self._write(name, weights(model), [])
+    def load(self, state: State) -> str:
+        """Put the newest state that is whole into everyone's `state`; what was found, in words."""
+        found = self.world.is_main and self._load(state)
+        state.share(self.world)
+        epoch, step = state.place()
+        return f"RESUMED after epoch {epoch}, step {step} of the next" if found else "FRESH"
 
-    def kept(self, name: str) -> dict[str, Tensor]:
-        """The weights kept under `name`."""
-        return checkpoint.read(self._path(name))[1]
+    def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Keep `tensors` under `name` until the end."""
+        if self.world.is_main:
+            self._commit(name, tensors, [])
 
     def snapshots(self) -> dict[str, dict[str, Tensor]]:
-        """The weights kept of single epochs, by name."""
-        names = sorted(path.stem for path in self.folder.glob("epoch-*.safetensors"))
-        return {name: self.kept(name) for name in names}
+        """What was kept of single epochs, by name; DataError where one is damaged."""
+        found = {}
+        for record in sorted(self._records("epoch-")):
+            try:
+                found[record.stem] = self._read(record)[0]
+            except DAMAGE as error:
+                remedy = "set ABN_RESUME=never once to train from the start"
+                raise DataError(f"damaged: {error}", record, remedy) from None
+        return found
 
-    def remove(self) -> None:
-        """Forget this training."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def clear(self) -> None:
+        """Forget what was saved and kept."""
+        for record in self._records(""):
+            record.unlink()
+        self._tidy()
 
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.safetensors"
+    def _load(self, state: State) -> bool:
+        self._tidy()
+        for record in self._records("state-"):
+            try:
+                tensors, history = self._read(record)
+            except DAMAGE as error:
+                progress.say(f"{record}: damaged ({error}); set aside, the one before is used")
+                record.replace(record.with_suffix(".bad"))
+                continue
+            state.restore(tensors, history)
+            return True
+        return False
 
-    def _write(self, name: str, tensors: dict[str, Tensor], history: list[Row]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"{name}.part"
-        save_file(tensors, part, metadata={"history": json.dumps(history)})
-        part.replace(self._path(name))
+    def _commit(self, name: str, tensors: dict[str, Tensor], history: list[Row]) -> None:
+        """Write the file, then its record; a file without its record does not count."""
+        data = self.folder / f"{name}.safetensors"
+        try:
+            with files.replacing(data) as part:
+                save_file(tensors, part, metadata={"history": json.dumps(history)})
+                digest = checkpoint.sha256(part)
+            with files.replacing(data.with_suffix(".json")) as part:
+                part.write_text(json.dumps({"sha256": digest}))
+        except OSError:
+            self._tidy()
+            raise
+
+    def _read(self, record: Path) -> tuple[dict[str, Tensor], list[Row]]:
+        """What was committed under `record`; ValueError where it is not the same any more."""
+        data = record.with_suffix(".safetensors")
+        if json.loads(record.read_bytes()) != {"sha256": checkpoint.sha256(data)}:
+            raise ValueError("the checksum is another")
+        header, tensors = checkpoint.read(data)
+        return tensors, json.loads(header["history"])
+
+    def _records(self, prefix: str) -> list[Path]:
+        """The records of `prefix`, newest first."""
+        return sorted(self.folder.glob(f"{prefix}*.json"), reverse=True)
+
+    def _tidy(self) -> None:
+        """Remove what was being written when a process died."""
+        for path in self.folder.glob("*"):
+            recorded = path.suffix == ".safetensors" and path.with_suffix(".json").exists()
+            if path.suffix not in (".json", ".bad") and path.name != LOCK and not recorded:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def training(
+    folder: Path, world: World = ALONE, stopper: Stopper | None = None
+) -> Iterator[Scratch]:
+    """The scratch in `folder` for this process alone; it goes when the block ends well.
+
+    BusyError where another process is at the same training. ABN_CHECKPOINT_EVERY gives the seconds
+    between two states, ABN_RESUME=never clears the scratch first.
+    """
+    scratch = Scratch(folder, environ.number("ABN_CHECKPOINT_EVERY", EVERY), world, stopper)
+    if not world.is_main:
+        yield scratch
+        return
+    with locks.alone(folder / LOCK, "the same training"):
+        if os.environ.get("ABN_RESUME") == "never":
+            scratch.clear()
+        make_room(folder.parent, folder)
+        yield scratch
+        shutil.rmtree(folder)
+
+
+def make_room(trainings: Path, spare: Path, most: float = ROOM) -> None:
+    """Remove those in the folder `trainings` that rest longest while all take over `most` bytes.
+
+    Not `spare`, nor one that is under way.
+    """
+    sizes = {
+        folder: sum(file.stat().st_size for file in folder.iterdir())
+        for folder in sorted(trainings.glob("*/"), key=lambda folder: folder.stat().st_mtime)
+    }
+    for folder in [folder for folder in sizes if folder != spare]:
+        if sum(sizes.values()) <= most:
+            return
+        with suppress(Timeout), FileLock(folder / LOCK, timeout=0):
+            progress.say(f"{folder}: unfinished since long, removed to make room")
+            shutil.rmtree(folder)
+            del sizes[folder]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

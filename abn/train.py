@@ -7,15 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from abn import augment, batches, engine, optim, progress
+from abn import augment, batches, checkpoint, distributed, engine, optim, progress
 from abn.batches import View
 from abn.data import Split
+from abn.distributed import ALONE, World
 from abn.errors import NotFiniteError
 from abn.evaluate import headline
 from abn.model import AttentionBranchNetwork
 from abn.params import Train
-from abn.predict import predict
-from abn.resume import Row, Scratch
+from abn.predict import Predictions, predict
+from abn.resume import Row, Scratch, State
+from abn.signals import Stopped
 
 CHECK_EVERY = 50  # steps between looks at the loss, each a wait for the GPU
 REMEDY = "try a lower train.lr, a longer train.warmup or train.precision: fp32"
@@ -34,59 +36,84 @@ def fit(
 ) -> list[Row]:
     """Train `model` in place, from where `scratch` stopped if it did; one row per epoch.
 
-    Raises NotFiniteError when the loss is no longer finite.
+    Raises NotFiniteError when the loss is no longer finite, and Stopped, once the state is saved,
+    when `scratch.stopper` was asked to.
     """
-    device = next(model.parameters()).device
+    device, hold = next(model.parameters()).device, scratch.stopper.hold
     train, watched = batches.place(train, device), batches.place(watched, device)
+    distributed.synchronise(model, scratch.world)
     optimizer = optim.sgd(model, config)
     average = optim.Average(model, config.ema) if config.ema else None
     judged = average.model if average else model
-    models = {"model": model} | ({"average": average.model} if average else {})
-    history = scratch.load(models, optimizer)
-    step = engine.build(model, optimizer, average, config, len(train))
-    progress.say(f"RESUMED after epoch {len(history)}" if history else "FRESH")
-    while len(history) < config.epochs:
-        epoch, started = len(history), time.perf_counter()
-        row: Row = {"epoch": epoch + 1, "size": optim.crop_size(config, epoch)}
-        row |= train_epoch(step, train, config, seed, epoch)
-        speed = len(train) / (time.perf_counter() - started)
-        if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
-            row |= validate(judged, watched, config)
-        history.append(row)
-        watch(row, speed)
-        if config.select == "best" and "val_top1" in row and row is best(history):
-            scratch.keep("best", judged)
-        if config.save_every and (epoch + 1) % config.save_every == 0:
-            scratch.keep(f"epoch-{epoch + 1:04d}", judged)
-        scratch.save(models, optimizer, history)
-    best_or_last = scratch.kept("best") if config.select == "best" else judged.state_dict()
-    model.load_state_dict(best_or_last)
-    return history
+    state = State({"model": model} | ({"average": judged} if average else {}), optimizer)
+    with hold():
+        progress.say(scratch.load(state))
+    step = engine.build(model, optimizer, average, config, len(train), scratch.world)
+    try:
+        while (epoch := len(state.history)) < config.epochs:
+            row: Row = {"epoch": epoch + 1, "size": optim.crop_size(config, epoch)}
+            learned, speed = train_epoch(step, train, config, seed, state, scratch)
+            row |= learned
+            last = epoch + 1 == config.epochs
+            if last or (epoch + 1) % config.validate_every == 0:
+                row |= validate(judged, watched, config, scratch.world)
+            with hold():
+                state.history.append(row)
+                state.seen.clear()
+                if config.select == "best" and "val_top1" in row and row is best(state.history):
+                    state.best = checkpoint.weights(judged)
+                if config.save_every and (epoch + 1) % config.save_every == 0:
+                    scratch.keep(f"epoch-{epoch + 1:04d}", checkpoint.weights(judged))
+                if last or scratch.due(epoch_ends=True):
+                    scratch.save(state)
+                watch(row, speed)
+    except Stopped:
+        scratch.save(state)
+        raise
+    model.load_state_dict(state.best or judged.state_dict())
+    return state.history
 
 
-def train_epoch(step: engine.Step, split: Split, config: Train, seed: int, epoch: int) -> Row:
-    """One pass over `split`: the mean loss (sum of both branches) and top-1 on its crops."""
-    steps = max(len(split) // config.batch_size, 1)
+def train_epoch(
+    step: engine.Step, split: Split, config: Train, seed: int, state: State, scratch: Scratch
+) -> tuple[Row, float]:
+    """What is left of a pass over `split`: the means over all of it, and images per second.
+
+    They are of the loss (sum of both branches) and of top-1 on its crops.
+    """
+    epoch, done = state.place()
+    steps, started = max(len(split) // config.batch_size, 1), time.perf_counter()
     size = optim.crop_size(config, epoch)
-    seen: list[Tensor] = []  # per step: the loss and the share of hits, still on the device
+    shown = augment.batches(split, config, size, seed, epoch, step.device, done, scratch.world)
     step.model.train()
     with progress.bar(f"epoch {epoch + 1}/{config.epochs}", steps, "step") as bar:
-        for batch in augment.batches(split, config, size, seed, epoch, step.device):
-            rate = optim.learning_rate(config, (epoch + len(seen) / steps) / config.epochs)
-            optim.set_rate(step.optimizer, rate)
-            seen.append(step(batch))
-            if len(seen) % CHECK_EVERY == 0 or len(seen) == steps:
-                _check_finite(seen, epoch, rate)
+        bar.update(done)
+        for batch in shown:
+            with scratch.stopper.hold():
+                rate = _rate(config, epoch, len(state.seen) / steps)
+                optim.set_rate(step.optimizer, rate)
+                state.seen.append(step(batch))
+                due, count = scratch.due(), len(state.seen)
+                if due or count % CHECK_EVERY == 0 or count == steps:
+                    _check_finite(state.seen, epoch, rate)
+                if due:
+                    scratch.save(state)
             bar.update()
-    mean_loss, top1 = torch.stack(seen).mean(dim=0).tolist()
-    return {"lr": rate, "train_loss": mean_loss, "train_top1": top1}
+    speed = (steps - done) * config.batch_size / (time.perf_counter() - started)
+    loss, top1 = torch.stack(state.seen).mean(dim=0).tolist()
+    rate = _rate(config, epoch, (steps - 1) / steps)
+    return {"lr": rate, "train_loss": loss, "train_top1": top1}, speed
 
 
-def validate(model: AttentionBranchNetwork, split: Split, config: Train) -> Row:
-    """The headline scores on `split`; NotFiniteError as `fit`."""
+def validate(
+    model: AttentionBranchNetwork, split: Split, config: Train, world: World = ALONE
+) -> Row:
+    """The headline scores on `split`, a part of it from each process; NotFiniteError as `fit`."""
     view = View(config.val_size, config.val_resize)
     device = next(model.parameters()).device
-    scores = headline(predict(model, split, view, config.batch_size, device))
+    part = split.subset(torch.arange(*world.part(len(split)))) if world.size > 1 else split
+    found = predict(model, part, view, config.batch_size, device)
+    scores = headline(Predictions(*(world.gather(values) for values in found)))
     if not math.isfinite(scores["loss"]):
         raise NotFiniteError(f"loss is {scores['loss']}", "validation", REMEDY)
     return {f"val_{name}": value for name, value in scores.items()}
@@ -111,6 +138,11 @@ def describe(row: Row, config: Train) -> str:
 def best(history: list[Row]) -> Row:
     """The first of the rows with the highest validated top-1."""
     return max((row for row in history if "val_top1" in row), key=lambda row: row["val_top1"])
+
+
+def _rate(config: Train, epoch: int, share: float) -> float:
+    """The learning rate when a `share` of the steps of `epoch` is done."""
+    return optim.learning_rate(config, (epoch + share) / config.epochs)
 
 
 def _check_finite(seen: list[Tensor], epoch: int, rate: float) -> None:

@@ -2,15 +2,17 @@
 
 from abn.params import Params
 from stages import paths, run
+from stages.inputs import Inputs
 
 
-def main(params: Params) -> None:
+def main(params: Params, inputs: Inputs) -> None:
     from abn import progress
     from abn.datasets import sources  # torch takes seconds: only once the params hold
 
     source = sources.open_source(params.data, paths.DOWNLOADS)
     files = {"train": paths.TRAIN_DATA, "val": paths.VAL_DATA}
     sources.pack(source, params.data.size, files)
+    inputs.check()
     for split, path in files.items():
         progress.say(f"{path}: {source.counts[split]} images of {len(source.classes)} classes")
 

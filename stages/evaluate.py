@@ -7,9 +7,10 @@ from pathlib import Path
 
 from abn.params import Params
 from stages import paths, run
+from stages.inputs import Inputs
 
 
-def main(params: Params) -> None:
+def main(params: Params, inputs: Inputs) -> None:
     from abn import checkpoint, data, device, evaluate  # torch takes seconds: only now
     from abn.batches import View
     from abn.predict import predict
@@ -24,6 +25,7 @@ def main(params: Params) -> None:
     found = predict(trained.model, val, view, config.batch_size, where)
     mirrored = predict(trained.model, val, view, config.batch_size, where, mirrored=True)
     metrics = evaluate.scores(found, mirrored)
+    inputs.check()
     reports.write_metrics(paths.EVALUATE_METRICS, metrics)
     reports.write_table(paths.CONFUSION, evaluate.confusion(found, val.classes))
     reports.write_table(paths.PER_CLASS, evaluate.per_class(found, val.classes))

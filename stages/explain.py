@@ -5,9 +5,10 @@ from pathlib import Path
 
 from abn.params import Params
 from stages import paths, run
+from stages.inputs import Inputs
 
 
-def main(params: Params) -> None:
+def main(params: Params, inputs: Inputs) -> None:
     from abn import checkpoint, data, device  # torch takes seconds: only once the params hold
     from abn.batches import View
     from abn.explain import counterfactuals
@@ -32,6 +33,7 @@ def main(params: Params) -> None:
         siblings=[network.model for network in siblings],
         rerender=rerender if drawn.name == "shapes" else None,
     )
+    inputs.check()
     reports.write_metrics(paths.EXPLAIN_METRICS, findings.headline)
     for name, table in findings.tables().items():
         reports.write_table(paths.explain_table(name), table)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-PARAMS = Path("params.yaml")
+PARAMS, GRAPH = Path("params.yaml"), Path("dvc.yaml")
 
 TRAIN_DATA = Path("data/train.safetensors")
 VAL_DATA = Path("data/val.safetensors")
@@ -28,6 +28,7 @@ REPORT = OUTPUTS / "report.html"
 ROOT = Path(os.environ.get("DVC_ROOT", "."))
 DOWNLOADS = ROOT / ".cache" / "downloads"
 RESUME = ROOT / ".resume"
+LOCKS = Path(".cache/locks")  # of this working tree
 
 
 def explain_table(name: str) -> Path:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from abn import files
+
 DIGITS = 6
 
 
@@ -22,7 +24,5 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """`text` to `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with files.replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

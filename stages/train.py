@@ -1,39 +1,62 @@
 """Fit the network: data/ -> checkpoint/, metrics/train.json, plots/history.csv.
 
 Goes on from .resume/ where the same training was interrupted; ABN_RESUME=never starts afresh.
+ABN_PROCESSES=N trains in N processes, one for each GPU.
 """
 
 import os
+from typing import TYPE_CHECKING
 
+from abn import launch
 from abn.params import Params
 from stages import paths, run
+from stages.inputs import Inputs
+
+if TYPE_CHECKING:  # torch, behind it, takes seconds: only once the params hold
+    from abn.distributed import World
+    from abn.signals import Stopper
 
 
-def main(params: Params) -> None:
-    import pandas as pd  # this and torch take seconds: only once the params hold
+def main(params: Params, inputs: Inputs) -> None:
+    if (processes := launch.processes()) > 1:
+        launch.run("stages.train", processes)
+        return
+    from abn import distributed, progress
+    from abn.signals import Stopper
+
+    with distributed.world() as world, Stopper(patient=not world.is_main).listening() as stopper:
+        if not world.is_main:
+            progress.silence()
+            os.environ["ABN_TRACKING"] = "off"
+        train(params, inputs, world, stopper)
+
+
+def train(params: Params, inputs: Inputs, world: "World", stopper: "Stopper") -> None:
+    """What each process of `world` does; the main one writes."""
+    import pandas as pd
     import torch
 
     from abn import checkpoint, data, device, model, progress, resume, tracking
     from abn import train as training
     from stages import reports
 
-    where = device.choose()
+    where = device.choose(world.local_rank)
     packed = data.read(paths.TRAIN_DATA), data.read(paths.VAL_DATA)
-    train, watched = data.hold_out(*packed, params.data.holdout, params.data.seed)
-    recipe = params.model_dump(mode="json", include={"arch", "seed", "train"})
-    recipe["data"] = params.data.model_dump(include={"holdout", "seed"})
-    name = resume.fingerprint(recipe, [s.digest for s in packed], device.describe(where))
-    scratch = resume.Scratch(paths.RESUME / name)
-    if os.environ.get("ABN_RESUME") == "never":
-        scratch.remove()
+    learned, watched = data.hold_out(*packed, params.data.holdout, params.data.seed)
+    digests = [split.digest for split in packed]
+    machine = [*device.identity(where), f"{world.size} processes"]
+    name = resume.fingerprint(inputs.params, inputs.code, digests, machine)
 
     torch.manual_seed(params.seed)  # the initial weights; every later draw names its use
     network = model.AttentionBranchNetwork(
-        params.arch, len(train.classes), zero_init=params.train.zero_init
+        params.arch, len(learned.classes), zero_init=params.train.zero_init
     )
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     label = f"{params.arch}-s{params.seed}"
-    with tracking.run(("abn.training", name), label, system_metrics=True) as mirror:
+    with (
+        resume.training(paths.RESUME / name, world, stopper) as scratch,
+        tracking.run(("abn.training", name), label, system_metrics=True) as mirror,
+    ):
         mirror.params(params.model_dump(mode="json"))
         mirror.tag(tracking.lineage() | {"device": device.describe(where)})
 
@@ -41,18 +64,21 @@ def main(params: Params) -> None:
             progress.say(f"{training.describe(row, params.train)}  {speed:.0f} images/s")
             mirror.log(row | {"images_per_second": speed}, step=int(row["epoch"]))
 
-        history = training.fit(network, train, watched, params.train, params.seed, scratch, watch)
+        history = training.fit(network, learned, watched, params.train, params.seed, scratch, watch)
+        inputs.check()
+        if not world.is_main:
+            return
+        recipe = params.model_dump(mode="json", include={"arch", "seed", "train"})
+        recipe["data"] = params.data.model_dump(include={"holdout", "seed"})
         snapshots = {"model": checkpoint.weights(network)} | scratch.snapshots()
-        checkpoint.save_all(paths.CHECKPOINT, snapshots, params.arch, train.classes, recipe)
+        checkpoint.save_all(paths.CHECKPOINT, snapshots, params.arch, learned.classes, recipe)
         on = "holdout" if params.data.holdout else "val"
-        summary = training.summary(history, params.train, on)
-        reports.write_metrics(paths.TRAIN_METRICS, summary)
+        reports.write_metrics(paths.TRAIN_METRICS, training.summary(history, params.train, on))
         reports.write_table(paths.HISTORY, pd.DataFrame(history))
         weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)
-        mirror.tag({"weights.sha256": weights, "data.sha256": packed[0].digest})
+        mirror.tag({"weights.sha256": weights, "data.sha256": digests[0]})
         for row in history:
             mirror.log(row, step=int(row["epoch"]))
-    scratch.remove()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from pathlib import Path
 from abn.errors import ParamsError
 from abn.params import Params
 from stages import paths, run
+from stages.inputs import Inputs
 
 
-def main(params: Params) -> None:
+def main(params: Params, inputs: Inputs) -> None:
     from abn import checkpoint, data, device
     from abn.batches import View
     from abn.predict import predict
@@ -43,6 +44,7 @@ def main(params: Params) -> None:
     traced = origin.trace(params, trained, train, val, weights, selected_on)
     page = report.render(found, traced, exhibits, config.classes, config.alpha)
     reports.write_text(paths.REPORT, page)
+    inputs.check()
     with mirror.run_of(path, trained) as tracked:
         tracked.artifact(sheet)
         tracked.artifact(paths.REPORT)

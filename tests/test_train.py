@@ -16,7 +16,7 @@ from abn.engine import Step
 from abn.errors import UserError
 from abn.model import Output
 from abn.params import Params, Train
-from abn.resume import Row, Scratch
+from abn.resume import Row, Scratch, State
 from tests import toys
 
 Watch = Callable[[Row, float], None]
@@ -60,7 +60,7 @@ def fit(tmp_path: Path) -> Callable[..., list[Row]]:
 
     def run(model: nn.Module, config: Train, seed: int = 0, watch: Watch | None = None) -> Any:
         scratch = Scratch(tmp_path / "resume")
-        scratch.remove()
+        scratch.clear()
         splits = toys.split(40, classes=2), toys.split(20, classes=2, seed=1)
         return training.fit(
             model, *splits, config, seed, scratch, watch or (lambda row, speed: None)
@@ -166,7 +166,7 @@ def test_with_an_average_it_is_the_model_that_is_judged_kept_and_left(
     for name in ("fc.weight", "conv1.weight", "bn1.running_var"):
         expected = sum(w * state[name] for w, state in zip(shares, after, strict=True))
         torch.testing.assert_close(found[name], expected)
-    kept = Scratch(tmp_path / "resume").kept("epoch-0003")
+    kept = Scratch(tmp_path / "resume").snapshots()["epoch-0003"]
     assert all(tensor.equal(found[name]) for name, tensor in kept.items())
     judged = training.validate(model, toys.split(20, classes=2, seed=1), config)
     assert judged == {name: value for name, value in history[-1].items() if "val" in name}
@@ -218,14 +218,15 @@ def test_epochs_are_kept_as_often_as_asked(
 
 @pytest.mark.parametrize("step", [1, 7, 50, 51, 60])
 def test_a_lost_loss_is_refused_with_its_place_and_a_remedy(
-    config: Train, changed: Callable[..., Train], step: int
+    config: Train, changed: Callable[..., Train], tmp_path: Path, step: int
 ) -> None:
     model = Lost(at=step)
     config = changed(config, batch_size=2)
     step_of = Step(model, optim.sgd(model, config), None, config)
     split = toys.split(120, classes=2)
+    state = State({"model": model}, step_of.optimizer, history=[{}, {}])
     with pytest.raises(UserError, match=rf"^loss is nan; epoch 3, step {step} \(lr") as error:
-        training.train_epoch(step_of, split, config, 0, epoch=2)
+        training.train_epoch(step_of, split, config, 0, state, Scratch(tmp_path))
     assert "train.lr" in str(error.value) and "\n" not in str(error.value)
 
 
