@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,8 +53,7 @@ def save_all(
     meta = json.dumps({"arch": arch, "classes": classes, "params": params}, sort_keys=True)
     for name, state in snapshots.items():
         path = part / f"{name}.safetensors"
-        save_file(state, path, metadata={"abn": meta})  # one key: several come in any order
-        path.chmod(0o644)  # safetensors leaves 0600
+        write(path, state, {"abn": meta})
         files.sync(path)
     files.sync(part)
     shutil.rmtree(folder, ignore_errors=True)
@@ -83,6 +84,20 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The header of a safetensors file and all its tensors; SafetensorError where it is none."""
     with safe_open(path, framework="pt") as file:
         return file.metadata() or {}, {name: file.get_tensor(name) for name in file.offset_keys()}
+
+
+def write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """A safetensors file; of `header` keys there must be one, because several come in any order.
+
+    Raises OSError where the disk refuses.
+    """
+    try:
+        save_file(tensors, path, metadata=header)
+    except SafetensorError as error:
+        if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+    path.chmod(0o644)  # safetensors leaves 0600
 
 
 def sha256(path: Path) -> str:

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from abn import checkpoint, environ, files, locks, progress
@@ -138,11 +137,12 @@ class Scratch:
         epoch, step = state.place()
         try:
             self._commit(f"state-{epoch:04d}-{step:08d}", state.tensors(), state.history)
+        except OSError as error:
+            progress.say(f"{self.folder}: no checkpoint ({error.strerror}); training goes on")
+        with suppress(OSError):
             for old in self._records("state-")[KEPT:]:
                 old.unlink()  # first: a record must never be without its file
                 old.with_suffix(".safetensors").unlink(missing_ok=True)
-        except OSError as error:
-            progress.say(f"{self.folder}: no checkpoint ({error.strerror}); training goes on")
         self.last = time.monotonic()
         self.cost = self.last - started
 
@@ -193,7 +193,7 @@ class Scratch:
         data = self.folder / f"{name}.safetensors"
         try:
             with files.replacing(data) as part:
-                save_file(tensors, part, metadata={"history": json.dumps(history)})
+                checkpoint.write(part, tensors, {"history": json.dumps(history)})
                 digest = checkpoint.sha256(part)
             with files.replacing(data.with_suffix(".json")) as part:
                 part.write_text(json.dumps({"sha256": digest}))

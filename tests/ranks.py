@@ -19,12 +19,20 @@ def train(
     folder: Path, processes: int, fault: str = "", **config: Any
 ) -> subprocess.CompletedProcess[str]:
     """Train in so many processes, into `folder`; `config` replaces values of params.train."""
-    command = [sys.executable, "-m", "tests.ranks", str(processes)]
-    asked = {"RANKS_FOLDER": str(folder), "RANKS_CONFIG": json.dumps(config), "RANKS_FAULT": fault}
-    asked |= {"OMP_NUM_THREADS": "1", "ABN_DEVICE": "cpu"}
     return subprocess.run(
-        command, cwd=ROOT, env=os.environ | asked, text=True, capture_output=True, timeout=SECONDS
+        [sys.executable, "-m", "tests.ranks", str(processes)],
+        cwd=ROOT,
+        env=environment(folder, fault, config),
+        text=True,
+        capture_output=True,
+        timeout=SECONDS,
     )
+
+
+def environment(folder: Path, fault: str, config: dict[str, Any]) -> dict[str, str]:
+    """What each of the processes is told."""
+    asked = {"RANKS_FOLDER": str(folder), "RANKS_CONFIG": json.dumps(config), "RANKS_FAULT": fault}
+    return os.environ | asked | {"OMP_NUM_THREADS": "1", "ABN_DEVICE": "cpu"}
 
 
 def result(folder: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:
@@ -83,7 +91,10 @@ def break_something(rank: int) -> None:
         if count[0] == int(at):
             if what == "error":
                 raise DiskError("the disk is gone", f"rank {rank}", "buy another")
-            os.kill(os.getpid(), getattr(signal, what))
+            if what == "unplugged":
+                subprocess.run(["ip", "link", "set", "cable", "down"], check=True)
+            else:
+                os.kill(os.getpid(), getattr(signal, what))
         return result
 
     engine.Step.__call__ = step  # type: ignore[method-assign]

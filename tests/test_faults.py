@@ -7,7 +7,7 @@ import pytest
 
 from tests import faults
 
-KINDS = faults.catalogue()
+KINDS = {name: kind for name, kind in faults.catalogue().items() if not kind.slow}
 
 
 @pytest.mark.parametrize("name", KINDS)

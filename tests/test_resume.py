@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from abn import checkpoint, engine, locks, optim, resume
@@ -248,11 +249,11 @@ def test_a_disk_that_is_full_costs_a_warning_and_no_state(
     model = toys.network(seed=1)
     scratch.save(state_of(model, config, history=[{"epoch": 1}]))
 
-    def full(*call: Any, **options: Any) -> None:
-        Path(call[1]).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+    def full(tensors: Any, path: Path, **options: Any) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(resume, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_file", full)
     scratch.save(state_of(toys.network(seed=2), config, history=[{"epoch": 1}, {"epoch": 2}]))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("no checkpoint (No space left on device); training goes on")

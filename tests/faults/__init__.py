@@ -25,11 +25,15 @@ class NotHere(Exception):
 
 
 class Kind(NamedTuple):
-    """A kind of fault: `inject` gets an empty folder and draws to choose time and place by."""
+    """A kind of fault: `inject` gets an empty folder and draws to choose time and place by.
+
+    A `slow` one takes more than a few seconds, too long for the tests.
+    """
 
     group: str
     name: str
     inject: Callable[[Path, random.Random], Outcome]
+    slow: bool = False
 
 
 KINDS: dict[str, Kind] = {}  # by "group: name", in the order of their definition
@@ -37,13 +41,13 @@ KINDS: dict[str, Kind] = {}  # by "group: name", in the order of their definitio
 Inject = Callable[[Path, random.Random], Outcome]
 
 
-def kind(group: str, name: str) -> Callable[[Inject], Inject]:
+def kind(group: str, name: str, slow: bool = False) -> Callable[[Inject], Inject]:
     """Register the function below as the kind `name` of `group`."""
 
     def register(inject: Inject) -> Inject:
         key = f"{group}: {name}"
         assert key not in KINDS, f"two kinds are called {key}"
-        KINDS[key] = Kind(group, name, inject)
+        KINDS[key] = Kind(group, name, inject, slow)
         return inject
 
     return register
