@@ -43,7 +43,7 @@ def train(params: Params, inputs: Inputs, world: "World", stopper: "Stopper") ->
     where = device.choose(world.local_rank)
     packed = data.read(paths.TRAIN_DATA), data.read(paths.VAL_DATA)
     learned, watched = data.hold_out(*packed, params.data.holdout, params.data.seed)
-    digests = [split.digest for split in packed]
+    digests = [checkpoint.sha256(path) for path in (paths.TRAIN_DATA, paths.VAL_DATA)]
     machine = [*device.identity(where), f"{world.size} processes"]
     name = resume.fingerprint(inputs.params, inputs.code, digests, machine)
 
@@ -76,7 +76,7 @@ def train(params: Params, inputs: Inputs, world: "World", stopper: "Stopper") ->
         reports.write_metrics(paths.TRAIN_METRICS, training.summary(history, params.train, on))
         reports.write_table(paths.HISTORY, pd.DataFrame(history))
         weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)
-        mirror.tag({"weights.sha256": weights, "data.sha256": digests[0]})
+        mirror.tag({"weights.sha256": weights, "data.sha256": packed[0].digest})
         for row in history:
             mirror.log(row, step=int(row["epoch"]))
 
