@@ -61,4 +61,6 @@ def identity(device: torch.device) -> list[str]:
     versions = [platform.python_version(), np.__version__, torch.__version__]
     cuda = [str(torch.version.cuda), str(torch.backends.cudnn.version())]
     cpu = [torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", "")]
-    return [describe(device), *versions, *cuda, *cpu, platform.machine()]
+    on_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} threads"
+    return [name, *versions, *cuda, *cpu, platform.machine()]

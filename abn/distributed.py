@@ -78,6 +78,10 @@ class World(NamedTuple):
         self.copy_from_main([content])
         return bytes(content.tolist()).decode()
 
+    def agrees(self, text: str, device: torch.device) -> bool:
+        """Whether this process has the main one's `text`."""
+        return self.text_from_main(text, device) == text
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """`model`, its gradients averaged over all processes in each backward pass."""
         if self.size == 1:

@@ -40,8 +40,9 @@ class Stopper:
 
     @contextmanager
     def listening(self) -> Iterator["Stopper"]:
-        """Take over the signals of this process; before and after they do as they did."""
-        former = {number: signal.signal(number, self._note) for number in SIGNALS}
+        """Take over the signals of this process, but not what it ignores, as under nohup."""
+        heard = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+        former = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield self
         finally:

@@ -36,6 +36,7 @@ from abn.params import Train
 from abn.predict import predict
 from abn.resnet import ARCHS
 from abn.resume import Row, Scratch
+from abn.signals import Stopped
 from benchmarks import measure, ours, photos, rivals
 
 TARGETS = (0.90, 0.94, 0.95)
@@ -283,10 +284,7 @@ def _run(options: argparse.Namespace, epochs: int, seed: int) -> Found:
 def _fit(
     train: Split, val: Split, config: Train, folder: Path, arch: str, seed: int, stop: int | None
 ) -> Tensor:
-    """The weights after training, all in one row; given up after epoch `stop`."""
-
-    class Stopped(Exception):
-        pass
+    """The weights after training, all in one row; asked to stop after epoch `stop`."""
 
     def watch(row: Row, speed: float) -> None:
         if stop is not None and row["epoch"] > stop:

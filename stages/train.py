@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from abn import launch
+from abn.errors import ChangedError
 from abn.params import Params
 from stages import paths, run
 from stages.inputs import Inputs
@@ -46,6 +47,9 @@ def train(params: Params, inputs: Inputs, world: "World", stopper: "Stopper") ->
     digests = [checkpoint.sha256(path) for path in (paths.TRAIN_DATA, paths.VAL_DATA)]
     machine = [*device.identity(where), f"{world.size} processes"]
     name = resume.fingerprint(inputs.params, inputs.code, digests, machine)
+    if not world.agrees(name, where):
+        what = "not the params, code, data, versions or kind of machine of rank 0"
+        raise ChangedError(what, f"rank {world.rank}", "make them the same everywhere")
 
     torch.manual_seed(params.seed)  # the initial weights; every later draw names its use
     network = model.AttentionBranchNetwork(

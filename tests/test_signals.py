@@ -58,6 +58,17 @@ def test_afterwards_signals_do_what_they_did() -> None:
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
+def test_what_the_process_ignores_it_goes_on_ignoring() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stopper().listening() as stopper:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not stopper.asked
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 STUBBORN = """
 import time
 from abn.signals import Stopper
