@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from abn import files
 from abn.errors import DataError, ParamsError
 from abn.rng import generator
 
@@ -105,7 +107,7 @@ class Writer:
         self.aspect: list[float] = []
         self.pixels = {name: hashlib.sha256() for name in self.shapes if name in PIXELS}
         path.parent.mkdir(parents=True, exist_ok=True)
-        header, self.offsets = _header(self.shapes, self.meta)
+        header, self.offsets, self.size = _header(self.shapes, self.meta)
         self.file = self.part.open("wb")
         self.file.write(header)
 
@@ -136,7 +138,13 @@ class Writer:
         self.file.seek(0)
         self.file.write(_header(self.shapes, self.meta)[0])
         self.file.close()
-        self.part.replace(self.path)
+        files.settle(self.part, self.path)
+
+    def discard(self) -> None:
+        """Leave nothing of a file that was not completed."""
+        with suppress(OSError):  # what could not be written before cannot be written now either
+            self.file.close()
+        self.part.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Split:
@@ -149,10 +157,22 @@ def read(path: Path) -> Split:
             names = ("images", "labels", "aspect")
             images, labels, aspect = (file.get_tensor(name) for name in names)
             masks = file.get_tensor("masks") if "masks" in file.keys() else None  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError) as error:
+        about = tuple(meta["classes"]), meta["source"], meta["digest"]
+        return _sound(Split(images, labels, aspect, masks, *about))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"not a packed data set ({error})", path, "delete it, run again") from None
-    classes = tuple(meta["classes"])
-    return Split(images, labels, aspect, masks, classes, meta["source"], meta["digest"])
+
+
+def _sound(split: Split) -> Split:
+    """`split`; ValueError where its tensors do not fit together."""
+    count, side = (*split.images.shape, 0, 0)[:2]
+    masks = torch.empty(count, side, side, device="meta") if split.masks is None else split.masks
+    shapes = [t.shape for t in (split.images, masks, split.labels, split.aspect)]
+    if shapes != [(count, side, side, 3), (count, side, side), (count,), (count,)]:
+        raise ValueError("tensors of shapes that do not fit together")
+    if count and not 0 <= split.labels.min() <= split.labels.max() < len(split.classes):
+        raise ValueError("labels without a class")
+    return split
 
 
 def check_classes(split: Split, classes: tuple[str, ...]) -> None:
@@ -183,8 +203,8 @@ def hold_out(train: Split, val: Split, share: float, seed: int) -> tuple[Split, 
 
 def _header(
     shapes: dict[str, tuple[int, ...]], meta: dict[str, Any]
-) -> tuple[bytes, dict[str, int]]:
-    """The safetensors header, and where in the file each tensor begins.
+) -> tuple[bytes, dict[str, int], int]:
+    """The safetensors header, where in the file each tensor begins, and the size of the file.
 
     It is its own length, then JSON, padded so that the tensors are aligned.
     """
@@ -198,4 +218,5 @@ def _header(
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     header = len(text).to_bytes(8, "little") + text
-    return header, {name: len(header) + start for name, start in starts.items()}
+    offsets = {name: len(header) + start for name, start in starts.items()}
+    return header, offsets, len(header) + begin

@@ -14,6 +14,7 @@ class UserError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, where: object, remedy: str) -> None:
+        self.what = what
         super().__init__("; ".join(" ".join(str(part).split()) for part in (what, where, remedy)))
 
     def line(self) -> str:

@@ -1,6 +1,7 @@
 """Packed data sets: what is written is read, what is broken refused, what is held out fair."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path, packed: Path, spli
 @pytest.mark.parametrize("name", ["images", "labels", "aspect", "masks"])
 def test_the_digest_tells_one_changed_value(tmp_path: Path, split: Split, name: str) -> None:
     changed = split.take(torch.arange(40))
-    tensors(changed)[name][7] += 1
+    tensors(changed)[name][8] += 1
     first, second = (
         data.read(toys.pack(tmp_path / f"{i}.safetensors", s))
         for i, s in enumerate((split, changed))
@@ -108,6 +109,20 @@ def test_samples_may_come_to_two_files_in_turn(tmp_path: Path, split: Split) -> 
     assert all(same(data.read(path), split) for path in paths)
 
 
+def test_a_file_that_is_given_up_leaves_nothing(tmp_path: Path, split: Split) -> None:
+    writer = Writer(tmp_path / "x.safetensors", 40, 32, split.classes, "toys", masks=True)
+    writer.add(next(toys.samples(split)))
+    assert writer.part.exists()
+    writer.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_size_of_a_file_is_known_before_it_is_written(packed: Path, split: Split) -> None:
+    writer = Writer(packed.with_name("x"), 40, 32, split.classes, "toys", masks=True)
+    assert writer.size == packed.stat().st_size
+    writer.discard()
+
+
 def test_a_missing_file_is_refused_with_what_makes_it(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^not found; .*train\.safetensors; run `dvc repro download`"
@@ -119,7 +134,26 @@ def foreign(path: Path) -> None:
     save_file({"images": torch.zeros(1)}, path)
 
 
+def header(path: Path, **changes: object) -> None:
+    """`path` again, with another header of its own."""
+    about = {"classes": toys.NAMES, "source": "toys", "digest": ""} | changes
+    save_file(load_file(path), path.with_name("new"), {"abn": json.dumps(about)})
+    path.with_name("new").replace(path)
+
+
+def tensor(path: Path, name: str, value: Tensor) -> None:
+    save_file(load_file(path) | {name: value}, path.with_name("new"), {"abn": "{}"})
+    path.with_name("new").replace(path)
+    header(path)
+
+
 BROKEN = {
+    "labels without a class": lambda path: header(path, classes=["red"]),
+    "no classes": lambda path: header(path, classes=None),
+    "a header that is no JSON": lambda path: save_file(load_file(path), path, {"abn": "{"}),
+    "fewer labels": lambda path: tensor(path, "labels", torch.zeros(39, dtype=torch.int64)),
+    "flat images": lambda path: tensor(path, "images", torch.zeros(40, dtype=torch.uint8)),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
     "cut in the tensors": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "cut in the header": lambda path: path.write_bytes(path.read_bytes()[:100]),
     "empty": lambda path: path.write_bytes(b""),

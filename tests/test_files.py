@@ -1,10 +1,12 @@
 """A file is whole or not there."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from abn import files
+from abn.errors import DiskError
 
 
 def test_what_was_written_takes_its_place_in_the_end(tmp_path: Path) -> None:
@@ -37,3 +39,16 @@ def test_content_and_name_are_on_the_disk_before_and_after_the_swap(
     with files.replacing(path) as part:
         part.write_text("whole")
     assert synced == [("a.txt.part", True), (tmp_path.name, True)]
+
+
+def test_room_is_asked_for_with_figures(tmp_path: Path) -> None:
+    files.require_room(tmp_path, 1)
+    free = shutil.disk_usage(tmp_path).free
+    with pytest.raises(DiskError, match=rf"[\d,]+ bytes are needed, [\d,]+ are free; {tmp_path};"):
+        files.require_room(tmp_path, 2 * free)
+
+
+def test_what_the_disk_refuses_is_named(tmp_path: Path) -> None:
+    told = pytest.raises(DiskError, match=r"^cannot be written: No such file .*; .*/x; make room")
+    with told, files.writing(tmp_path / "x"):
+        (tmp_path / "missing" / "x").touch()

@@ -21,7 +21,7 @@ def save(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 
 def solid(mode: str, color) -> Image.Image:
-    return Image.new(mode, (4, 4), color)
+    return Image.new(mode, (8, 8), color)
 
 
 def palette(color, alpha: bytes | None = None) -> bytes:
@@ -31,7 +31,7 @@ def palette(color, alpha: bytes | None = None) -> bytes:
 
 
 def gray16(value: int, dtype: str = "<u2") -> Image.Image:
-    return Image.fromarray(np.full((4, 4), value, dtype))
+    return Image.fromarray(np.full((8, 8), value, dtype))
 
 
 KINDS = {
@@ -49,7 +49,7 @@ KINDS = {
     "16-bit gray PNG, white": (save(gray16(65535)), (255, 255, 255)),
     "16-bit gray TIFF, big-endian": (save(gray16(257 * 9, ">u2"), "TIFF"), (9, 9, 9)),
     "32-bit gray TIFF": (save(gray16(257 * 50, "<i4"), "TIFF"), (50, 50, 50)),
-    "16-bit gray PGM": (b"P5 1 1 65535\n" + (257 * 3).to_bytes(2, "big"), (3, 3, 3)),
+    "16-bit gray PGM": (b"P5 8 8 65535\n" + 64 * (257 * 3).to_bytes(2, "big"), (3, 3, 3)),
     "animated GIF": (
         save(solid("RGB", RED), "GIF", save_all=True, append_images=[solid("RGB", GREEN)]),
         RED,
@@ -79,7 +79,7 @@ def test_jpegs_of_every_colour_space_are_right_within_their_loss(mode, color):
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", [*range(10)])
 def test_an_image_is_turned_upright(kind, orientation):
-    stored = Image.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
+    stored = Image.fromarray(np.arange(216, dtype=np.uint8).reshape(8, 9, 3))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -93,10 +93,10 @@ def test_a_sound_image_with_odd_exif_is_turned_upright():
     exif = Image.Exif()
     exif[ExifTags.Base.XResolution] = 72.0
     exif[ExifTags.Base.Orientation] = 6
-    stored = save(Image.new("RGB", (8, 4), RED), "JPEG", exif=exif)
+    stored = save(Image.new("RGB", (16, 8), RED), "JPEG", exif=exif)
     odd = stored.replace(b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x07")  # rational -> undefined
     assert odd != stored
-    assert images.decode(odd, "odd").size == (4, 8)
+    assert images.decode(odd, "odd").size == (8, 16)
 
 
 def test_an_image_is_read_from_a_path(tmp_path):
@@ -114,7 +114,7 @@ BROKEN = {
     "cut PNG": save(Image.effect_noise((64, 64), 50))[:-200],
     "header only": GOOD[:20],
     "another format": save(solid("RGB", RED), "TGA"),
-    "floating point": save(Image.new("F", (4, 4), 0.5), "TIFF"),
+    "floating point": save(Image.new("F", (8, 8), 0.5), "TIFF"),
     "32-bit": save(gray16(70_000, "<i4"), "TIFF"),
     "TIFF tag of a wrong type": TIFF.replace(b"\x11\x01\x04\x00", b"\x11\x01\x02\x00"),
     "large": b"P6 10000 5001 255\n",

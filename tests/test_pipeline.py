@@ -14,15 +14,15 @@ STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 
 # Lowest first: a module imports from rows above its own, and `params` types from anywhere.
 LAYERS = (
-    "errors rng progress resnet crop flops files signals datasets.paint visualize.charts "
+    "errors rng progress resnet crop flops signals datasets.paint visualize.charts "
     "explain.correlation",
-    "params environ model device tracking explain.scores datasets.outlines datasets.images "
-    "datasets.archive datasets.fetch datasets.imagenette datasets.folder",
-    "data checkpoint optim locks launch distributed explain.localisation explain.intervals "
-    "explain.interventions explain.robustness explain.maps datasets.shapes visualize.overlays",
-    "batches resume datasets.sources explain.counterfactuals explain.verdict "
+    "params files environ model device tracking explain.scores datasets.outlines "
+    "datasets.images datasets.archive datasets.imagenette datasets.folder",
+    "datasets.transfer data checkpoint optim locks launch distributed explain.localisation "
+    "explain.intervals explain.interventions explain.robustness explain.maps datasets.shapes visualize.overlays",
+    "batches resume datasets.fetch explain.counterfactuals explain.verdict "
     "visualize.panels visualize.window visualize.scoreboard visualize.origin",
-    "augment engine predict explain.subject visualize.cards",
+    "augment engine predict datasets.sources explain.subject visualize.cards",
     "evaluate explain.examine visualize.gallery visualize.report",
     "train explain.findings",
 )

@@ -128,7 +128,7 @@ def test_more_images_than_are_decoded_ahead_stay_in_order(
 
 def test_an_unreadable_image_is_named(own: Data, tmp_path: Path) -> None:
     put(tmp_path / "images/train/b/05.png", b"no image")
-    with pytest.raises(UserError, match=r"not an image .*; .*train/b/05\.png; replace the file"):
+    with pytest.raises(UserError, match=r"^1 image cannot be used; .*train/b/05\.png \(not an im"):
         pack(own, tmp_path)
     assert not (tmp_path / "train.safetensors").exists()
 
@@ -159,7 +159,7 @@ def test_a_broken_image_in_the_archive_is_named(
         for name in (f"top/{split}/{wnid}/x.JPEG" for split in ("train", "val") for wnid in names):
             tar.addfile(tarfile.TarInfo(name))
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    with pytest.raises(UserError, match=rf"; top/train/{names[0]}/x\.JPEG; replace the file"):
+    with pytest.raises(UserError, match=rf"^20 images .*; top/train/{names[0]}/x\.JPEG \(.* 15 mo"):
         pack(changed(archive, md5=md5), tmp_path)
 
 
@@ -176,4 +176,4 @@ def test_without_an_address_the_variants_own_archive_is_fetched(
     with pytest.raises(UserError, match="no network"):
         sources.open_source(changed(config, name="imagenette", variant="320px"), tmp_path)
     url, md5 = imagenette.VARIANTS["320px"]
-    assert asked == [(url, tmp_path / md5 / "imagenette.tgz", md5)]
+    assert asked == [(url, tmp_path / md5 / "imagenette.tgz", md5, 341_663_724)]

@@ -11,6 +11,11 @@ VARIANTS = {  # name -> (url, md5), as torchvision.datasets.Imagenette has them
     "320px": (f"{_BUCKET}/imagenette2-320.tgz", "3df6f0d01a2c9592104656642f5e78a3"),
     "160px": (f"{_BUCKET}/imagenette2-160.tgz", "e793b78cc4c9e9a4ccc0c1155377a412"),
 }
+SIZES = {  # md5 -> bytes, as fastai and TensorFlow Datasets have them
+    "fe2fc210e6bb7c5664d602c3cd71e612": 1_557_161_267,
+    "3df6f0d01a2c9592104656642f5e78a3": 341_663_724,
+    "e793b78cc4c9e9a4ccc0c1155377a412": 99_003_388,
+}
 CLASSES = {  # WordNet id -> name; the order is the labels'
     "n01440764": "tench",
     "n02102040": "English springer",

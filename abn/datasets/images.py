@@ -10,6 +10,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from abn.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+LEAST_SIDE = 8  # pixels
 MOST_PIXELS = 50_000_000
 TURNS = {  # EXIF orientation -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,9 +64,11 @@ def square(image: Image.Image, size: int) -> tuple[NDArray[np.uint8], float]:
 
 def _check(image: Image.Image) -> None:
     """Refuse by the header, before a pixel is decoded."""
-    if min(image.size) < 1 or image.width * image.height > MOST_PIXELS:
-        width, height = image.size
-        raise ValueError(f"{width} x {height} pixels are not from 1 to {MOST_PIXELS:,}")
+    width, height = image.size
+    if min(width, height) < LEAST_SIDE:
+        raise ValueError(f"{width} x {height} pixels, a side under {LEAST_SIDE}")
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, over {MOST_PIXELS:,}")
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers of an unknown range")
 

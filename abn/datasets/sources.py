@@ -4,13 +4,15 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from abn import progress
+from abn import files, progress
 from abn.data import Sample, Writer
 from abn.datasets import archive, fetch, folder, imagenette, images, shapes
+from abn.errors import DataError
 from abn.params import Data
 
 T = TypeVar("T")
@@ -18,6 +20,14 @@ R = TypeVar("R")
 Item = tuple[bytes | Path, str, str, int]  # content, its name for errors, split, label
 CHUNK = 16  # images that a thread decodes at a time
 AHEAD = 4  # chunks decoded or waiting per thread
+NAMED = 5  # bad images that are named
+
+
+class Bad(NamedTuple):
+    """An image that cannot be used."""
+
+    name: str
+    reason: str
 
 
 class Source(NamedTuple):
@@ -38,21 +48,30 @@ def open_source(config: Data, cache: Path) -> Source:
 
 
 def pack(source: Source, size: int, paths: dict[str, Path]) -> None:
-    """Write the file of every split, on canvases of `size` pixels; see `data.Writer`."""
-    classes, origin, masks, counts, samples = source
-    writers = {
-        split: Writer(path, counts[split], size, classes, origin, masks)
-        for split, path in paths.items()
-    }
-    try:
-        with progress.bar("packing", sum(counts.values()), "image") as bar:
-            for split, sample in progress.counted(samples, bar):
-                writers[split].add(sample)
-        for writer in writers.values():
-            writer.close()
-    finally:
-        for writer in writers.values():
-            writer.file.close()
+    """Write the file of every split, on canvases of `size` pixels; see `data.Writer`.
+
+    All of them or, where a sample or the disk fails, none. Raises DataError, DiskError.
+    """
+    folder = next(iter(paths.values())).parent
+    with files.writing(folder), ExitStack() as discarding:
+        writers = {}
+        for split, path in paths.items():
+            writers[split] = _writer(source, split, size, path)
+            discarding.callback(writers[split].discard)
+        files.require_room(folder, sum(writer.size for writer in writers.values()))
+        _write(source, writers)
+
+
+def _writer(source: Source, split: str, size: int, path: Path) -> Writer:
+    return Writer(path, source.counts[split], size, source.classes, source.origin, source.masks)
+
+
+def _write(source: Source, writers: dict[str, Writer]) -> None:
+    with progress.bar("packing", sum(source.counts.values()), "image") as bar:
+        for split, sample in progress.counted(source.samples, bar):
+            writers[split].add(sample)
+    for writer in writers.values():
+        writer.close()
 
 
 def _shapes(config: Data) -> Source:
@@ -73,7 +92,8 @@ def _render(config: Data, split: str, index: int) -> Sample:
 def _imagenette(config: Data, cache: Path) -> Source:
     official, md5 = imagenette.VARIANTS[config.variant]
     url, md5 = config.url or official, config.md5 or md5
-    file = fetch.fetch(url, cache / md5 / "imagenette.tgz", md5)
+    size = imagenette.SIZES.get(md5)
+    file = fetch.fetch(url, cache / md5 / "imagenette.tgz", md5, size)
     found = imagenette.find(archive.names(file))
     known = {name: (split, label) for split in found for name, label in found[split]}
     items = ((content, name, *known[name]) for name, content in archive.read(file, known))
@@ -84,21 +104,43 @@ def _imagenette(config: Data, cache: Path) -> Source:
 
 def _folder(config: Data) -> Source:
     classes, train, val = folder.find(Path(config.root), config.val_fraction, config.seed)
-    files = {"train": train, "val": val}
-    items = ((path, str(path), split, label) for split in files for path, label in files[split])
-    counts = {split: len(files[split]) for split in files}
+    found = {"train": train, "val": val}
+    items = ((path, str(path), split, label) for split in found for path, label in found[split])
+    counts = {split: len(found[split]) for split in found}
     return Source(classes, "folder", False, counts, _decoded(items, config.size))
 
 
 def _decoded(items: Iterable[Item], size: int) -> Iterator[tuple[str, Sample]]:
-    """Decode on every core, in order; Pillow lets other threads run."""
+    """Decode on every core, in order; Pillow lets other threads run.
 
-    def sample(item: Item) -> tuple[str, Sample]:
+    All bad images are refused at once, after the last: none is skipped, for that would be another
+    data set, and nobody should mend them one run at a time.
+    """
+
+    def sample(item: Item) -> tuple[str, Sample] | Bad:
         content, name, split, label = item
-        canvas, aspect = images.square(images.decode(content, name, size), size)
+        try:
+            canvas, aspect = images.square(images.decode(content, name, size), size)
+        except DataError as error:
+            return Bad(name, error.what)
         return split, Sample(canvas, label, aspect)
 
-    return _in_parallel(sample, items)
+    bad: list[Bad] = []
+    for result in _in_parallel(sample, items):
+        if isinstance(result, Bad):
+            bad.append(result)
+        elif not bad:
+            yield result
+    if bad:
+        raise _refused(bad)
+
+
+def _refused(bad: list[Bad]) -> DataError:
+    """One error for all of `bad`: how many, and the first of them by name."""
+    where = ", ".join(f"{name} ({reason})" for name, reason in bad[:NAMED])
+    more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    what = f"{len(bad)} image{'s' * (len(bad) > 1)} cannot be used"
+    return DataError(what, f"{where}{more}", "replace or remove them")
 
 
 def _in_parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
