@@ -104,6 +104,17 @@ def test_a_class_on_one_side_alone_is_refused_by_name(ready: Path) -> None:
     refused(ready, r"class 'bird' is not in both train/ and val/; .*; add it there")
 
 
+@pytest.mark.parametrize(("name", "other"), [("train", "val"), ("val", "train")])
+def test_half_of_a_split_is_not_taken_for_classes(ready: Path, name: str, other: str) -> None:
+    (ready / other).rename(ready / "elsewhere")
+    refused(ready, rf"{name}/ holds folders, but there is no {other}/; .*; add it")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    images = [f"{name}/{i}.png" for name in ("car", "train") for i in range(3)]
+    assert find(touch(tmp_path, *images), 0.2, seed=0)[0] == ("car", "train")
+
+
 def test_a_class_too_small_to_split_is_refused_by_name(tmp_path: Path) -> None:
     refused(
         touch(flat(tmp_path), "bird/1.png"), r"1 image\(s\), too few to split; .*bird; add more"
