@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from abn.errors import DataError
+from abn.errors import DataError, DiskError
 
 BLOCK = 1 << 16  # bytes read at a time
 HEADERS = 1 << 16  # bytes that may lie between the end of one file and the start of the next
@@ -36,26 +36,30 @@ def names(archive: Path, limits: Limits = LIMITS) -> list[str]:
     """The names of the files in `archive`, in its order, after reading all of it.
 
     Raises DataError for an archive that is damaged or that breaks `limits`, and for a member that
-    is not a plain file or folder, leads outside, or comes twice.
+    is not a plain file or folder, leads outside, or comes twice; DiskError where it cannot be read.
     """
     with _readable(archive):
         return [member.name for member, _ in _files(archive, limits)]
 
 
-def read(archive: Path, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
+def read(
+    archive: Path, wanted: Container[str], limits: Limits = LIMITS
+) -> Iterator[tuple[str, bytes]]:
     """Name and content of the `wanted` files, in the order of `archive`. Raises as `names` does."""
     with _readable(archive):
-        for member, tar in _files(archive, LIMITS):
+        for member, tar in _files(archive, limits):
             if member.name in wanted and (file := tar.extractfile(member)) is not None:
                 yield member.name, file.read()
 
 
 @contextmanager
 def _readable(archive: Path) -> Iterator[None]:
-    """Whatever is wrong with `archive` becomes a DataError that names it."""
+    """Whatever is wrong with `archive` becomes an error that names it."""
     try:
         yield
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise DiskError(f"cannot be read: {error.strerror}", archive, "mend that") from error
         remedy = "delete it and run again, or correct data.url"
         raise DataError(f"not a whole .tgz archive: {error}", archive, remedy) from error
     except _Unsafe as error:
@@ -119,8 +123,8 @@ def _check(member: tarfile.TarInfo, seen: set[str], limits: Limits) -> None:
         raise _Unsafe(f"member {name!r} has a name that is not a plain relative path")
     if member.issparse() or not (member.isreg() or member.isdir()):
         raise _Unsafe(f"member {member.name!r} is neither a plain file nor a folder")
-    if member.size > limits.member:
-        raise _Unsafe(f"member {member.name!r} has {member.size} bytes, over {limits.member}")
+    if not 0 <= member.size <= limits.member:
+        raise _Unsafe(f"member {member.name!r} has {member.size} bytes, not 0 to {limits.member}")
     if member.isreg() and key in seen:
         raise _Unsafe(f"member {member.name!r} comes twice")
     if member.isreg():
