@@ -54,9 +54,7 @@ def test_folders_may_come_twice(tmp_path: Path) -> None:
 def test_a_hostile_member_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "x.tgz"
     path.write_bytes(tgz("fine", "a/../../b"))
-    with pytest.raises(
-        DataError, match=r"^member 'a/\.\./\.\./b' has a name .*x\.tgz; set data\.url"
-    ):
+    with pytest.raises(DataError, match=r"^member .a/.*b. has a name .*x\.tgz; set data\.url"):
         archive.names(path)
 
 

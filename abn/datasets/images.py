@@ -1,6 +1,7 @@
 """An image file of any common kind as 8-bit RGB, and as a square of pixels."""
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,10 @@ FAULTS = (  # what Pillow documents, and TypeError for a TIFF whose tags have th
     Image.DecompressionBombWarning,
     TypeError,
 )
+
+
+# What Pillow warns of is refused here by its header; one line is enough.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Image.Image:
