@@ -16,6 +16,10 @@ def test_archives_and_classes_are_torchvisions():
     assert list(imagenette.CLASSES.items()) == list(first.items())
 
 
+def test_the_size_of_every_archive_is_known():
+    assert list(imagenette.SIZES) == [md5 for _, md5 in imagenette.VARIANTS.values()]
+
+
 def test_labels_follow_the_fixed_order_whatever_the_order_of_the_archive():
     found = imagenette.find(NAMES[::-1])
     assert found["train"] == [(f"top/train/{wnid}/a.JPEG", i) for i, wnid in enumerate(WNIDS)]

@@ -19,7 +19,8 @@ LAYERS = (
     "params files environ model device tracking explain.scores datasets.outlines "
     "datasets.images datasets.archive datasets.imagenette datasets.folder",
     "datasets.transfer data checkpoint optim locks launch distributed explain.localisation "
-    "explain.intervals explain.interventions explain.robustness explain.maps datasets.shapes visualize.overlays",
+    "explain.intervals explain.interventions explain.robustness explain.maps datasets.shapes "
+    "visualize.overlays",
     "batches resume datasets.fetch explain.counterfactuals explain.verdict "
     "visualize.panels visualize.window visualize.scoreboard visualize.origin",
     "augment engine predict datasets.sources explain.subject visualize.cards",

@@ -1,7 +1,7 @@
-"""The download stage as a process of its own, in an empty folder with params of its own."""
+"""The download stage as a process of its own, in a project with params of its own."""
 
 import hashlib
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from abn import params as parameters
 from abn.params import Data
+from tests.faults import _project
 
 ROOT = Path(__file__).parents[2]
 OUTPUTS = ("train.safetensors", "val.safetensors")
@@ -24,18 +25,20 @@ def config(**changes: object) -> Data:
 
 
 def project(folder: Path, **changes: object) -> Path:
-    """`folder`, with a params.yaml whose data section is `config(**changes)`."""
+    """`folder`, with the code, and a params.yaml whose data section is `config(**changes)`."""
+    for name in ("abn", "stages"):
+        no_cache = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=no_cache)
+    shutil.copy(ROOT / "dvc.yaml", folder)
     yaml = YAML()
     values = yaml.load(ROOT / "params.yaml")
     values["data"] = config(**changes).model_dump(mode="json")
-    folder.mkdir(exist_ok=True)
     yaml.dump(values, folder / "params.yaml")
     return folder
 
 
 def environment() -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
-    return env | {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    return _project.environment(PYTHONPATH=str(ROOT), NO_PROXY="127.0.0.1", OMP_NUM_THREADS="1")
 
 
 def start(folder: Path, *before: str) -> "subprocess.Popen[str]":
@@ -66,6 +69,5 @@ def outputs(folder: Path) -> dict[str, str]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Files of `folder` that are neither its params, nor outputs, nor an archive that is kept."""
-    kept = {"params.yaml", "imagenette.tgz", *OUTPUTS}
-    return [str(p) for p in folder.rglob("*") if p.is_file() and p.name not in kept]
+    """Temporary files and locks of the stage that should not be there any more."""
+    return [*_project.leftovers(folder), *map(str, folder.glob(".cache/downloads/**/*.lock"))]

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults import Outcome, _stage, kind
@@ -78,12 +77,15 @@ def stopped_pack(folder: Path, draws: random.Random) -> Outcome:
     return Outcome("exit 130 or 143", seconds=seconds)
 
 
-@kind("interrupted", "two pack at once")
+@kind("interrupted", "two stages at once", slow=True)
 def two(folder: Path, draws: random.Random) -> Outcome:
-    pack(folder / "right")
+    """The second waits and does it again."""
+    project, first = packing(folder)
     start = time.monotonic()
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(pack, [folder / "both"] * 2))
+    assert _stage.run(project)[0] == 0
+    first.communicate()
     seconds = time.monotonic() - start
-    assert digests(folder / "both") == digests(folder / "right")
+    assert first.returncode == 0 and not _stage.leftovers(project)
+    pack(folder / "right")
+    assert digests(project / "data") == digests(folder / "right")
     return Outcome("the same bytes", seconds=seconds)

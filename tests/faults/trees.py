@@ -3,6 +3,7 @@
 import os
 import random
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -116,33 +117,35 @@ for name, (damage, words) in TREES.items():
 
 
 @contextmanager
-def nobody(folder: Path) -> Iterator[None]:
-    """In `folder` as a user to whom permissions apply; root may read everything."""
+def nobody() -> Iterator[Path]:
+    """A tree in the working folder of a user to whom permissions apply; root may read it all."""
     if os.geteuid() != 0:
         raise NotHere("needs root, to be somebody else for a while")
     here = Path.cwd()
-    folder.chmod(0o777)
-    os.chdir(folder)
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.chdir(here)
+    with tempfile.TemporaryDirectory() as folder:  # the way to others is closed to nobody
+        Path(folder).chmod(0o777)
+        os.chdir(folder)
+        try:
+            yield tree(Path())
+        finally:
+            os.seteuid(0)
+            os.chdir(here)
 
 
 @kind("trees", "an image that may not be read")
 def secret_image(folder: Path, draws: random.Random) -> Outcome:
-    (tree(folder) / "train" / "cat" / "1.png").chmod(0)
-    with nobody(folder):
-        return refused(Path(), Path("images"), r"train/cat/1\.png \(.*Permission denied")
+    with nobody() as root:
+        (root / "train" / "cat" / "1.png").chmod(0)
+        os.seteuid(65534)
+        return refused(Path(), root, r"train/cat/1\.png \(.*Permission denied")
 
 
 @kind("trees", "a folder that may not be read")
 def secret_folder(folder: Path, draws: random.Random) -> Outcome:
-    (tree(folder) / "train" / "cat" / "deep").mkdir(mode=0)
-    with nobody(folder):
-        return refused(Path(), Path("images"), "cannot be read: Permission denied; .*cat/deep;")
+    with nobody() as root:
+        (root / "train" / "cat" / "deep").mkdir(mode=0)
+        os.seteuid(65534)
+        return refused(Path(), root, "cannot be read: Permission denied; .*cat/deep;")
 
 
 def imagenette_refused(
