@@ -6,13 +6,11 @@ import io
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
 import tarfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -239,24 +237,6 @@ def test_a_report_on_other_weights_than_were_explained_is_refused(finished):
     said = finished.run("python -m stages.visualize", code=2)
     assert "error[PARAMS] not explain.checkpoint; visualize.checkpoint; name" in said
     finished.run("git checkout -q .")
-
-
-def test_training_killed_midway_ends_with_the_same_bytes(finished, tmp_path):
-    killed = copy(tmp_path)
-    killed.run("dvc repro download", ABN_TRACKING="off")
-    command = [sys.executable, "-m", "stages.train"]
-    process = subprocess.Popen(command, cwd=killed.root, env=killed.env | {"ABN_TRACKING": "off"})
-    while not list(killed.root.glob(".resume/*/state.safetensors")):
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (killed.root / "checkpoint").exists()
-    assert "RESUMED after epoch" in killed.run("dvc repro train", ABN_TRACKING="off")
-    trained = {
-        name: digest for name, digest in killed.outputs().items() if "train" in name or "ch" in name
-    }
-    assert trained.items() <= finished.outputs().items()
 
 
 def archive(path: Path) -> str:
