@@ -4,6 +4,12 @@ Each kind of fault has an exit code of its own, for scripts that start a stage.
 """
 
 
+def _on_one_line(part: object) -> str:
+    """`part` with all that a terminal would not show as a character spelled out."""
+    text = " ".join(str(part).split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class UserError(Exception):
     """A fault that the user can mend; shown as `error[KIND] what; where; remedy`, no traceback.
 
@@ -15,7 +21,7 @@ class UserError(Exception):
 
     def __init__(self, what: str, where: object, remedy: str) -> None:
         self.what = what
-        super().__init__("; ".join(" ".join(str(part).split()) for part in (what, where, remedy)))
+        super().__init__("; ".join(map(_on_one_line, (what, where, remedy))))
 
     def line(self) -> str:
         """All of it, as a person reads it."""

@@ -3,24 +3,54 @@
 `python -m abn.params` prints the JSON schema that editors read (schema/params.schema.json).
 """
 
-import difflib
 import itertools
 import json
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
-from abn.errors import ParamsError
+from abn.redaction import redacted
+from abn.refusals import Impossible, refusal
 
 Archs = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-Count = Annotated[int, Field(ge=1)]
+MOST = 10**9  # of anything that is counted: past it, arithmetic fails before memory does
+Count = Annotated[int, Field(ge=1, le=MOST)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=32, le=1024)]
-Text = Annotated[str, Field(min_length=1)]
 Listed = Field(strict=False)  # YAML has lists where we keep tuples; their items stay strict
+
+
+def _printable(text: str) -> str:
+    """`text`, which a terminal, a table or a page shows as it is."""
+    if not text.isprintable():
+        raise ValueError("give a text without control characters")
+    return text
+
+
+def _inside(path: str) -> str:
+    """`path`, which leads to nothing outside the project unless a link in the project does."""
+    parts = PurePosixPath(path).parts
+    if path.startswith("/") or ".." in parts or set(path) & set("\\:"):
+        raise ValueError("name what is in the project, with / between folders; a link will do")
+    if any(len(part.encode()) > 255 for part in parts):
+        raise ValueError("give each folder and file a name of 255 bytes at most")
+    return path
+
+
+Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
+Inside = Annotated[Text, AfterValidator(_inside)]
+Address = Annotated[Text, PlainSerializer(redacted, when_used="json")]  # JSON is shown to others
 
 
 class Section(BaseModel):
@@ -67,11 +97,11 @@ class Data(Section):
     """Share of the training split kept out of training, to select and watch on; 0: none."""
     variant: Literal["full", "320px", "160px"]
     """imagenette: which of the three published archives."""
-    url: Text | None
+    url: Address | None
     """imagenette: another address or a local file to take the archive from."""
     md5: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None
     """imagenette: the checksum of the file at `url`."""
-    root: Text
+    root: Inside
     """folder: holds train/CLASS/* and val/CLASS/*, or CLASS/*; always watched by DVC."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     """folder: share of every class for validation where ROOT has no train/ and val/."""
@@ -94,7 +124,7 @@ def _flip(value: Any) -> Any:
 class Train(Section):
     epochs: Count
     """Passes over the training split."""
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Field(ge=2, le=MOST)]
     """Images a step."""
     sizes: Annotated[tuple[Pixels, ...], Field(strict=False, min_length=1)]
     """Sides of the training crops, in pixels; more than one: training grows through them."""
@@ -147,7 +177,7 @@ class Train(Section):
     """Epochs between validations; the last epoch is always validated."""
     select: Literal["last", "best"]
     """Which epoch's weights are kept; best: highest top-1 on the hold-out, if there is one."""
-    save_every: Annotated[int, Field(ge=0)]
+    save_every: Annotated[int, Field(ge=0, le=MOST)]
     """Also keep epoch-XXXX.safetensors every so many epochs; 0: never."""
 
     @model_validator(mode="after")
@@ -170,7 +200,7 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    checkpoint: Text
+    checkpoint: Inside
     """The weights to evaluate, such as checkpoint/epoch-0010.safetensors."""
     batch_size: Count
     size: Pixels
@@ -200,21 +230,21 @@ class Gates(Section):
 
 
 class Explain(Section):
-    checkpoint: Text
+    checkpoint: Inside
     profile: Literal["quick", "full"]
     """How much is spent on what every image need not have: RISE, redrawn networks, mosaics."""
-    images: Annotated[int, Field(ge=2)]
+    images: Annotated[int, Field(ge=2, le=MOST)]
     """Validation images to score, spread evenly over the classes."""
-    steps: Annotated[int, Field(ge=2)]
+    steps: Annotated[int, Field(ge=2, le=MOST)]
     """Points of an insertion or deletion curve, less one."""
-    siblings: Annotated[tuple[Text, ...], Listed]
+    siblings: Annotated[tuple[Inside, ...], Listed]
     """Checkpoints of the same network trained from other seeds, to see if the map is stable."""
     gates: Gates
     """What the verdict asks; these thresholds are the project's proposals, not a standard."""
 
 
 class Visualize(Section):
-    checkpoint: Text
+    checkpoint: Inside
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     """First part of the picture's file name."""
     classes: Count
@@ -241,19 +271,13 @@ class Params(Section):
 
 def load(path: Path) -> Params:
     """Read and check `path`; ParamsError on the first thing that is wrong."""
-    from ruamel.yaml import YAML  # here, so that a machine that only computes can do without
-    from ruamel.yaml.error import YAMLError
+    from abn import document  # here, so that a machine that only computes can do without ruamel
 
-    try:
-        values = YAML(typ="safe", pure=True).load(path.read_text())
-    except FileNotFoundError:
-        raise ParamsError("not found", path, "run from the project's root") from None
-    except (YAMLError, ValueError, RecursionError) as error:  # the parser lets the last two out
-        raise ParamsError(f"not valid YAML: {_problem(error)}", path, "correct it there") from None
+    values = document.read(path)
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise _explain(path, error.errors(include_url=False)) from None
+        raise refusal(path, Params, error.errors(include_url=False)) from None
 
 
 def schema() -> str:
@@ -261,66 +285,9 @@ def schema() -> str:
     return json.dumps(Params.model_json_schema(), indent=2) + "\n"
 
 
-def _explain(path: Path, errors: list[ErrorDetails]) -> ParamsError:
-    """The first of `errors`: what, key and value, remedy."""
-    unknown = [error for error in errors if error["type"] == "extra_forbidden"]
-    first, more = (unknown or errors)[0], len(errors) - 1  # a typo also leaves its key missing
-    location, value = first["loc"], first["input"]
-    own = first.get("ctx", {}).get("error")
-    if isinstance(own, _Impossible):
-        location, value = (*location, own.key), value.get(own.key) if value else None
-    key = " ".join(".".join(map(str, location)).split()) or "the file"
-    rest = f" (and {more} more)" if more else ""
-    what, remedy = _judged(first, own)
-    return ParamsError(what, f"{path}: {key}{_shown(first, value)}", f"{remedy}{rest}")
-
-
-def _shown(error: ErrorDetails, value: Any) -> str:
-    """The offending value, shortened; nothing where there is none."""
-    if error["type"] == "missing":
-        return ""
-    text = repr(value)
-    return f" = {text[:57]}..." if len(text) > 60 else f" = {text}"
-
-
-def _judged(error: ErrorDetails, own: object) -> tuple[str, str]:
-    """What is wrong, and the remedy."""
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(error["loc"][-1]), _keys(error["loc"][:-1]), n=1)
-        return "unknown key", f"did you mean {near[0]}?" if near else "remove it"
-    if error["type"] == "missing":
-        return "missing", "add it (presets/ has complete examples)"
-    if own:
-        return "cannot be", str(own)
-    return "wrong value", error["msg"].replace("Input should", "it should")
-
-
-def _keys(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that the section at `location` has."""
-    model: Any = Params
-    for name in location:
-        model = model.model_fields[name].annotation
-        model = next((part for part in get_args(model) if part is not None), model)
-    return list(model.model_fields)
-
-
-def _problem(error: Exception) -> str:
-    """What the parser stumbled over, with the line where it knows it."""
-    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-    return f"{problem}, line {mark.line + 1}" if problem and mark else " ".join(str(error).split())
-
-
-class _Impossible(ValueError):
-    """A combination of values that cannot be; `key` is the one to change."""
-
-    def __init__(self, key: str, remedy: str) -> None:
-        super().__init__(remedy)
-        self.key = key
-
-
 def _require(condition: bool, key: str, remedy: str) -> None:
     if not condition:
-        raise _Impossible(key, remedy)
+        raise Impossible(key, remedy)
 
 
 def _rising(values: tuple[float, ...]) -> bool:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from abn import document
 from abn import params as parameters
 from abn.errors import UserError
 
@@ -88,6 +90,19 @@ EDITS = [
     ("md5: null", "md5: abc", ["data.md5 = 'abc'", "pattern"]),
     ("crop_scale: [0.9, 1.0]", "crop_scale: [0.6]", ["missing; ", "train.crop_scale.1"]),
     ("crop_scale: [0.9, 1.0]", "crop_scale: [0.6, 1, 1]", ["crop_scale", "at most 2"]),
+    # what leads out of the project, or a terminal astray
+    ("root: images", "root: /data/mine", ["cannot be; ", "data.root = '/data/mine'", "a link"]),
+    ("root: images", "root: ../images", ["data.root = '../images'", "in the project"]),
+    ("root: images", "root: images/../../mine", ["data.root = ", "in the project"]),
+    ("root: images", "root: s3://bucket/images", ["data.root = 's3://", "in the project"]),
+    ("root: images", r"root: C:\\images", ["data.root = ", "in the project"]),
+    ("root: images", f"root: {'ä' * 200}", ["data.root = ", "255 bytes"]),
+    ("root: images", f"root: {'a/' * 600}", ["data.root = ", "at most 1000 characters"]),
+    ("root: images", r'root: "a\x1b[2J"', [r"data.root = 'a\x1b[2J'", "control characters"]),
+    ("root: images", r'root: "a\u202eb"', [r"'a\u202eb'", "control characters"]),
+    ("siblings: []", "siblings: [a, ../b]", ["explain.siblings.1 = '../b'", "in the project"]),
+    ("prefix: abn", r'prefix: "abn\n"', ["visualize.prefix = ", "pattern"]),
+    ("seed: 42", 'seed: 42\n"a\\x1b[2J": 1', [r"a\x1b[2J = 1", "unknown key"]),
     # combinations that cannot be
     ("url: null", "url: http://example.org/x.tgz", ["data.md5 = None", "go together"]),
     ("md5: null", f"md5: {'a' * 32}", ["data.md5 = 'aaa", "go together"]),
@@ -105,12 +120,17 @@ EDITS = [
     ("flip: true", "flip: [true", ["not valid YAML", "line 33"]),
     ("flip: true", "flip: a: b", ["not valid YAML", "line 32"]),
     ("flip: true", "\tflip: true", ["not valid YAML", "line 32"]),
-    ("flip: true", "flip: *flip", ["not valid YAML", "undefined alias"]),
-    ("flip: true", "flip: !!python/object:os.system true", ["not valid YAML", "os.system"]),
-    ("flip: true", "flip: !!python/object/apply:os.getcwd []", ["not valid YAML", "os.getcwd"]),
-    ("epochs: 4", "epochs: !!int six", ["not valid YAML", "'six'"]),
+    ("flip: true", "flip: *flip", ["an alias in line 32", "plain values"]),
+    ("flip: true", "flip: &flip true", ["an anchor in line 32", "plain values"]),
+    ("flip: true", "<<: {flip: true}", ["a merge key in line 32", "plain values"]),
+    ("flip: true", "flip: !!python/object:os.system true", ["a tag in line 32"]),
+    ("flip: true", "flip: !!python/object/apply:os.getcwd []", ["a tag in line 32"]),
+    ("epochs: 4", "epochs: !!int 4", ["a tag in line 27", "plain values"]),
+    ("epochs: 4", "epochs: =", ["not valid YAML", "line 27"]),
     ("epochs: 4", "epochs: 2024-13-45", ["not valid YAML", "month"]),
-    ("epochs: 4", f"epochs: {'9' * 5000}", ["not valid YAML", "4300 digits"]),
+    ("epochs: 4", "epochs: 9999-12-31 23:59:59 -23", ["train.epochs = datetime"]),
+    ("epochs: 4", f"epochs: {'9' * 5000}", ["a value of more than 2000 characters in line 27"]),
+    ("epochs: 4", f"epochs: 0x{'f' * 1990}", ["train.epochs = ", "..."]),
     ("epochs: 4", "epochs: 6\n---\nepochs: 7", ["not valid YAML", "another document"]),
     ("epochs: 4", "epochs: \0", ["not valid YAML", "#x0000"]),
 ]
@@ -120,7 +140,10 @@ WHOLES = [
     ("- arch: resnet18\n", "the file = [{'arch': 'resnet18'}]"),
     ("resnet18", "the file = 'resnet18'"),
     ("{", "not valid YAML"),
-    ("[" * 500, "not valid YAML"),
+    ("[" * 500, "nested more than 20 deep in line 1"),
+    ("%YAML 1.1\n---\na: no\n", "a directive in line 2"),
+    ("- a\n" * 2001, "more than 2000 values in line 2000"),
+    ("#" * (32 * 1024 + 1), "over 32768 bytes"),
 ]
 
 
@@ -133,6 +156,42 @@ def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
         parameters.load(path)
     return str(caught.value)
+
+
+TEXTS = [
+    *("arch", "data.name", "data.variant", "data.url", "data.md5", "data.root", "train.schedule"),
+    *("train.precision", "train.compile", "train.select", "evaluate.checkpoint"),
+    *("explain.checkpoint", "explain.profile", "explain.siblings", "visualize.checkpoint"),
+    "visualize.prefix",
+]
+PATHS = [key for key in TEXTS if "checkpoint" in key] + ["data.root", "explain.siblings"]
+FREE = [*PATHS, "data.url", "visualize.prefix"]
+
+
+def texts(section: dict, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all texts in `section`."""
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from texts(value, f"{prefix}{key}.")
+        elif isinstance(value, str):
+            yield f"{prefix}{key}"
+
+
+def at(section: dict, key: str) -> str:
+    """The text at the dotted `key`, or the first of its list."""
+    for name in key.split("."):
+        section = section[name]
+    return section if isinstance(section, str) else section[0]
+
+
+def put(whole: dict, key: str, text: str) -> None:
+    """Set the dotted `key` in `whole`, and what must go with it."""
+    *sections, name = key.split(".")
+    section = whole
+    for part in sections:
+        section = section[part]
+    section[name] = [text] if key == "explain.siblings" else text
+    whole["data"]["md5"] = "a" * 32 if key == "data.url" else whole["data"]["md5"]
 
 
 def values(path: Path) -> dict:
@@ -165,15 +224,53 @@ def test_what_is_no_mapping_is_refused_in_one_line(tmp_path, text, expected):
     assert len(message.splitlines()) == 1
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path):
-    path = tmp_path / "params.yaml"
-    path.write_bytes(b"\xff\xfe")
-    assert "not valid YAML: 'utf-8' codec can't decode byte 0xff" in refusal(path)
+HOSTILE = [
+    *("..", "../x", "a/../../x", "/etc/passwd", "//host/x", "C:\\x", "C:/x", "..\\x", "s3://b/x"),
+    *("file:///etc/passwd", "remote://x/y", "~root/x", "$HOME", "${data.root}", "$(id)", "`id`"),
+    *("; id", "| id", "a\0b", "a\nb", "a\rb", "a\tb", "a\x1b[2Jb", "a\x7fb", "a\x85b", "a\u2028b"),
+    *("a\u200bb", "a\u202eb", "a\ufeffb", "\ud800", "", " ", "-rf", "%s%n", "{0}", "a" * 300),
+    *("a/" * 600, "'\"", "<script>", "*", "?", "con", ".git/config", "mlflow.db"),
+]
 
 
-def test_a_file_that_is_not_there_is_named_with_a_remedy(tmp_path):
+@pytest.mark.parametrize("key", TEXTS)
+def test_no_text_leads_out_of_the_project_or_a_terminal_astray(tmp_path, key, monkeypatch):
+    assert len(set(HOSTILE)) >= 40
+    whole = values(ROOT / "params.yaml")
+    monkeypatch.setattr(document, "read", lambda path: whole)  # test_document reads files
+    for hostile in HOSTILE:
+        put(whole, key, hostile)
+        try:
+            accepted = parameters.load(tmp_path / "params.yaml")
+        except UserError as error:
+            assert error.line().isprintable()
+            continue
+        assert hostile.isprintable() and key in FREE, (key, hostile)
+        if key != "data.url":
+            inside = (tmp_path / at(accepted.model_dump(), key)).resolve()
+            assert inside.is_relative_to(tmp_path) and len(inside.name) <= 255
+
+
+def test_params_hold_no_other_texts():
+    found = set(texts(parameters.load(ROOT / "params.yaml").model_dump()))
+    assert {key for key in TEXTS if key not in ("data.url", "data.md5", "explain.siblings")} == (
+        found - {"train.flip"}
+    )
+
+
+def test_the_password_of_an_address_stays_in_params(tmp_path):
     path = tmp_path / "params.yaml"
-    assert refusal(path) == f"not found; {path}; run from the project's root"
+    secret = "https://me:se/c@ret@example.org/x.tgz?token=hidden"
+    given = edited("url: null", f"url: {secret}").replace("md5: null", f"md5: {'a' * 32}")
+    path.write_text(given)
+    data = parameters.load(path).data
+    assert data.url == secret
+    assert data.model_dump(mode="json")["url"] == "https://***@example.org/x.tgz"
+    for fault in ("urls:", "url: {a: 1, b:", "url:\n    -", "url: a\n  url:", "shapes: ["):
+        close = {"url: {a: 1, b:": "}", "shapes: [": "]\n  x:"}.get(fault, "")
+        path.write_text(given.replace(f"url: {secret}", f"{fault} {secret}{close}"))
+        message = refusal(path)
+        assert "ret@" not in message and "hidden" not in message, message
 
 
 @pytest.mark.parametrize("section", ["data", "train", "evaluate", "explain", "visualize"])

@@ -14,8 +14,9 @@ STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 
 # Lowest first: a module imports from rows above its own, and `params` types from anywhere.
 LAYERS = (
-    "errors rng progress resnet crop flops signals datasets.paint visualize.charts "
+    "errors redaction rng progress resnet crop flops signals datasets.paint visualize.charts "
     "explain.correlation",
+    "document refusals",
     "params files environ model device tracking explain.scores datasets.outlines "
     "datasets.images datasets.archive datasets.imagenette datasets.folder",
     "datasets.transfer data checkpoint optim locks launch distributed explain.localisation "

@@ -280,6 +280,19 @@ def test_real_photographs_go_through_the_whole_graph(project, serve):
     assert project.metrics("explain")["gain_ratio"] > 1
 
 
+def test_images_elsewhere_are_reached_and_watched_through_a_link(project, tmp_path_factory):
+    photos, draws = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name in ("a/1", "a/2", "b/1", "b/2"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        pixels = draws.integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(photos / f"{name}.png")
+    (project.root / "photos").symlink_to(photos)
+    project.change(data={"name": "folder", "root": "photos"})
+    project.run("dvc repro download")
+    (photos / "a/1.png").unlink()
+    assert "modified:           photos" in project.run("dvc status download")
+
+
 def test_a_wrong_checksum_is_one_line_and_leaves_nothing(project, serve, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     archive(folder / "a.tgz")
