@@ -6,9 +6,10 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -16,9 +17,47 @@ from torch import Tensor, nn
 from abn import files
 from abn.errors import DataError
 from abn.model import AttentionBranchNetwork
-from abn.resnet import ARCHS
+from abn.params import Archs
 
 OTHER = "name another file, or train anew"  # remedy
+LONGEST = 1 << 20  # bytes of a header; that of a ResNet-152 has a tenth
+KINDS = {torch.float32: "F32", torch.int64: "I64"}  # of the network's tensors, in safetensors
+
+
+class Loop(BaseModel):
+    """Of params.train, what the report tells."""
+
+    epochs: int
+    batch_size: int
+    sizes: list[int]
+
+
+class Drawn(BaseModel):
+    """Of params.data, what the report tells."""
+
+    holdout: float
+
+
+class Recipe(BaseModel):
+    """Of the parameters of a training, what later stages need; there are more."""
+
+    seed: int
+    train: Loop
+    data: Drawn
+
+
+def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(classes) or len(set(classes)) < len(classes):
+        raise ValueError("an empty name, or one twice")
+    return classes
+
+
+class Header(BaseModel):
+    """What a file says about its weights."""
+
+    arch: Archs
+    classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
+    params: Recipe
 
 
 class Trained(NamedTuple):
@@ -62,22 +101,27 @@ def save_all(
 
 
 def load(path: Path, device: torch.device) -> Trained:
-    """The network at `path`, in eval mode on `device`; DataError when it is no such file."""
+    """The network at `path`, in eval mode on `device`; DataError when it is no such file.
+
+    Nothing is taken from the file before all that its header says has been checked.
+    """
     if not path.is_file():
         raise DataError("no such checkpoint", path, "run `dvc repro train`, or name another file")
     try:
-        header, state = read(path)
-        meta = json.loads(header["abn"])
-        arch, classes, params = meta["arch"], tuple(meta["classes"]), meta["params"]
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"not a checkpoint of this project ({error})", path, OTHER) from None
-    if arch not in ARCHS:
-        raise DataError(f"unknown arch {arch!r}", path, f"known are {', '.join(ARCHS)}")
-    model = AttentionBranchNetwork(arch, len(classes))
-    _compare(path, state, model.state_dict())
+        _check_length(path)
+        with safe_open(path, framework="pt") as file:
+            header, params = _header(file.metadata() or {})
+            if 4 * len(header.classes) ** 2 > path.stat().st_size:  # a weight for each pair
+                raise ValueError(f"too small for {len(header.classes)} classes")
+            model = AttentionBranchNetwork(header.arch, len(header.classes))
+            _compare(path, _layout(file), model.state_dict())
+            state = {name: file.get_tensor(name) for name in file.offset_keys()}
+    except (SafetensorError, ValueError) as error:
+        raise DataError(f"not a checkpoint of this project ({_said(error)})", path, OTHER) from None
+    _check_finite(path, state)
     model.load_state_dict(state)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Trained(model.eval(), arch, classes, params)
+    return Trained(model.eval(), header.arch, header.classes, params)
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -106,10 +150,49 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _compare(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """DataError on the first tensor that is missing, unknown or of another shape."""
-    for name in sorted(found.keys() | wanted.keys()):
-        has = tuple(found[name].shape) if name in found else "nothing"
-        needs = tuple(wanted[name].shape) if name in wanted else "nothing"
+def _check_length(path: Path) -> None:
+    """ValueError where the header of `path` is longer than any that was written here."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > LONGEST:
+        raise ValueError(f"a header of {length} bytes")
+
+
+def _header(metadata: dict[str, str]) -> tuple[Header, dict[str, Any]]:
+    """What the one key of the header says: typed, and the parameters as they are."""
+    if (text := metadata.get("abn")) is None:
+        raise ValueError("its header does not say so")
+    header = Header.model_validate_json(text, strict=True)
+    return header, json.loads(text)["params"]
+
+
+def _layout(file: Any) -> dict[str, str]:
+    """The type and shape of each tensor, as safetensors writes them: "F32 [64, 3, 7, 7]"."""
+    slices = {name: file.get_slice(name) for name in file.offset_keys()}
+    return {name: f"{part.get_dtype()} {part.get_shape()}" for name, part in slices.items()}
+
+
+def _compare(path: Path, found: dict[str, str], wanted: dict[str, Tensor]) -> None:
+    """DataError on the first tensor that is missing, unknown or of another type or shape."""
+    needed = {name: f"{KINDS[t.dtype]} {list(t.shape)}" for name, t in wanted.items()}
+    for name in sorted(found.keys() | needed.keys()):
+        has, needs = found.get(name, "nothing"), needed.get(name, "nothing")
         if has != needs:
-            raise DataError(f"{name} holds {has} where the network has {needs}", path, OTHER)
+            what = f"{name[:60]} holds {has[:60]} where the network has {needs}"
+            raise DataError(what, path, OTHER)
+
+
+def _check_finite(path: Path, state: dict[str, Tensor]) -> None:
+    """DataError on the first tensor with a value that is no number: all it says would be false."""
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise DataError(f"{name} holds values that are not finite", path, OTHER)
+
+
+def _said(error: Exception) -> str:
+    """`error` in one short line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "its header"
+        return f"{key}: {first['msg'][:200]}"
+    return str(error)[:200]
