@@ -5,12 +5,15 @@ import http.server
 import io
 import json
 import os
+import pickle
+import pickletools
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,11 +41,28 @@ IDENTITY = {
 }
 
 
+WATCH = """
+import os, sys
+
+def hook(event, args):
+    if event == "pickle.find_class":
+        tell(f"unpickles {args[0]}.{args[1]}")
+
+def tell(what):
+    with open(os.environ["WATCHED"], "a") as file:
+        file.write(f"{sys.orig_argv[-1]} {what}" + chr(10))
+
+sys.addaudithook(hook)
+tell("starts")
+"""
+
+
 class Project:
     """A copy of the project in a git repository of its own."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.watch: dict[str, str] = {}
         bin_folder = Path(sys.executable).parent
         self.env = os.environ | IDENTITY | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
 
@@ -75,6 +95,13 @@ class Project:
         files = [f for name in folders for f in sorted((self.root / name).rglob("*.*"))]
         files = [f for f in files if f.is_file() and f.name != ".gitignore"]
         return {str(f.relative_to(self.root)): md5(f) for f in files}
+
+    def holding(self, *words: str) -> set[str]:
+        """The files, but for those of git and DVC, that hold one of `words`."""
+        files = [path for path in self.root.rglob("*") if path.is_file()]
+        names = {str(path.relative_to(self.root)): path.read_bytes() for path in files}
+        ours = {k: v for k, v in names.items() if not k.startswith((".git/", ".dvc/"))}
+        return {k for k, v in ours.items() if any(word.encode() in v for word in words)}
 
     def metrics(self, stage: str) -> dict[str, float]:
         return json.loads((self.root / "metrics" / f"{stage}.json").read_text())
@@ -120,11 +147,18 @@ def copy(root: Path) -> Project:
     return project
 
 
+def watching(folder: Path) -> dict[str, str]:
+    """The environment in which every Python tells what it unpickles, and where."""
+    (folder / "sitecustomize.py").write_text(WATCH)
+    return {"PYTHONPATH": str(folder), "WATCHED": str(folder / "watched")}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Project:
     """A project whose graph has run once on tiny shapes, committed."""
     project = copy(tmp_path_factory.mktemp("finished"))
-    project.run("dvc repro")
+    project.watch = watching(tmp_path_factory.mktemp("watch"))
+    project.run("dvc repro", **project.watch)
     project.run("git add -A && git commit -qm ran")
     return project
 
@@ -166,6 +200,28 @@ def test_the_graph_writes_everything_and_then_has_nothing_to_do(finished):
     assert not (finished.root / ".resume").exists() or not any(
         (finished.root / ".resume").iterdir()
     )
+
+
+def test_no_stage_unpickles_anything(finished):
+    command = """python -c 'import pickle; pickle.loads(pickle.dumps(print))' stages.control"""
+    finished.run(command, **finished.watch)
+    told = Path(finished.watch["WATCHED"]).read_text().splitlines()
+    of_stages = [line.removeprefix("stages.") for line in told if line.startswith("stages.")]
+    assert of_stages == [
+        *("download starts", "train starts", "evaluate starts", "explain starts"),
+        *("visualize starts", "control starts", "control unpickles builtins.print"),
+    ]
+
+
+def test_what_is_logged_to_mlflow_is_no_pickle(finished):
+    logged = [path for path in (finished.root / "mlartifacts").rglob("*") if path.is_file()]
+    assert {"report.html", "explain_maps.csv"} <= {path.name for path in logged}
+    assert {path.suffix for path in logged} == {".csv", ".html", ".png"}
+    for path in logged:
+        assert not zipfile.is_zipfile(path), path  # torch's format
+        with pytest.raises(ValueError):
+            list(pickletools.genops(path.read_bytes()))
+    assert list(pickletools.genops(pickle.dumps(print)))  # it would be found
 
 
 def test_a_forced_second_run_gives_the_same_bytes(finished):
@@ -261,9 +317,12 @@ def test_an_archive_is_fetched_over_http_and_goes_through_the_whole_graph(
 ):
     folder = tmp_path_factory.mktemp("served")
     checksum = archive(folder / "imagenette2-160.tgz")
-    url = f"{serve(folder)}/imagenette2-160.tgz"
+    host = serve(folder).replace("://", "://me:password-7@")
+    url = f"{host}/imagenette2-160.tgz?key=token-7"
     project.change(data={"name": "imagenette", "url": url, "md5": checksum})
-    project.run("dvc repro", ABN_TRACKING="off")
+    said = project.run("dvc repro train") + project.run("dvc repro", ABN_TRACKING="off")
+    assert "password-7" not in said and "token-7" not in said
+    assert project.holding("password-7", "token-7") == {"params.yaml", "dvc.lock"}
     assert project.metrics("explain")["images"] == 10
     assert "auroc" not in project.metrics("explain")  # no masks, nothing to find
     assert "not measured" in (project.root / "outputs" / "report.html").read_text()
