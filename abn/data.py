@@ -159,19 +159,31 @@ def read(path: Path) -> Split:
             masks = file.get_tensor("masks") if "masks" in file.keys() else None  # noqa: SIM118
         about = tuple(meta["classes"]), meta["source"], meta["digest"]
         return _sound(Split(images, labels, aspect, masks, *about))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DataError(f"not a packed data set ({error})", path, "delete it, run again") from None
 
 
 def _sound(split: Split) -> Split:
-    """`split`; ValueError where its tensors do not fit together."""
+    """`split`; ValueError where its tensors or its words do not fit together."""
     count, side = (*split.images.shape, 0, 0)[:2]
-    masks = torch.empty(count, side, side, device="meta") if split.masks is None else split.masks
-    shapes = [t.shape for t in (split.images, masks, split.labels, split.aspect)]
-    if shapes != [(count, side, side, 3), (count, side, side), (count,), (count,)]:
-        raise ValueError("tensors of shapes that do not fit together")
-    if count and not 0 <= split.labels.min() <= split.labels.max() < len(split.classes):
-        raise ValueError("labels without a class")
+    layout = [
+        (split.images, (count, side, side, 3), torch.uint8),
+        (split.masks, (count, side, side), torch.uint8),
+        (split.labels, (count,), torch.int64),
+        (split.aspect, (count,), torch.float32),
+    ]
+    for tensor, shape, dtype in layout:
+        if tensor is not None and (tensor.shape, tensor.dtype) != (shape, dtype):
+            raise ValueError("tensors of shapes or types that do not fit together")
+    if not count or not 0 <= split.labels.min() <= split.labels.max() < len(split.classes):
+        raise ValueError("no labels, or labels without a class")
+    if not (split.aspect.isfinite() & (split.aspect > 0)).all():
+        raise ValueError("an image of no width or height")
+    words = (*split.classes, split.source, split.digest)
+    if not all(isinstance(word, str) for word in words) or not all(split.classes):
+        raise ValueError("names that are no words")
+    if len(set(split.classes)) < len(split.classes):
+        raise ValueError("a class twice")
     return split
 
 

@@ -148,6 +148,11 @@ def tensor(path: Path, name: str, value: Tensor) -> None:
 
 
 BROKEN = {
+    "a class twice": lambda path: header(path, classes=["red"] * 4),
+    "a source that is no word": lambda path: header(path, source=7),
+    "deep in brackets": lambda path: save_file(load_file(path), path, {"abn": "[" * 100_000}),
+    "labels of another type": lambda path: tensor(path, "labels", torch.zeros(40)),
+    "no aspect": lambda path: tensor(path, "aspect", torch.full((40,), float("nan"))),
     "labels without a class": lambda path: header(path, classes=["red"]),
     "no classes": lambda path: header(path, classes=None),
     "a header that is no JSON": lambda path: save_file(load_file(path), path, {"abn": "{"}),
