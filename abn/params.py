@@ -102,7 +102,7 @@ class Data(Section):
     md5: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None
     """imagenette: the checksum of the file at `url`."""
     root: Inside
-    """folder: holds train/CLASS/* and val/CLASS/*, or CLASS/*; always watched by DVC."""
+    """folder: holds train/CLASS/* and val/CLASS/*, or CLASS/*; may be a link; watched by DVC."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     """folder: share of every class for validation where ROOT has no train/ and val/."""
     shapes: Shapes
