@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from abn.datasets import transfer as module
-from abn.datasets.transfer import shown, transfer
+from abn.datasets.transfer import transfer
 from abn.errors import DataError, DiskError
 from tests.servers import Server, answer, cut, serving
 
@@ -115,8 +115,3 @@ def test_https_is_never_left_for_http(server, part, monkeypatch) -> None:
 def test_an_unusable_url_is_refused(part: Path, url: str) -> None:
     with pytest.raises(DataError, match=r"correct data\.url"):
         transfer(url, part)
-
-
-def test_a_url_is_shown_without_its_secrets() -> None:
-    assert shown("http://user:p@ss/w?rd@host/set.tgz?token=t#x") == "http://***@host/set.tgz"
-    assert shown("https://host/set.tgz") == "https://host/set.tgz"

@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from abn import files, locks
-from abn.datasets.transfer import shown, transfer
+from abn.datasets.transfer import transfer
 from abn.errors import DataError
+from abn.redaction import redacted
 
 
 def fetch(url: str, target: Path, md5: str, size: int | None = None) -> Path:
@@ -35,7 +36,7 @@ def _local(url: str) -> Path | None:
     if scheme in ("http", "https"):
         return None
     if scheme not in ("", "file"):
-        raise DataError("not http(s)://, file:// or a path", shown(url), "correct data.url")
+        raise DataError("not http(s)://, file:// or a path", redacted(url), "correct data.url")
     path = Path(url2pathname(urlsplit(url).path)) if scheme else Path(url)
     if not path.is_file():
         raise DataError("no such file", path, "set data.url in params.yaml to an existing one")
@@ -65,7 +66,7 @@ def _download(url: str, target: Path, md5: str, size: int | None) -> None:
         if joined and _md5(part) != md5:  # the pieces may be of two versions of the file
             part.unlink()
             transfer(url, part, size)
-        _keep(part, shown(url), md5)
+        _keep(part, redacted(url), md5)
         files.settle(part, target)
     except OSError:
         part.unlink(missing_ok=True)  # a full disk is not left full

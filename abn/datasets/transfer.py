@@ -1,6 +1,5 @@
 """A file over HTTP from a server that may be slow, hang, lie or break off: resumed, and bounded."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -14,6 +13,7 @@ from urllib3.util import Retry
 
 from abn import files, progress
 from abn.errors import DataError
+from abn.redaction import redacted
 
 T = TypeVar("T")
 
@@ -56,14 +56,9 @@ def transfer(url: str, part: Path, size: int | None = None) -> bool:
                 reason = _reason(fault, url)
                 pause = max(PAUSE * 2**attempt, getattr(fault, "pause", 0.0))
             if attempt + 1 < TRIES:
-                progress.say(f"{shown(url)}: {reason}; trying again in {pause:.1f} s")
+                progress.say(f"{redacted(url)}: {reason}; trying again in {pause:.1f} s")
                 time.sleep(pause)
-    raise DataError(f"{reason}, {TRIES} times", shown(url), "check the network and run again")
-
-
-def shown(url: str) -> str:
-    """`url` for a message: without user, password and query, which may be secrets."""
-    return re.sub(r"[?#].*", "", re.sub(r"(?<=://).*@", "***@", url))
+    raise DataError(f"{reason}, {TRIES} times", redacted(url), "check the network and run again")
 
 
 def _session(url: str) -> requests.Session:
@@ -120,7 +115,7 @@ def _offset(answer: requests.Response, part: Path) -> int:
             wait = Retry().get_retry_after(answer.raw) or 0.0
             raise _Fault(f"HTTP {status}", min(wait, LONGEST_PAUSE))
     what = f"HTTP {answer.status_code} {answer.reason}"
-    raise DataError(what, shown(answer.url), "correct data.url")
+    raise DataError(what, redacted(answer.url), "correct data.url")
 
 
 def _receive(answer: requests.Response, part: Path, offset: int, size: int | None) -> None:
@@ -169,7 +164,7 @@ def _total(answer: requests.Response) -> int:
 
 def _other_size(answer: requests.Response, found: str, size: int) -> DataError:
     what = f"{found} bytes where the file has {size:,}"
-    return DataError(what, shown(answer.url), "look at what is there, or correct data.url")
+    return DataError(what, redacted(answer.url), "look at what is there, or correct data.url")
 
 
 def _reason(fault: Exception, url: str) -> str:
@@ -179,5 +174,5 @@ def _reason(fault: Exception, url: str) -> str:
     if isinstance(fault, (ValueError, requests.TooManyRedirects)):
         kind = type(fault).__name__
         what = f"not a usable URL, or one that leads in circles or from https to http ({kind})"
-        raise DataError(what, shown(url), "correct data.url") from None
+        raise DataError(what, redacted(url), "correct data.url") from None
     return f"no complete answer ({type(fault).__name__})"
