@@ -70,6 +70,12 @@ class LostError(DeviceError):
     kind = "LOST"
 
 
+class TrackingError(UserError):
+    """MLflow's store fails where it is all that was asked for."""
+
+    kind, exit_code = "TRACKING", 8
+
+
 class BusyError(UserError):
     """Another process is at the same work."""
 

@@ -1,4 +1,7 @@
-"""MLflow as a mirror: the files are the truth, and no failure of MLflow costs a result.
+"""MLflow as a mirror: the files are the truth, and no failure of MLflow costs a result or a wait.
+
+What happens is appended to a journal, and a process beside this one (`abn.replay`) sends it on; so
+nothing here waits for a network or a database, and what could not be sent is sent later.
 
 One run per trained model, found again by a tag, so that later stages add to it. The store is
 `MLFLOW_TRACKING_URI` or `mlflow.db` in the repository, which `mlflow ui` shows without a flag;
@@ -6,162 +9,141 @@ One run per trained model, found again by a tag, so that later stages add to it.
 """
 
 import functools
-import importlib
-import importlib.util
 import json
-import logging
 import os
+import re
 import subprocess
 import sys
 import textwrap
-import time
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from filelock import FileLock
-
+from abn import journal
+from abn.journal import Event, Head, Status, Writer
 from abn.progress import say
 
-EXPERIMENT = "attention-branch-network"
+LOCAL = "mlflow.db"  # in the root
+LONGEST = 60.0  # seconds to wait for a process that has 10 of its own, and must be broken
+STOPPED = 5.0  # seconds to wait where a person or a scheduler waits too
 
-_DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # 7 take minutes on a dead server
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # `_warn` says what failed, in one line
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-
-_failed = False  # once in a process: the runs it opens later are off too
+_warned = False  # once in a process
 
 P = ParamSpec("P")
 
 
-def _mirrored(call: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
-    """Nothing while the mirror is off; the first failure warns and switches it off."""
+def _safe(call: Callable[Concatenate["Run", P], None]) -> Callable[Concatenate["Run", P], None]:
+    """Whatever fails in `call` costs one warning a process."""
 
     @functools.wraps(call)
     def safe(self: "Run", /, *args: P.args, **kwargs: P.kwargs) -> None:
-        global _failed
-        if _failed or os.environ.get("ABN_TRACKING") == "off":
-            return
-        handled = sys.exception()
         try:
             call(self, *args, **kwargs)
         except Exception as error:
-            _failed = True
-            _warn(_root_cause(error, handled))
+            what = f"cannot note in {journals()} what happens ({_shortly(error)})"
+            _warn(f"{what}; the work goes on, and `python -m stages.sync` reads it from the files")
 
     return safe
 
 
 class Run:
-    """One run in MLflow. Every call is safe: the first failure costs one warning, the rest nothing.
+    """One run in MLflow, as a run of events that `add` takes. Every call returns at once.
 
     Keys may hold letters, digits and `_-./: ` (MLflow's rule).
     """
 
-    def __init__(self) -> None:
-        self._client: Any = None
-        self._monitor: Any = None
-        self._id = ""
-        self._complete = False  # it was FINISHED when this process opened it
-        self._latest: dict[str, float] = {}
-        self._params: set[str] = set()
-        self._steps: dict[str, set[int]] = {}
+    def __init__(
+        self,
+        add: Callable[[Event], None],
+        keep: Callable[[Path], Path] = Path.absolute,
+        now: Callable[[], int] = journal.now,
+    ) -> None:
+        self._add, self._keep, self._now = add, keep, now
 
-    @_mirrored
+    @_safe
     def log(self, row: Mapping[str, float], step: int | None = None) -> None:
         """Add a point to the curve of each key, or set final scores (no `step`).
 
         A step that a curve already has keeps its value; a score that changed is replaced.
         """
-        from mlflow.entities import Metric
+        values = {key: float(value) for key, value in row.items()}
+        self._add(Event(time=self._now(), points=values, step=step))
 
-        now = time.time_ns() // 1_000_000
-        new = {key: value for key, value in row.items() if not self._has(key, value, step)}
-        metrics = [Metric(key, float(value), now, step or 0) for key, value in new.items()]
-        self._client.log_batch(self._id, metrics=metrics)
-        self._latest |= new
-        if step is not None:
-            for key in new:
-                self._steps[key].add(step)
-
-    @_mirrored
+    @_safe
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags; one already there is replaced."""
-        from mlflow.entities import RunTag
+        self._add(Event(time=self._now(), tags={key: redacted(text) for key, text in tags.items()}))
 
-        self._client.log_batch(self._id, tags=[RunTag(key, tags[key]) for key in tags])
-
-    @_mirrored
+    @_safe
     def params(self, params: Mapping[str, Any]) -> None:
         """Add nested parameters under dotted keys; one already there is left as it is."""
-        from mlflow.entities import Param
+        self._add(
+            Event(time=self._now(), params={key: redacted(text) for key, text in _flat(params)})
+        )
 
-        new = {key: text for key, text in _flat(params) if key not in self._params}
-        self._client.log_batch(self._id, params=[Param(key, new[key]) for key in new])
-        self._params |= new.keys()
-
-    @_mirrored
+    @_safe
     def artifact(self, path: Path) -> None:
-        """Copy the file `path`, in place of the artifact of the same name."""
-        self._client.log_artifact(self._id, str(path))
+        """Copy the file `path` as it is now, in place of the artifact of the same name."""
+        self._add(Event(time=self._now(), artifact=str(self._keep(path))))
 
-    def _has(self, key: str, value: float, step: int | None) -> bool:
-        if step is None:
-            return self._latest.get(key) == value
-        if key not in self._steps:
-            known = key in self._latest
-            history = self._client.get_metric_history(self._id, key) if known else ()
-            self._steps[key] = {point.step for point in history}
-        return step in self._steps[key]
+    @_safe
+    def fill(self, backfill: Callable[["Run"], None]) -> None:
+        """What `backfill` calls, which counts only if the run is new or was left unfinished."""
 
-    @_mirrored
-    def _open(self, key: tuple[str, str], name: str) -> None:
-        connect = _prepare()
-        lock = _root() / ".cache" / "mlflow.lock"
-        lock.parent.mkdir(exist_ok=True)
-        with FileLock(lock, timeout=60):  # two that connect first at once break the store
-            self._client = connect(_store())
-            found = self._find_or_create(key, name)
-        self._id = found.info.run_id
-        self._complete = found.info.status == "FINISHED"
-        self._latest = dict(found.data.metrics)
-        self._params = set(found.data.params)
-        self._client.update_run(self._id, status="RUNNING")
+        def add(event: Event) -> None:
+            self._add(event.model_copy(update={"backfill": True}))
 
-    def _find_or_create(self, key: tuple[str, str], name: str) -> Any:
-        experiment = _experiment(self._client)
-        tag, value = key
-        runs = self._client.search_runs(
-            [experiment],
-            f"tags.`{tag}` = '{value}'",
-            order_by=["attributes.start_time DESC"],
-            max_results=1,
+        backfill(Run(add, self._keep, self._now))
+
+    @_safe
+    def end(self, status: Status) -> None:
+        """The run is over."""
+        self._add(Event(time=self._now(), end=status))
+
+
+class _Sender:
+    """The process that sends a journal while this one goes on; it outlives a kill -9 of ours."""
+
+    def __init__(self, writer: Writer, system_metrics: bool) -> None:
+        self.warned = False
+        words = [sys.executable, "-P", "-m", "abn.replay", str(writer.path.absolute())]
+        self.process = subprocess.Popen(
+            [*words, *(["--system-metrics"] if system_metrics else [])],
+            cwd=root(),  # where a relative address of a store begins
+            env=os.environ | {"PYTHONPATH": _path()},
+            stdin=subprocess.PIPE,  # its end is ours
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[writer.file],  # and with it the journal's lock
+            start_new_session=True,  # Ctrl-C is not meant for it
+            text=True,
         )
-        return runs[0] if runs else self._client.create_run(experiment, None, {tag: value}, name)
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
 
-    @_mirrored
-    def _fill(self, backfill: Callable[["Run"], None]) -> None:
-        if not self._complete:
-            backfill(self)
+    def finish(self, patience: float) -> None:
+        """Wait for it, say what is left, and end it where it does not end itself."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.listener.join(patience)
+        if self.listener.is_alive() and patience == LONGEST:
+            self.process.kill()
+            self.listener.join()
+        if self.listener.is_alive():
+            return  # it ends soon and alone
+        if self.process.wait() and not self.warned:
+            _warn(f"{named()} did not take all of it in time; {waiting()}")
+        elif self.warned and not self.process.returncode:
+            say(f"tracking: {named()} has all of it now")
 
-    @_mirrored
-    def _watch(self) -> None:
-        module = importlib.import_module("mlflow.system_metrics.system_metrics_monitor")
-        self._monitor = module.SystemMetricsMonitor(
-            self._id, resume_logging=True, tracking_uri=_store()
-        )
-        self._monitor.start()
-
-    @_mirrored
-    def _close(self, status: str) -> None:
-        if self._monitor:
-            self._monitor.finish()
-        self._client.set_terminated(self._id, status)
+    def _listen(self) -> None:
+        assert self.process.stdout
+        with self.process.stdout as lines:
+            for line in lines:
+                self.warned = True
+                _warn(line.rstrip("\n"))
 
 
 @contextmanager
@@ -177,21 +159,42 @@ def run(
     `backfill` fills a run that is new or was left unfinished, from the files. The run ends as
     FINISHED, FAILED (any exception) or KILLED (KeyboardInterrupt, SystemExit); exceptions pass.
     """
-    mirror = Run()
-    mirror._open(key, name)
-    status = "FAILED"
+    writer, sender = _begin(key, name, system_metrics)
+    mirror = Run(writer.add, writer.keep) if writer else Run(_nothing)
+    status: Status = "FAILED"
     try:
-        if backfill:
-            mirror._fill(backfill)
-        if system_metrics and importlib.util.find_spec("psutil"):
-            mirror._watch()
+        if backfill and writer:
+            mirror.fill(backfill)
         yield mirror
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:
-        mirror._close(status)
+        mirror.end(status)
+        if writer:
+            writer.close()
+        if sender:
+            sender.finish(LONGEST if status == "FINISHED" else STOPPED)
+
+
+def _begin(key: tuple[str, str], name: str, watch: bool) -> tuple[Writer | None, _Sender | None]:
+    """A journal and the process that sends it, as far as either can be had."""
+    if os.environ.get("ABN_TRACKING") == "off":
+        return None, None
+    writer = None
+    try:
+        writer = Writer(
+            journals(), Head(store=address(), key={key[0]: key[1]}, name=name, began=journal.now())
+        )
+        return writer, _Sender(writer, watch)
+    except OSError as error:
+        _warn(f"cannot begin in {journals()} ({_shortly(error)}); {waiting()}")
+        return writer, None
+
+
+def _nothing(event: Event) -> None:
+    """Where no journal is."""
 
 
 def lineage() -> dict[str, str]:
@@ -210,32 +213,55 @@ def _commit() -> str:
         return ""
 
 
-def _root() -> Path:
+def root() -> Path:
     """The main repository; an experiment of DVC runs in a temporary copy of it."""
     return Path(os.environ.get("DVC_ROOT", "")).absolute()
 
 
-def _store() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root()}/mlflow.db"
+def journals() -> Path:
+    """The folder of what MLflow has not got yet."""
+    return root() / ".cache" / "tracking"
 
 
-def _prepare() -> Any:
-    """Import MLflow, patient for seconds and silent, and return its client's class."""
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a warning a retry
-    from mlflow import MlflowClient
-
-    return MlflowClient
+def store() -> str:
+    """The store's address as MLflow takes it, secrets included."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root()}/{LOCAL}"
 
 
-def _experiment(client: Any) -> str:
-    """The id of the experiment; its artifacts lie under the root, not where it was first used."""
-    if found := client.get_experiment_by_name(EXPERIMENT):
-        return str(found.experiment_id)
-    local = _store().startswith("sqlite:")
-    artifacts = (_root() / "mlartifacts").as_uri() if local else None
-    return str(client.create_experiment(EXPERIMENT, artifacts))
+def address() -> str:
+    """The store's name in journals: no secrets, and the same when the repository moves."""
+    return redacted(os.environ.get("MLFLOW_TRACKING_URI") or LOCAL)
+
+
+def redacted(text: str) -> str:
+    """`text` without what an address in it may give away: user, password, query."""
+    return re.sub(r"(://[^\s?#]*)\?[^\s#]*", r"\1?***", re.sub(r"(?<=://)[^/\s]*@", "***@", text))
+
+
+def failure(error: BaseException) -> str:
+    """One line on why the store fails, and what to do."""
+    return f"{named()} failed ({reason(error)}); {waiting()}"
+
+
+def reason(error: BaseException) -> str:
+    """The first fault behind `error`, without its message where that may repeat a password."""
+    inner = error.__cause__ or error.__context__
+    if inner is not None:
+        return reason(inner)
+    return type(error).__name__ if redacted(store()) != store() else _shortly(error)
+
+
+def named() -> str:
+    """The store, for a person."""
+    return redacted(store())
+
+
+def waiting() -> str:
+    """What becomes of what the store does not get."""
+    return (
+        "the work goes on, and what MLflow misses waits in .cache/tracking:"
+        " `python -m stages.sync` sends it, ABN_TRACKING=off does without"
+    )
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -246,19 +272,18 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
 
 
-def _root_cause(error: BaseException, outer: BaseException | None) -> BaseException:
-    """The first fault behind `error`, short of `outer`, which was there before."""
-    inner = error.__cause__ or error.__context__
-    return error if inner is None or inner is outer else _root_cause(inner, outer)
+def _path() -> str:
+    """Where the other process imports from: this very copy of the project first."""
+    given = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([str(Path(__file__).parents[1]), *([given] if given else [])])
 
 
-def _warn(cause: BaseException) -> None:
-    store, reason = _store(), type(cause).__name__
-    if "@" in store or "?" in store:  # may carry a password, and so may the message
-        store = "the store of MLFLOW_TRACKING_URI"
-    else:
-        reason = textwrap.shorten(f"{reason}: {cause}", 200)
-    say(
-        f"tracking: {store} failed ({reason}); this process goes on without MLflow, nothing is lost"
-        " from the files; mend the store or set ABN_TRACKING=off"
-    )
+def _shortly(error: BaseException) -> str:
+    return textwrap.shorten(f"{type(error).__name__}: {redacted(str(error))}", 200)
+
+
+def _warn(line: str) -> None:
+    global _warned
+    if not _warned:
+        say(f"tracking: {line}")
+    _warned = True

@@ -14,15 +14,15 @@ STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 
 # Lowest first: a module imports from rows above its own, and `params` types from anywhere.
 LAYERS = (
-    "errors redaction rng progress resnet crop flops signals datasets.paint visualize.charts "
+    "errors redaction journal rng progress resnet crop flops signals datasets.paint visualize.charts "
     "explain.correlation",
     "document refusals",
     "params files environ model device tracking explain.scores datasets.outlines "
     "datasets.images datasets.archive datasets.imagenette datasets.folder",
-    "datasets.transfer data checkpoint optim locks launch distributed explain.localisation "
+    "datasets.transfer data checkpoint optim runs locks launch distributed explain.localisation "
     "explain.intervals explain.interventions explain.robustness explain.maps datasets.shapes "
     "visualize.overlays",
-    "batches resume datasets.fetch explain.counterfactuals explain.verdict "
+    "batches resume replay datasets.fetch explain.counterfactuals explain.verdict "
     "visualize.panels visualize.window visualize.scoreboard visualize.origin",
     "augment engine predict datasets.sources explain.subject visualize.cards",
     "evaluate explain.examine visualize.gallery visualize.report",
@@ -118,11 +118,11 @@ def test_every_module_has_its_tests():
     assert names <= {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("*.py")}
 
 
-def test_only_tracking_knows_mlflow_and_nobody_knows_dvc():
+def test_only_runs_knows_mlflow_and_nobody_knows_dvc():
     for path in [*(ROOT / "abn").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
         source = path.read_text()
         assert not re.search(r"^\s*(import|from) dvc\b", source, re.M)
-        assert path.stem == "tracking" or not re.search(r"^\s*(import|from) mlflow\b", source, re.M)
+        assert path.stem == "runs" or not re.search(r"^\s*(import|from) mlflow\b", source, re.M)
 
 
 UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml"}

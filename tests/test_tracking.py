@@ -1,65 +1,33 @@
-"""The mirror in MLflow: one run per key, nothing twice, and no failure that costs a result."""
+"""The mirror in MLflow, as the stages see it: it never fails, never waits, and keeps secrets."""
 
 import os
-import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from abn import tracking
+from abn import journal, tracking
+from abn.journal import Event
+from tests import tracked
+from tests.tracked import HOUSE, KEY, curve, stored, training, unsent, waiting
 
-pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's
-
-KEY = ("weights", "0123abcd")
-HOUSE = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take seconds to create, without an experiment of ours."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    tracking._prepare()(f"sqlite:///{path}")
-    return path
+SECRET = "http://me:secret@127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
-def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A repository, a process whose mirror never failed, and nothing set from outside."""
-    for name in ("ABN_TRACKING", "DVC_ROOT", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(tracking, "_failed", False)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    shutil.copy(empty_store, tmp_path)
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in tracking._DEFAULTS.items():
-            environment.setenv(name, value)
+    with tracked.place(tmp_path):
         yield tmp_path
 
 
-def client_of_the_store() -> Any:
-    return tracking._prepare()(tracking._store())
-
-
-def stored() -> Any:
-    """The one run of the store, with its data."""
-    runs = all_stored()
-    assert len(runs) == 1
-    return runs[0]
-
-
-def all_stored() -> list[Any]:
-    client = client_of_the_store()
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
-    return list(client.search_runs([experiment.experiment_id]))
-
-
-def curve(key: str) -> list[tuple[int, float]]:
-    history = client_of_the_store().get_metric_history(stored().info.run_id, key)
-    return sorted((point.step, point.value) for point in history)
+def told() -> list[Event]:
+    """The events of the one journal."""
+    (path,) = waiting()
+    return journal.read(path)[0]
 
 
 def test_importing_the_module_does_not_import_mlflow() -> None:
@@ -67,60 +35,40 @@ def test_importing_the_module_does_not_import_mlflow() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=HOUSE).returncode == 0
 
 
-def test_a_run_holds_what_was_logged_and_ends_finished(root: Path) -> None:
-    with tracking.run(KEY, "resnet18-s0") as run:
-        run.log({"loss": 2.0, "top1": 0.5}, step=1)
-        run.tag({"git.commit": "abc"})
-    found = stored()
-    assert (found.info.run_name, found.info.status) == ("resnet18-s0", "FINISHED")
-    assert found.data.metrics == {"loss": 2.0, "top1": 0.5}
-    assert found.data.tags.items() >= {KEY[0]: KEY[1], "git.commit": "abc"}.items()
-    assert (root / "mlflow.db").is_file()
-
-
-def test_a_second_run_with_the_same_key_reopens_the_first() -> None:
-    with tracking.run(KEY, "first") as run:
+def test_what_is_logged_is_in_mlflow_when_the_block_ends(
+    root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with tracking.run(KEY, "resnet18-s0", system_metrics=True) as run:
         run.log({"loss": 2.0}, step=1)
-    with tracking.run(KEY, "second") as run:
-        assert stored().info.status == "RUNNING"
-        run.log({"test/top1": 0.9})
-    assert stored().info.status == "FINISHED"
-    assert stored().data.metrics == {"loss": 2.0, "test/top1": 0.9}
+        run.tag({"git.commit": "abc"})
+    (found,) = stored()
+    assert (found.info.run_name, found.info.status) == ("resnet18-s0", "FINISHED")
+    assert found.data.metrics == {"loss": 2.0}
+    assert waiting() == [] and capfd.readouterr() == ("", "")
 
 
-def test_another_key_opens_another_run() -> None:
-    for value in ("one", "two"):
-        with tracking.run((KEY[0], value), value):
-            pass
-    assert len(all_stored()) == 2
+def test_every_call_is_an_event_of_its_own_time() -> None:
+    clock = iter(range(1, 100))
+    events: list[Event] = []
+    run = tracking.Run(events.append, now=lambda: next(clock))
+    run.log({"loss": 2, "top1": 0.5}, step=1)
+    run.log({"top1": 0.25})
+    run.fill(lambda filled: filled.tag({"a": "b"}))
+    run.end("FAILED")
+    assert events == [
+        Event(time=1, points={"loss": 2.0, "top1": 0.5}, step=1),
+        Event(time=2, points={"top1": 0.25}),
+        Event(time=3, tags={"a": "b"}, backfill=True),
+        Event(time=4, end="FAILED"),
+    ]
 
 
-def test_a_repeated_training_adds_no_step_twice() -> None:
-    for last in (2, 3):
-        with tracking.run(KEY, "run") as run:
-            for step in (*range(last + 1), last):
-                run.log({"loss": 10.0 - step, "seconds": float(last)}, step=step)
-    assert curve("loss") == [(0, 10.0), (1, 9.0), (2, 8.0), (3, 7.0)]
-    assert curve("seconds") == [(0, 2.0), (1, 2.0), (2, 2.0), (3, 3.0)]
-
-
-def test_a_final_score_is_replaced_when_it_changed_and_only_then() -> None:
-    for score in (0.9, 0.9, 0.5):
-        with tracking.run(KEY, "run") as run:
-            run.log({"top1": score})
-    assert stored().data.metrics == {"top1": 0.5}
-    assert len(curve("top1")) == 2
-
-
-def test_parameters_are_flat_text_and_the_first_value_stays() -> None:
+def test_parameters_are_flat_text() -> None:
+    events: list[Event] = []
     given = {"arch": "resnet18", "train": {"lr": 1e-3, "steps": [3, 6], "ema": None, "amp": True}}
-    with tracking.run(KEY, "run") as run:
-        run.params(given)
-    with tracking.run(KEY, "run") as run:
-        run.params({"arch": "resnet50", "seed": 0})
-    assert stored().data.params == {
+    tracking.Run(events.append).params(given)
+    assert events[0].params == {
         "arch": "resnet18",
-        "seed": "0",
         "train.amp": "true",
         "train.ema": "null",
         "train.lr": "0.001",
@@ -128,48 +76,38 @@ def test_parameters_are_flat_text_and_the_first_value_stays() -> None:
     }
 
 
-def test_an_artifact_replaces_its_namesake_below_the_root(root: Path) -> None:
-    picture = root / "overview.png"
-    for content in (b"old", b"new"):
-        picture.write_bytes(content)
-        with tracking.run(KEY, "run") as run:
-            run.artifact(picture)
-    kept = list((root / "mlartifacts").rglob("*.png"))
-    assert [path.read_bytes() for path in kept] == [b"new"]
-
-
 @pytest.mark.parametrize(
     ("fault", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )
 def test_an_exception_passes_and_is_the_status(fault: type[BaseException], status: str) -> None:
     raised = fault("stop")
-    with pytest.raises(fault) as caught, tracking.run(KEY, "run"):
+    with unsent(), pytest.raises(fault) as caught, tracking.run(KEY, "run"):
         raise raised
     assert caught.value is raised
-    assert stored().info.status == status
+    assert told()[-1].end == status
 
 
-def test_backfill_runs_for_a_new_or_unfinished_run_only() -> None:
-    calls = []
-    for fault in (KeyboardInterrupt(), None, None):
-        try:
-            with tracking.run(KEY, "run", backfill=lambda run: calls.append(run)):
-                if fault:
-                    raise fault
-        except KeyboardInterrupt:
-            pass
-    assert len(calls) == 2
+def test_an_interrupted_training_leaves_a_run_that_says_so() -> None:
+    work = training(2, pause=60)
+    other = tracked.sender(work)
+    while not stored():
+        assert work.poll() is None
+    os.killpg(other, signal.SIGTERM)  # as a scheduler does: to all processes of a job
+    work.send_signal(signal.SIGINT)
+    work.communicate()
+    tracked.gone(other)
+    assert [run.info.status for run in stored()] == ["KILLED"]
+    assert curve("loss") == [(0, 10.0), (1, 9.0)] and waiting() == []
 
 
-def test_a_failing_backfill_costs_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def backfill(run: tracking.Run) -> None:
-        run.log({"loss": 1.0}, step=0)
-        raise FileNotFoundError("plots/history.csv")
-
-    with tracking.run(KEY, "run", backfill=backfill) as run:
-        run.log({"top1": 0.9})
-    assert "plots/history.csv" in capsys.readouterr().err
-    assert stored().info.status == "RUNNING"  # so that the next one fills it
+def test_an_artifact_is_kept_as_it_was(root: Path) -> None:
+    picture = root / "overview.png"
+    picture.write_bytes(b"then")
+    with unsent(), tracking.run(KEY, "run") as run:
+        run.artifact(picture)
+        picture.unlink()
+    kept = Path(told()[0].artifact or "")
+    assert (kept.name, kept.read_bytes()) == ("overview.png", b"then")
 
 
 def test_off_touches_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,93 +119,80 @@ def test_off_touches_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert sorted(root.iterdir()) == before
 
 
-def test_a_refused_port_costs_one_line_and_the_work_goes_on(
+def test_a_store_that_refuses_costs_one_line_a_process(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    done = []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", SECRET)
     for _ in range(2):
         with tracking.run(KEY, "run", system_metrics=True) as run:
             run.log({"loss": 1.0}, step=0)
-            done.append(run)
+            run.params({"data": {"url": "https://u:secret@host/a.tgz?token=secret"}})
     out, err = capfd.readouterr()
-    assert len(done) == 2
     assert (out, err.count("\n")) == ("", 1)
-    assert "http://127.0.0.1:9" in err and "Connection refused" in err and "ABN_TRACKING" in err
-
-
-def test_a_password_in_the_address_is_never_printed(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
-    with tracking.run(KEY, "run"):
-        pass
-    err = capfd.readouterr().err
-    assert "secret" not in err and "ConnectionRefusedError" in err
-
-
-def test_a_mirror_lost_half_way_costs_one_line(
-    root: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with tracking.run(KEY, "run") as run:
-        run.log({"loss": 1.0}, step=0)
-        run.artifact(root / "missing.png")
-        run.log({"loss": 0.5}, step=1)
-    err = capfd.readouterr().err
-    assert err.count("\n") == 1 and "missing.png" in err
-    assert curve("loss") == [(0, 1.0)]
+    assert "http://***@127.0.0.1:9 failed (ConnectionRefusedError); the work goes on" in err
+    assert "python -m stages.sync" in err and "ABN_TRACKING" in err
+    journals = [path.read_text() for path in waiting()]
+    assert len(journals) == 2 and "https://***@host/a.tgz?***" in journals[0]
+    assert "secret" not in "".join([err, *journals])
 
 
 def test_a_missing_mlflow_costs_one_line(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "mlflow", None)
+    (root / "mlflow.py").write_text("raise ModuleNotFoundError('No module named mlflow')")
+    monkeypatch.setenv("PYTHONPATH", str(root))
     with tracking.run(KEY, "run") as run:
         run.log({"loss": 1.0}, step=0)
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "mlflow" in err
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and "No module named mlflow" in err
+    assert len(waiting()) == 1
 
 
-def test_the_fault_of_the_work_is_not_mistaken_for_the_fault_of_the_mirror(
-    root: Path, capsys: pytest.CaptureFixture[str]
+def test_a_journal_that_cannot_be_written_costs_one_line(
+    root: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ValueError), tracking.run(KEY, "run"):
-        (root / "mlflow.db").write_bytes(b"broken")
-        raise ValueError("the work")
-    err = capsys.readouterr().err
-    assert "mlflow.db failed" in err and "the work" not in err
+    (root / ".cache").write_text("no folder")
+    for _ in range(2):
+        with tracking.run(KEY, "run", backfill=lambda run: run.tag({"a": "b"})) as run:
+            run.log({"loss": 1.0}, step=0)
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and ".cache/tracking" in err
 
 
-def test_two_processes_may_start_on_an_empty_store_at_once(root: Path) -> None:
-    (root / "mlflow.db").unlink()
-    code = (
-        "import sys; from abn import tracking\n"
-        "with tracking.run(('weights', '0123abcd'), 'run') as run: run.log({sys.argv[1]: 1.0})"
-    )
-    environment = os.environ | {"DVC_ROOT": str(root)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, name],
-            cwd=HOUSE,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in ("one", "two")
-    ]
-    assert [(process.communicate()[1], process.returncode) for process in started] == [("", 0)] * 2
-    assert stored().data.metrics == {"one": 1.0, "two": 1.0}
-
-
-def test_system_metrics_are_recorded_without_noise(
+def test_a_disk_that_fills_up_under_the_journal_costs_one_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
-    with tracking.run(KEY, "run", system_metrics=True) as run:
-        while not any(key.startswith("system/") for key in stored().data.metrics):
-            assert run._monitor._process.is_alive()
-    assert stored().info.status == "FINISHED"
-    assert capfd.readouterr() == ("", "")
+    with unsent(), tracking.run(KEY, "run") as run:
+        monkeypatch.setattr(journal.os, "write", lambda file, text: 3)
+        for step in range(3):
+            run.log({"loss": 1.0}, step=step)
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and "a line was cut off" in err and "stages.sync" in err
+
+
+def test_a_failing_backfill_or_value_costs_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    def backfill(run: tracking.Run) -> None:
+        raise FileNotFoundError("plots/history.csv")
+
+    with unsent(), tracking.run(KEY, "run", backfill=backfill) as run:
+        run.log({"top1": "good"})  # type: ignore[dict-item]
+        run.log({"top1": 0.9})
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and "plots/history.csv" in err
+    assert [event.points for event in told()] == [{"top1": 0.9}, {}]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://host:5000/a", "http://host:5000/a"),
+        ("postgresql://u:p@ss@host/db?sslkey=k", "postgresql://***@host/db?***"),
+        ("see https://t@h/x?sig=1#f now, a@b", "see https://***@h/x?***#f now, a@b"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+    ],
+)
+def test_an_address_gives_nothing_away(text: str, shown: str) -> None:
+    assert tracking.redacted(text) == shown
 
 
 def test_lineage_holds_the_commit_and_what_dvc_says(
