@@ -31,7 +31,7 @@ def main(params: Params, inputs: Inputs) -> None:
     reports.write_table(paths.PER_CLASS, evaluate.per_class(found, val.classes))
     reports.write_table(paths.CALIBRATION, evaluate.calibration(found))
     with mirror.run_of(path, trained) as tracked:
-        tracked.log({f"evaluate/{name}": value for name, value in metrics.items()})
+        mirror.scores(tracked, "evaluate", metrics)
 
 
 if __name__ == "__main__":

@@ -38,9 +38,7 @@ def main(params: Params, inputs: Inputs) -> None:
     for name, table in findings.tables().items():
         reports.write_table(paths.explain_table(name), table)
     with mirror.run_of(path, trained) as tracked:
-        numbers = {k: v for k, v in findings.headline.items() if not isinstance(v, str)}
-        tracked.log({f"explain/{name}": value for name, value in numbers.items()})
-        tracked.tag({"explain.verdict": str(findings.headline["verdict"])})
+        mirror.scores(tracked, "explain", findings.headline)
         for name in findings.tables():
             tracked.artifact(paths.explain_table(name))
 

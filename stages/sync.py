@@ -1,4 +1,4 @@
-"""Tell MLflow what it missed: journals that wait, then what the files and DVC's experiments hold.
+"""Tell MLflow what it missed: journals that wait, then what DVC's experiments and the files hold.
 
 python -m stages.sync: a line for each run; a second call finds nothing new.
 """
@@ -18,6 +18,7 @@ from abn.params import Params
 from stages import paths, run
 
 EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+) ([0-9a-f]{40}) (\d+)")
+MODEL, LOCK = paths.CHECKPOINT / paths.MODEL, Path("dvc.lock")
 SCORED = {"evaluate": paths.EVALUATE_METRICS, "explain": paths.EXPLAIN_METRICS}  # stages
 
 
@@ -36,36 +37,13 @@ def main(params: Params) -> None:
         client = runs.connect()
         for name, news in replay.waiting(client):
             print(f"{name}, journal: {news}", flush=True)
-    for story in [*_workspace(), *_experiments()]:
+    for story in [*_experiments(), *_workspace()]:
         with _store():
             record = runs.Record(client, story.head)
             record.add(story.events)
             record.end("FINISHED", story.head.began)
         print(f"{story.head.name}, {story.place}: {replay.news(record)}", flush=True)
     _elsewhere()
-
-
-def _workspace() -> Iterator[Story]:
-    """The model in checkpoint/, and those scores that are its own."""
-    import torch
-
-    from abn import checkpoint, tracking
-    from stages import mirror
-
-    path = paths.CHECKPOINT / paths.MODEL
-    if not path.is_file():
-        return
-    trained = checkpoint.load(path, torch.device("cpu"))
-    key = {"weights.sha256": checkpoint.sha256(path)}
-    told, story = _teller("workspace", key, mirror.label(trained.params), int(path.stat().st_mtime))
-    told.fill(lambda new: new.tag(tracking.lineage()))
-    mirror.training(told, path, trained)
-    for stage, file in SCORED.items():
-        if _scored(stage, path, file):
-            mirror.scores(told, stage, json.loads(file.read_text()))
-        elif file.is_file():
-            print(f"{file}: not of the weights in {path}, left out", flush=True)
-    yield story
 
 
 def _experiments() -> Iterator[Story]:
@@ -81,16 +59,46 @@ def _experiments() -> Iterator[Story]:
         table = _file(revision, paths.HISTORY)
         if not params or not table:
             continue
-        key = {"dvc.exp": name, "dvc.baseline_rev": start + rest}
-        place = f"experiment {name}"
+        key, place = {"dvc.exp": name, "dvc.baseline_rev": start + rest}, f"experiment {name}"
         told, story = _teller(place, key, mirror.label(params), int(seconds))
-        told.tag({"dvc.rev": revision})
+        told.tag({"dvc.rev": revision} | _same_as_here(revision))
         told.params(params)
         mirror.history(told, table)
         for stage, file in SCORED.items():
             if text := _file(revision, file):
                 mirror.scores(told, stage, json.loads(text))
         yield story
+
+
+def _same_as_here(revision: str) -> dict[str, str]:
+    """The tag that makes an experiment's run that of the workspace, if both hold the same."""
+    from abn import checkpoint
+
+    lock = _file(revision, LOCK)
+    same = MODEL.is_file() and all(_made(lock, stage) for stage in SCORED)
+    return {"weights.sha256": checkpoint.sha256(MODEL)} if same else {}
+
+
+def _workspace() -> Iterator[Story]:
+    """The model in checkpoint/, and those scores that are its own."""
+    import torch
+
+    from abn import checkpoint, tracking
+    from stages import mirror
+
+    if not MODEL.is_file():
+        return
+    trained, when = checkpoint.load(MODEL, torch.device("cpu")), int(MODEL.stat().st_mtime)
+    key = {"weights.sha256": checkpoint.sha256(MODEL)}
+    told, story = _teller("workspace", key, mirror.label(trained.params), when)
+    told.fill(lambda new: new.tag(tracking.lineage()))
+    mirror.training(told, MODEL, trained)
+    for stage, file in SCORED.items():
+        if LOCK.is_file() and _made(LOCK.read_text(), stage):
+            mirror.scores(told, stage, json.loads(file.read_text()))
+        elif file.is_file():
+            print(f"{file}: not of the weights in {MODEL}, left out", flush=True)
+    yield story
 
 
 def _teller(place: str, key: dict[str, str], name: str, seconds: int) -> tuple[Any, Story]:
@@ -102,15 +110,15 @@ def _teller(place: str, key: dict[str, str], name: str, seconds: int) -> tuple[A
     return tracking.Run(events.append, now=lambda: head.began), Story(place, head, events)
 
 
-def _scored(stage: str, weights: Path, metrics: Path) -> bool:
-    """Whether dvc.lock says that `stage` made these `metrics` of these `weights`."""
+def _made(lock: str, stage: str) -> bool:
+    """Whether the dvc.lock says that `stage` made the metrics here of the weights here."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        lock = YAML(typ="safe", pure=True).load(Path("dvc.lock"))["stages"][stage]
-        said = {entry["path"]: entry["md5"] for entry in lock["deps"] + lock["outs"]}
-        return all(said[str(path)] == _md5(path) for path in (weights, metrics))
+        entry = YAML(typ="safe", pure=True).load(lock)["stages"][stage]
+        said = {file["path"]: file["md5"] for file in entry["deps"] + entry["outs"]}
+        return all(said[str(path)] == _md5(path) for path in (MODEL, SCORED[stage]))
     except (OSError, YAMLError, LookupError, TypeError):
         return False
 
