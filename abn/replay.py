@@ -69,7 +69,7 @@ def _send(client: Any, path: Path, head: Head) -> str:
         replay.close()
     except Refused as error:
         aside = path.rename(path.with_suffix(".refused"))
-        return f"refused by MLflow ({error}), set aside as {aside}"
+        return f"refused by MLflow ({tracking.reason(error)}), set aside as {aside}"
     return news(replay.record)
 
 
@@ -148,7 +148,7 @@ def main() -> None:
         sys.exit(f"{path} is no journal")
     follower, ended = Follower(path, head, tell), threading.Event()
     with suppress(Exception):  # a turn tells what is wrong
-        runs.prepare()  # before the clock of the end runs: it may take seconds
+        runs.make()  # seconds of work, which nobody should count as the store's
     threading.Thread(target=_watch, args=(follower, ended), daemon=True).start()
     monitor = runs.Monitor() if "--system-metrics" in sys.argv else None
     due = time.monotonic() + SAMPLE
@@ -163,7 +163,6 @@ def main() -> None:
 
 def _quiet() -> Callable[[str], None]:
     """No signal ends us but our own alarm, nothing is printed but what the result tells."""
-    os.nice(5)  # the work goes first
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the work, not for us
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

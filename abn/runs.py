@@ -53,13 +53,20 @@ def prepare() -> Any:
     return MlflowClient
 
 
+def make() -> Any:
+    """A database where the store is one that is not there yet, in any case `prepare`."""
+    client, store = prepare(), tracking.store()
+    if store.startswith("sqlite:///"):
+        with _alone():
+            _build(client, Path(store.removeprefix("sqlite:///").partition("?")[0]))
+    return client
+
+
 def connect() -> Any:
     """A client of the store, which is there from now on."""
-    client, store = prepare(), tracking.store()
+    client = make()
     with _alone():
-        if store.startswith("sqlite:///"):
-            _build(client, Path(store.removeprefix("sqlite:///").partition("?")[0]))
-        return client(store)
+        return client(tracking.store())
 
 
 def _build(client: Any, path: Path) -> None:

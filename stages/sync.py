@@ -43,7 +43,7 @@ def main(params: Params) -> None:
             record.add(story.events)
             record.end("FINISHED", story.head.began)
         print(f"{story.head.name}, {story.place}: {replay.news(record)}", flush=True)
-    _elsewhere()
+    _left()
 
 
 def _experiments() -> Iterator[Story]:
@@ -137,13 +137,15 @@ def _git(*words: str) -> str:
     return subprocess.run(["git", *words], capture_output=True, text=True).stdout
 
 
-def _elsewhere() -> None:
-    """Name the stores that other journals wait for."""
+def _left() -> None:
+    """Name what stays: journals for other stores, and those that nobody can read any more."""
     from abn import journal, tracking
 
-    heads = [head for _, head in journal.heads(tracking.journals())]
-    for store in sorted({head.store for head in heads} - {tracking.address()}):
+    heads = dict(journal.heads(tracking.journals()))
+    for store in sorted({head.store for head in heads.values()} - {tracking.address()}):
         print(f"journals wait for {store}: set MLFLOW_TRACKING_URI to it and sync again")
+    for path in sorted({*tracking.journals().glob("*.jsonl")} - heads.keys()):
+        print(f"{path}: torn at its head, so nobody knows its run: delete it")
 
 
 @contextmanager

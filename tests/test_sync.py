@@ -171,11 +171,14 @@ def test_a_dead_store_is_one_line_and_loses_nothing(
     assert "secret" not in line and len(tracked.waiting()) == 1
 
 
-def test_journals_for_another_store_are_named(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stays_is_named(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, tracked.unsent():
         patch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
         with tracking.run(tracked.KEY, "run"):
             pass
+    torn = tracking.journals() / "1.jsonl"
+    torn.write_text('{"store":')
     assert told() == [
-        "journals wait for http://***@127.0.0.1:9: set MLFLOW_TRACKING_URI to it and sync again"
+        "journals wait for http://***@127.0.0.1:9: set MLFLOW_TRACKING_URI to it and sync again",
+        f"{torn}: torn at its head, so nobody knows its run: delete it",
     ]
