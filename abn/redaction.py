@@ -11,6 +11,11 @@ def redacted(text: str) -> str:
     return re.sub(r"(?s)[?#].*", "", re.sub(r"(?s)(?<=://).*@", "***@", text))
 
 
+def sentence(text: str) -> str:
+    """`text`, in which any address may stand, without their users, passwords and queries."""
+    return re.sub(r"(://[^\s?#]*)\?[^\s#]*", r"\1?***", re.sub(r"(?<=://)[^/\s]*@", "***@", text))
+
+
 def within(value: Any) -> Any:
     """`value`, lists and mappings in depth, with every text in it redacted."""
     if isinstance(value, str):

@@ -11,7 +11,6 @@ One run per trained model, found again by a tag, so that later stages add to it.
 import functools
 import json
 import os
-import re
 import subprocess
 import sys
 import textwrap
@@ -21,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from abn import journal
+from abn import journal, redaction
 from abn.journal import Event, Head, Status, Writer
 from abn.progress import say
 
@@ -74,13 +73,20 @@ class Run:
     @_safe
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags; one already there is replaced."""
-        self._add(Event(time=self._now(), tags={key: redacted(text) for key, text in tags.items()}))
+        self._add(
+            Event(
+                time=self._now(), tags={key: redaction.sentence(text) for key, text in tags.items()}
+            )
+        )
 
     @_safe
     def params(self, params: Mapping[str, Any]) -> None:
         """Add nested parameters under dotted keys; one already there is left as it is."""
         self._add(
-            Event(time=self._now(), params={key: redacted(text) for key, text in _flat(params)})
+            Event(
+                time=self._now(),
+                params={key: redaction.sentence(text) for key, text in _flat(params)},
+            )
         )
 
     @_safe
@@ -230,12 +236,7 @@ def store() -> str:
 
 def address() -> str:
     """The store's name in journals: no secrets, and the same when the repository moves."""
-    return redacted(os.environ.get("MLFLOW_TRACKING_URI") or LOCAL)
-
-
-def redacted(text: str) -> str:
-    """`text` without what an address in it may give away: user, password, query."""
-    return re.sub(r"(://[^\s?#]*)\?[^\s#]*", r"\1?***", re.sub(r"(?<=://)[^/\s]*@", "***@", text))
+    return redaction.sentence(os.environ.get("MLFLOW_TRACKING_URI") or LOCAL)
 
 
 def failure(error: BaseException) -> str:
@@ -248,12 +249,12 @@ def reason(error: BaseException) -> str:
     inner = error.__cause__ or error.__context__
     if inner is not None:
         return reason(inner)
-    return type(error).__name__ if redacted(store()) != store() else _shortly(error)
+    return type(error).__name__ if redaction.sentence(store()) != store() else _shortly(error)
 
 
 def named() -> str:
     """The store, for a person."""
-    return redacted(store())
+    return redaction.sentence(store())
 
 
 def waiting() -> str:
@@ -279,7 +280,7 @@ def _path() -> str:
 
 
 def _shortly(error: BaseException) -> str:
-    return textwrap.shorten(f"{type(error).__name__}: {redacted(str(error))}", 200)
+    return textwrap.shorten(f"{type(error).__name__}: {redaction.sentence(str(error))}", 200)
 
 
 def _warn(line: str) -> None:

@@ -38,8 +38,12 @@ class Inputs(NamedTuple):
 
 
 def look(stage: str, params: Params) -> Inputs:
-    """The inputs that `stage` has now, where `params` are those of params.yaml."""
-    described = YAML(typ="safe", pure=True).load(paths.GRAPH)["stages"][stage]
+    """The inputs that `stage` has now, where `params` are those of params.yaml.
+
+    None for what is no stage of the graph: it records nothing.
+    """
+    graph = YAML(typ="safe", pure=True).load(paths.GRAPH)["stages"]
+    described = graph.get(stage, {"deps": [], "params": []})
     files = [file for dep in described["deps"] for file in _files(_filled(dep, params))]
     code = {str(file): _digest(file) for file in files if file.suffix == ".py"}
     data = {str(file): _stamp(file) for file in files if file.suffix != ".py"}

@@ -16,6 +16,7 @@ from abn.errors import TrackingError, UserError
 from abn.journal import Event, Head
 from abn.params import Params
 from stages import paths, run
+from stages.inputs import Inputs
 
 EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+) ([0-9a-f]{40}) (\d+)")
 MODEL, LOCK = paths.CHECKPOINT / paths.MODEL, Path("dvc.lock")
@@ -30,7 +31,7 @@ class Story(NamedTuple):
     events: list[Event]
 
 
-def main(params: Params) -> None:
+def main(params: Params, inputs: Inputs) -> None:
     from abn import replay, runs
 
     with _store():

@@ -14,8 +14,8 @@ STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 
 # Lowest first: a module imports from rows above its own, and `params` types from anywhere.
 LAYERS = (
-    "errors redaction journal rng progress resnet crop flops signals datasets.paint visualize.charts "
-    "explain.correlation",
+    "errors redaction journal rng progress resnet crop flops signals datasets.paint "
+    "visualize.charts explain.correlation",
     "document refusals",
     "params files environ model device tracking explain.scores datasets.outlines "
     "datasets.images datasets.archive datasets.imagenette datasets.folder",

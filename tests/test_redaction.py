@@ -2,7 +2,7 @@
 
 import pytest
 
-from abn.redaction import redacted, within
+from abn.redaction import redacted, sentence, within
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,16 @@ def test_addresses_are_found_in_depth() -> None:
     given = {"a": ["x", ("ftp://u:p@h/f",)], "ftp://u:p@h/f": 1, "b": None}
     shown = "ftp://***@h/f"
     assert within(given) == {"a": ["x", (shown,)], shown: 1, "b": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://host:5000/a", "http://host:5000/a"),
+        ("postgresql://u:p@ss@host/db?sslkey=k", "postgresql://***@host/db?***"),
+        ("see https://t@h/x?sig=1#f now, a@b", "see https://***@h/x?***#f now, a@b"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+    ],
+)
+def test_no_address_in_a_sentence_gives_anything_away(text: str, shown: str) -> None:
+    assert sentence(text) == shown

@@ -16,8 +16,10 @@ from abn.errors import TrackingError
 from abn.model import AttentionBranchNetwork
 from abn.params import Params
 from stages import mirror, paths, sync
+from stages.inputs import Inputs
 from tests import tracked
 
+NONE = Inputs("sync", {}, {}, {})
 BASE = "ab" * 20
 HISTORY = "epoch,train_loss,val_top1\n1,2.5,0.25\n2,1.5,\n"
 EVALUATE = {"top1": 0.75, "loss": 1.25}
@@ -60,7 +62,8 @@ def model() -> None:
     """A trained model, and the lock that says which scores are its own."""
     torch.manual_seed(0)
     weights = checkpoint.weights(AttentionBranchNetwork("resnet18", 2))
-    recipe = {"arch": "resnet18", "seed": 7}
+    loop = {"epochs": 2, "batch_size": 8, "sizes": [32]}
+    recipe = {"arch": "resnet18", "seed": 7, "train": loop, "data": {"holdout": 0.0}}
     checkpoint.save_all(paths.CHECKPOINT, {"model": weights}, "resnet18", ("a", "b"), recipe)
     stages = {
         stage: {"deps": [entry(sync.MODEL)], "outs": [entry(file)]}
@@ -80,7 +83,7 @@ def told(params: Params, capsys: pytest.CaptureFixture[str]) -> Any:
     """`told()`: the lines of a sync."""
 
     def run() -> list[str]:
-        sync.main(params)
+        sync.main(params, NONE)
         return capsys.readouterr().out.splitlines()
 
     return run
@@ -165,7 +168,7 @@ def test_a_dead_store_is_one_line_and_loses_nothing(
     with tracked.unsent(), tracking.run(tracked.KEY, "run"):
         pass
     with pytest.raises(TrackingError) as caught:
-        sync.main(params)
+        sync.main(params, NONE)
     line = caught.value.line()
     assert line.startswith("error[TRACKING] ConnectionRefusedError; http://***@127.0.0.1:9; ")
     assert "secret" not in line and len(tracked.waiting()) == 1

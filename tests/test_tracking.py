@@ -182,19 +182,6 @@ def test_a_failing_backfill_or_value_costs_one_line(capfd: pytest.CaptureFixture
     assert [event.points for event in told()] == [{"top1": 0.9}, {}]
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("http://host:5000/a", "http://host:5000/a"),
-        ("postgresql://u:p@ss@host/db?sslkey=k", "postgresql://***@host/db?***"),
-        ("see https://t@h/x?sig=1#f now, a@b", "see https://***@h/x?***#f now, a@b"),
-        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
-    ],
-)
-def test_an_address_gives_nothing_away(text: str, shown: str) -> None:
-    assert tracking.redacted(text) == shown
-
-
 def test_lineage_holds_the_commit_and_what_dvc_says(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
