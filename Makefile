@@ -16,7 +16,7 @@ repro: setup  ## run the whole graph on the data set that params.yaml names
 	dvc repro
 
 test: setup  ## run the tests
-	pytest
+	pytest -n 2 --dist loadgroup
 
 lint: setup  ## check style and types
 	ruff check .

@@ -21,3 +21,14 @@ def params() -> parameters.Params:
 def changed() -> Callable[..., Any]:
     """`changed(section, key=value)`: the section with some values replaced, unchecked."""
     return lambda section, **values: section.model_copy(update=values)
+
+
+SHARED = {"finished", "one", "two"}  # fixtures of a module that take long
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what takes long to make run in one process, where several run them."""
+    for item in items:
+        if SHARED & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
