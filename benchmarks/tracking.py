@@ -3,15 +3,15 @@
     python -m benchmarks.tracking
 
 Steps of a ResNet-18 with a line of metrics every few steps, far more often than an epoch has one,
-in processes of their own that take turns. Each is compared with the one that tells nothing, within
-a round. Then what the training's own calls take: to open a run, to tell of an epoch, to end.
+in processes of their own that take turns; each is compared with the one that tells nothing, within
+a round. Then what the training's own calls take, to open a run, to tell of an epoch and to end, and
+the processor's time of the sender beside it: to start, and of each second from then on.
 """
 
 import argparse
 import itertools
 import json
 import os
-import resource
 import socket
 import statistics
 import threading
@@ -21,12 +21,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks import measure
 from benchmarks.measure import Play, Turn
 
 STORES = ("off", "sqlite", "refused", "hangs", "late")
 LATE = 2.0  # seconds
 EVERY = 5  # steps between two lines of metrics
+EPOCHS = 20  # lines of metrics, one a second
 SETTLED = 2.0  # seconds after which what was told has been sent, not counted
 
 
@@ -34,16 +37,14 @@ def main() -> None:
     parser = measure.parser(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=60, help="in a turn")
+    parser.add_argument("--steps", type=int, default=20, help="in a turn")
     parser.add_argument("--size", type=int, default=32, help="pixels")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=8)
     options = parser.parse_args()
     with measure.workspace() as folder:
         options.folder = folder.absolute()
-        found = {
-            "steps": steps(options),
-            "calls": {store: calls(store, folder) for store in STORES},
-        }
+        beside = {store: calls(store, folder) for store in STORES}  # while nothing else is there
+        found = {"calls": beside, "steps": steps(options)}
     print(found)
     measure.save(options.out, "tracking", vars(options), found)
 
@@ -75,31 +76,48 @@ def _compared(rounds: list[dict[str, Turn]], store: str, steps: int) -> dict[str
 
 
 def calls(store: str, folder: Path) -> dict[str, float]:
-    """Seconds that the training's own calls take, and the processor's seconds beside them."""
+    """What the training's own calls take, and the processor that the sender beside it takes."""
     from abn import tracking
 
     _choose(store, folder.absolute() / f"calls-{store}")
-    used, started, each = _beside(), time.perf_counter(), []
+    started, each = time.perf_counter(), []
     with tracking.run(("benchmark", store), store, system_metrics=True) as run:
         opened = time.perf_counter()
-        for epoch in range(100):
+        begun, clock = _settled(), time.perf_counter()
+        for epoch in range(EPOCHS):
             before = time.perf_counter()
             run.log(_row(epoch), step=epoch)
             each.append(time.perf_counter() - before)
-        time.sleep(SETTLED)
+            time.sleep(1)
+        share = (_beside() - begun) / (time.perf_counter() - clock)
         ending = time.perf_counter()
     return {
         "open_ms": round(1e3 * (opened - started), 2),
         "log_ms": round(1e3 * statistics.median(each), 3),
         "longest_log_ms": round(1e3 * max(each), 3),
         "end_seconds": round(time.perf_counter() - ending, 2),
-        "processor_seconds_beside": round(_beside() - used, 2),
+        "start_processor_seconds": round(begun, 2),
+        "share_of_a_core": round(share, 4),  # at a line of metrics a second
     }
 
 
+def _settled() -> float:
+    """Processor seconds of the sender once it has started and is at rest."""
+    before, used = -1.0, 0.0
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (used != before or not used):
+        before = used
+        time.sleep(3)
+        used = _beside()
+        if not psutil.Process().children():
+            break
+    return used
+
+
 def _beside() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    """Processor seconds of what runs beside this process."""
+    times = [child.cpu_times() for child in psutil.Process().children()]
+    return sum(each.user + each.system for each in times)
 
 
 def _row(epoch: int) -> dict[str, float]:
