@@ -23,10 +23,13 @@ def send(name: str) -> None:
 
 
 def edit(file: str) -> None:
-    """Another value, or another byte, that means the same to the stage that is under way."""
+    """Another value, another line of code, another bit of the data."""
     path = Path(file)
-    text = path.read_bytes()
-    path.write_bytes(text.replace(b"  lr: 0.03", b"  lr: 0.04") + b"\n")
+    content = path.read_bytes()
+    if path.suffix == ".safetensors":
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    else:
+        path.write_bytes(content.replace(b"  lr: 0.03", b"  lr: 0.04") + b"\n")
 
 
 def fill_the_disk(name: str) -> None:
