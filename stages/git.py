@@ -1,0 +1,12 @@
+"""What git says of this clone."""
+
+import subprocess
+
+
+def output(*words: str) -> str | None:
+    """What `git` prints for `words`; None where it refuses, or is not there."""
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
