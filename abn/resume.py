@@ -170,9 +170,9 @@ class Scratch:
         return found
 
     def clear(self) -> None:
-        """Forget what was saved and kept."""
-        for record in self._records(""):
-            record.unlink()
+        """Forget what was saved, then what was kept."""
+        for record in self._records("state-") + self._records(""):
+            record.unlink(missing_ok=True)
         self._tidy()
 
     def _load(self, state: State) -> bool:
@@ -239,7 +239,7 @@ def training(
             scratch.clear()
         make_room(folder.parent, folder)
         yield scratch
-        shutil.rmtree(folder)
+        _remove(folder)
 
 
 def make_room(trainings: Path, spare: Path, most: float = ROOM) -> None:
@@ -256,8 +256,14 @@ def make_room(trainings: Path, spare: Path, most: float = ROOM) -> None:
             return
         with suppress(Timeout), FileLock(folder / LOCK, timeout=0):
             progress.say(f"{folder}: unfinished since long, removed to make room")
-            shutil.rmtree(folder)
+            _remove(folder)
             del sizes[folder]
+
+
+def _remove(folder: Path) -> None:
+    """Remove a scratch, its states first: killed midway it is a fresh start, not a damaged one."""
+    Scratch(folder).clear()
+    shutil.rmtree(folder)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

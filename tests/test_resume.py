@@ -317,6 +317,28 @@ def test_a_training_that_ends_well_leaves_nothing_and_one_that_does_not_leaves_a
     assert not folder.exists()
 
 
+def test_a_scratch_whose_removal_is_interrupted_is_whole_or_a_fresh_start(
+    config: Train, changed: Callable[..., Train], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, whole, count = changed(config, save_every=1), os.unlink, [0]
+
+    def unlink(path: Any, **options: Any) -> None:
+        count[0] -= 1
+        if count[0] < 0:
+            raise Killed
+        whole(path, **options)
+
+    for removed in range(10):  # of 2 states and 3 epochs, two files each
+        folder = tmp_path / str(removed)
+        scratch = Scratch(folder)
+        with monkeypatch.context() as patch, pytest.raises(Killed), resume.training(folder):
+            train(toys.network(), config, scratch)
+            count[0] = removed
+            patch.setattr(os, "unlink", unlink)
+        found = scratch.load(state_of(toys.network(), config))
+        assert found == "FRESH" or len(scratch.snapshots()) == 3, f"{removed} files were removed"
+
+
 def test_resume_never_clears_what_was_there(
     config: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
