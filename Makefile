@@ -12,7 +12,8 @@ help:  ## list the targets
 
 setup: .venv/installed  ## create .venv with exactly the packages of requirements.lock
 
-repro: setup  ## run the whole graph on the data set that params.yaml names
+repro: setup  ## run the whole graph, after mending what a kill has left
+	python -m stages.doctor --fix
 	dvc repro
 
 test: setup  ## run the tests
