@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--arch", default="resnet50", help="of rivals and accuracy")
     parser.add_argument("--workers", type=int, nargs="+", default=[4, 8, 15], help="of the rivals")
     parser.add_argument("--explained", type=int, default=200, help="images of explanation")
+    parser.add_argument("--profile", default="full", choices=["quick", "full"], help="likewise")
     parser.add_argument("--epochs", type=int, nargs="+", default=[16, 40, 150])
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     options = parser.parse_args()
@@ -156,9 +157,11 @@ def versus(options: argparse.Namespace, found: Found) -> Found:
 
 
 def explanation(options: argparse.Namespace, found: Found) -> Found:
-    """Seconds of the full profile, twice, on a network as it was drawn: the cost is the same."""
+    """Seconds of the profile, twice, on a network as it was drawn: the cost is the same."""
     recipe = measure.recipe("imagenette-fast")
-    config = recipe.explain.model_copy(update={"images": options.explained, "profile": "full"})
+    config = recipe.explain.model_copy(
+        update={"images": options.explained, "profile": options.profile}
+    )
     model = ours.network(options.arch, len(options.val.classes), recipe.train).eval()
     view = View(options.size, options.size * 8 // 7)
     seconds, headlines = [], []
