@@ -65,6 +65,10 @@ class Run:
                     found.append(process)
         return found
 
+    def trains(self, root: Path) -> bool:
+        """Wait until there is something to resume from; whether there is."""
+        return self.until(lambda: any(root.glob(".resume/*/state-*.json")))
+
     def parts(self) -> dict[str, psutil.Process]:
         """Those that do the work now, by their part in it: doctor, dvc, a stage's name."""
         found: dict[str, psutil.Process] = {}
@@ -78,9 +82,9 @@ class Run:
         return next((part for part in self.parts() if part in STAGES), "")
 
     def until(self, condition: Callable[[], object], pause: float = 0.02) -> bool:
-        """Wait until `condition` holds; whether it did before the run was over."""
+        """Wait until `condition` holds; whether it did before all of the run was over."""
         while not condition():
-            if self.process.poll() is not None:
+            if self.process.poll() is not None and not self.alive():
                 return False
             self._check_patience()
             time.sleep(pause)
