@@ -42,7 +42,8 @@ def _is_ours(command: list[str]) -> bool:
     programs = {Path(word).name for word in command[:2]}
     modules = {module for option, module in pairwise(command) if option == "-m"}
     stage = any(module.startswith("stages.") for module in modules - {"stages.doctor"})
-    return stage or "dvc" in programs | modules or "git" in programs
+    waits = any("daemon" in word for word in command[1:3])  # git's and DVC's, for hours
+    return stage or (not waits and ("dvc" in programs | modules or "git" in programs))
 
 
 def _is_aside(root: Path, folder: Path, words: str) -> bool:
