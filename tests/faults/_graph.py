@@ -129,38 +129,45 @@ def environment(root: Path) -> dict[str, str]:
 
 
 @functools.cache
-def states() -> list[Path]:
-    """Projects in which none, the first, the first two, ... of the stages are done, committed."""
+def _home() -> Path:
+    """Where the states are; it goes with this process."""
     folder = tempfile.TemporaryDirectory(prefix="states-")
-    states.keep = folder  # type: ignore[attr-defined]  # they go with this process
-    folders = [Path(folder.name, str(done), "project") for done in range(len(STAGES) + 1)]
-    folders[0].mkdir(parents=True)
-    project = test_stages.copy(folders[0])
-    project.change(**TINY)
-    project.run("git commit -qam tiny")
-    for before, after, stage in zip(folders, folders[1:], STAGES, strict=False):
-        shutil.copytree(before, after, symlinks=True)
-        run = Run(after, f"dvc repro {stage}")
-        assert run.end() == 0, run.text
-        assert f"Running stage '{stage}'" in run.text
-        Path(after.parent, "seconds").write_text(str(time.monotonic() - run.started))
-    return folders
-
-
-def seconds(done: int) -> float:
-    """How long a run took from where so many stages were done."""
-    return sum(float(Path(state.parent, "seconds").read_text()) for state in states()[done + 1 :])
-
-
-def project(folder: Path, done: int = 0) -> Path:
-    """A copy of the project with so many stages done, to break."""
-    return Path(shutil.copytree(states()[done], folder / "project", symlinks=True))
+    _home.keep = folder  # type: ignore[attr-defined]
+    return Path(folder.name)
 
 
 @functools.cache
-def expected() -> dict[str, str]:
-    """What the uninterrupted graph writes."""
-    return outputs(states()[-1])
+def state(done: int = len(STAGES)) -> Path:
+    """A project in which so many stages are done, one after the other, without a fault."""
+    root = _home() / str(done) / "project"
+    if done == 0:
+        root.mkdir(parents=True)
+        project = test_stages.copy(root)
+        project.change(**TINY)
+        project.run("git commit -qam tiny")
+        return root
+    shutil.copytree(state(done - 1), root, symlinks=True)
+    run = Run(root, f"dvc repro {STAGES[done - 1]}")
+    assert run.end() == 0 and f"Running stage '{STAGES[done - 1]}'" in run.text, run.text
+    Path(root.parent, "seconds").write_text(str(time.monotonic() - run.started))
+    return root
+
+
+def seconds(start: int, end: int = len(STAGES)) -> float:
+    """How long a run took from where so many stages were done to where so many were."""
+    timed = [state(done).parent / "seconds" for done in range(start + 1, end + 1)]
+    return sum(float(file.read_text()) for file in timed)
+
+
+def project(folder: Path, done: int) -> Path:
+    """A copy of the project with so many stages done, to break."""
+    return Path(shutil.copytree(state(done), folder / "project", symlinks=True))
+
+
+@functools.cache
+def expected(done: int = len(STAGES)) -> dict[str, str]:
+    """What is there after so many stages without a fault."""
+    return outputs(state(done))
 
 
 def outputs(root: Path) -> dict[str, str]:
@@ -179,11 +186,16 @@ def leftovers(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root.parent)) for path in inside)
 
 
-def heal(root: Path, command: str = COMMAND) -> Run:
-    """Give the `command` again, assert that all is as if nothing had happened; the run."""
+def is_whole(root: Path, done: int = len(STAGES)) -> None:
+    """Assert that after so many stages all is as if nothing had happened."""
+    differing = {name for name, _ in outputs(root).items() ^ expected(done).items()}
+    assert not differing, f"{sorted(differing)} differ"
+    assert leftovers(root) == []
+
+
+def heal(root: Path, command: str = COMMAND, done: int = len(STAGES)) -> Run:
+    """Give the `command` again, assert that all is well after so many stages; the run."""
     run = Run(root, command)
     assert run.end() == 0, run.text
-    differing = {name for name, _ in outputs(root).items() ^ expected().items()}
-    assert not differing, f"{sorted(differing)} differ\n{run.text}"
-    assert leftovers(root) == [], run.text
+    is_whole(root, done)
     return run

@@ -113,7 +113,7 @@ def _wait(run: Run, done: int, draws: random.Random) -> str:
         after = draws.uniform(0, RECORDING)
         time.sleep(after)
         return f"{after:.2f} s after the next"
-    at = draws.uniform(0, _graph.seconds(done) - _graph.seconds(min(done + 2, len(STAGES))))
+    at = draws.uniform(0, _graph.seconds(done, min(done + 2, len(STAGES))))
     run.until(lambda: time.monotonic() - run.started >= at)
     return f"after {at:.1f} s"
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from tests import test_stages
 from tests.faults import Outcome, _graph, kind
-from tests.faults._graph import COMMAND, STAGES, Run
+from tests.faults._graph import STAGES, Run
 
 GROUP = "DVC"
 SAME = "the same bytes"
 DOCTOR = "python -m stages.doctor --fix"
-ALL = len(STAGES)
+TRAIN = "dvc repro train"
+TRAINED, ALL = STAGES.index("train") + 1, len(STAGES)
 
 
 def _says(root: Path, command: str, code: int = 0, **env: str) -> str:
@@ -92,14 +93,14 @@ for _what, _content in (
 def _killed(shell: str, sent: signal.Signals, folder: Path, draws: random.Random) -> Outcome:
     """DVC alone is killed while its child trains."""
     root = _graph.project(folder, 1)
-    run = Run(root, "exec dvc repro train", SHELL=shell)
+    run = Run(root, f"exec {TRAIN}", SHELL=shell)
     assert run.trains(root)
     time.sleep(draws.uniform(0, 1))
     run.parts()["dvc"].send_signal(sent)
     assert run.end() == -sent, run.text
     assert run.text.splitlines()[-1].startswith("stopped with a checkpoint"), run.text
     started = time.monotonic()
-    again = _graph.heal(root)
+    again = _graph.heal(root, f"{DOCTOR} && {TRAIN}", TRAINED)
     assert "RESUMED after epoch" in again.text and "mended by rm" in again.text, again.text
     return Outcome(f"the child stops with a checkpoint; {SAME}", seconds=time.monotonic() - started)
 
@@ -113,12 +114,12 @@ for _shell in ("/bin/sh", "/bin/bash"):
 @kind(GROUP, "a second dvc repro while the first trains", slow=True)
 def _(folder: Path, draws: random.Random) -> Outcome:
     root = _graph.project(folder, 1)
-    first = Run(root, "exec dvc repro")
+    first = Run(root, f"exec {TRAIN}")
     assert first.trains(root)
-    second = _says(root, COMMAND, 255)
+    second = _says(root, f"{DOCTOR} && {TRAIN}", 255)
     assert "at work here: process" in second and "is busy, it is being blocked by" in second
     assert first.end() == 0, first.text
-    assert _graph.outputs(root) == _graph.expected() and _graph.leftovers(root) == []
+    _graph.is_whole(root, TRAINED)
     return Outcome(f"exit 255, is busy; the first writes {SAME}")
 
 
@@ -126,17 +127,18 @@ def _(folder: Path, draws: random.Random) -> Outcome:
 def _(folder: Path, draws: random.Random) -> Outcome:
     root = _graph.project(folder, 1)
     lock, params = (root / "dvc.lock").read_bytes(), (root / "params.yaml").read_text()
-    run = Run(root, "exec dvc repro")
+    run = Run(root, f"exec {TRAIN}")
     assert run.trains(root)
     (root / "params.yaml").write_text(params.replace("  lr: 0.03", "  lr: 0.04"))
     assert run.end() == 255 and "exited with 4" in run.text, run.text
     assert (root / "dvc.lock").read_bytes() == lock, "DVC recorded what it should not"
     (root / "params.yaml").write_text(params)
-    assert "RESUMED after epoch 2, step 0" in _graph.heal(root).text
+    assert "RESUMED after epoch 2, step 0" in _graph.heal(root, TRAIN, TRAINED).text
     return Outcome(f"exit 4, DVC records nothing; put back: {SAME}")
 
 
-SETTING = "-n lucky -S train.lr=0.03"  # as it is: the experiment ends with the expected bytes
+# As it is already, so that the experiment ends with the expected bytes.
+SETTING = "-n lucky -S train.lr=0.03 train"
 
 
 def _committed(folder: Path) -> Path:
@@ -151,8 +153,8 @@ def _committed(folder: Path) -> Path:
 def _ended(root: Path, text: str) -> Outcome:
     """Assert that the experiment went on from where it was, and ended as if never interrupted."""
     assert "RESUMED after epoch" in text, text
-    assert _graph.outputs(root) == _graph.expected()
-    assert _graph.leftovers(root) == [] and not list(root.glob(".dvc/tmp/exps/**/tmp*"))
+    _graph.is_whole(root, TRAINED)
+    assert not list(root.glob(".dvc/tmp/exps/**/tmp*")), "a folder was left"
     assert "a change by hand" in (root / "README.md").read_text(), "an edit was lost"
     assert _says(root, "git symbolic-ref HEAD") == "refs/heads/master\n"
     return Outcome(SAME)
