@@ -16,8 +16,8 @@ repro: setup  ## run the whole graph, after mending what a kill has left
 	python -m stages.doctor --fix
 	dvc repro
 
-test: setup  ## run the tests
-	pytest -n 2 --dist loadgroup
+test: setup  ## run the tests, in two processes of one thread
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup
 
 lint: setup  ## check style and types
 	ruff check .
