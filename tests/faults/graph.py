@@ -138,7 +138,7 @@ def _(folder: Path, draws: random.Random) -> Outcome:
 
 
 # As it is already, so that the experiment ends with the expected bytes.
-SETTING = "-n lucky -S train.lr=0.03 train"
+SETTING = "-n lucky -S train.lr=0.03"
 
 
 def _committed(folder: Path) -> Path:
@@ -150,14 +150,15 @@ def _committed(folder: Path) -> Path:
     return root
 
 
-def _ended(root: Path, text: str) -> Outcome:
+def _ended(root: Path, text: str, started: float) -> Outcome:
     """Assert that the experiment went on from where it was, and ended as if never interrupted."""
+    seconds = time.monotonic() - started
     assert "RESUMED after epoch" in text, text
-    _graph.is_whole(root, TRAINED)
+    _graph.is_whole(root)
     assert not list(root.glob(".dvc/tmp/exps/**/tmp*")), "a folder was left"
     assert "a change by hand" in (root / "README.md").read_text(), "an edit was lost"
     assert _says(root, "git symbolic-ref HEAD") == "refs/heads/master\n"
-    return Outcome(SAME)
+    return Outcome(SAME, seconds=seconds)
 
 
 @kind(GROUP, "kill -9 for dvc exp run", slow=True)
@@ -169,7 +170,22 @@ def _(folder: Path, draws: random.Random) -> Outcome:
     assert run.end() == -signal.SIGKILL
     assert "HEAD: off its branch master" in _says(root, "python -m stages.doctor", 1)
     assert "mended by git symbolic-ref HEAD refs/heads/master" in _says(root, DOCTOR)
-    return _ended(root, _says(root, f"dvc exp run {SETTING}"))
+    started = time.monotonic()
+    return _ended(root, _says(root, f"dvc exp run {SETTING}"), started)
+
+
+@kind(GROUP, "kill -9 for dvc exp run while it puts changes aside", slow=True)
+def _(folder: Path, draws: random.Random) -> Outcome:
+    root = _committed(folder)
+    run = Run(root, f"exec dvc exp run {SETTING}")
+    assert run.until((root / ".git/refs/stash").exists, pause=0.001)
+    time.sleep(draws.uniform(0, 0.8))
+    run.kill()
+    _says(root, DOCTOR)
+    assert _says(root, "git symbolic-ref HEAD") == "refs/heads/master\n"
+    hidden = _says(root, "git stash show -p; git diff HEAD refs/exps/exec/EXEC_MERGE; true")
+    assert "a change by hand" in (root / "README.md").read_text() + hidden, "an edit was lost"
+    return Outcome("HEAD on its branch, the changes in the tree, git stash or EXEC_MERGE")
 
 
 @kind(GROUP, "kill -9 for dvc exp run --temp", slow=True)
@@ -179,10 +195,11 @@ def _(folder: Path, draws: random.Random) -> Outcome:
     assert run.trains(root)
     run.parts()["dvc"].kill()
     assert run.end() == -signal.SIGKILL
+    started = time.monotonic()
     text = _says(root, f"dvc exp run --temp {SETTING}")
     assert "of an experiment that was killed" in _says(root, DOCTOR)
     _says(root, "git checkout -q README.md && dvc exp apply lucky")
-    return _ended(root, text)
+    return _ended(root, text, started)
 
 
 def _queued(root: Path) -> Run:
@@ -191,7 +208,17 @@ def _queued(root: Path) -> Run:
 
 
 def _logs(root: Path) -> str:
+    """What the queue's experiments said."""
     return "".join(file.read_text() for file in root.glob(".dvc/tmp/exps/run/*/*.out"))
+
+
+def _queued_again(root: Path) -> Outcome:
+    """As docs/reliability.md says."""
+    started = time.monotonic()
+    _says(root, "dvc queue remove lucky")
+    _queued(root).end()
+    _says(root, f"{DOCTOR} && git checkout -q README.md && dvc exp apply lucky")
+    return _ended(root, _logs(root), started)
 
 
 @kind(GROUP, "kill -9 for the training of a queued experiment", slow=True)
@@ -202,10 +229,7 @@ def _(folder: Path, draws: random.Random) -> Outcome:
     run.parts()["train"].kill()
     run.end()
     assert re.search("lucky .*Failed", _says(root, "dvc queue status"))
-    _says(root, "dvc queue remove lucky")
-    _queued(root).end()
-    _says(root, f"{DOCTOR} && git checkout -q README.md && dvc exp apply lucky")
-    return _ended(root, _logs(root))
+    return _queued_again(root)
 
 
 @kind(GROUP, "kill -9 for the worker of the queue and its experiment", slow=True)
@@ -219,7 +243,4 @@ def _(folder: Path, draws: random.Random) -> Outcome:
     run.end()
     assert re.search("lucky .*Running", _says(root, "dvc queue status"))
     assert "lucky: called running, but runs nowhere" in _says(root, DOCTOR)
-    _says(root, "dvc queue remove lucky")
-    _queued(root).end()
-    _says(root, f"{DOCTOR} && git checkout -q README.md && dvc exp apply lucky")
-    return _ended(root, _logs(root))
+    return _queued_again(root)
