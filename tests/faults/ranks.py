@@ -47,11 +47,11 @@ def same(folder: Path, processes: int) -> None:
     assert all(tensor.equal(others[name]) for name, tensor in weights.items())
 
 
-def recovers(folder: Path, processes: int) -> float:
+def recovers(folder: Path, processes: int, words: str = "RESUMED") -> float:
     """Assert that the same command goes on and ends with the same bits; how long that took."""
     started = time.monotonic()
     again = ranks.train(folder, processes, **CONFIG)
-    assert again.returncode == 0 and "RESUMED" in again.stderr, again.stderr
+    assert again.returncode == 0 and words in again.stderr, again.stderr
     same(folder, processes)
     return time.monotonic() - started
 
@@ -69,7 +69,7 @@ def _killed(processes: int, folder: Path, draws: random.Random) -> Outcome:
         place.mkdir()
         done = ranks.train(place, processes, f"{rank} SIGKILL {step}", **CONFIG)
         told(done, f"error[LOST] a process ended with SIGKILL; rank {rank};", 7)
-        seconds.append(recovers(place, processes))
+        seconds.append(recovers(place, processes, "FRESH" if step == 1 else "RESUMED"))
     return Outcome(f"{ENDED} at {len(POINTS)} of {len(POINTS)} steps", seconds=max(seconds))
 
 
