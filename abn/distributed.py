@@ -105,6 +105,7 @@ def world() -> Iterator[World]:
     cpu = not torch.cuda.is_available() or os.environ.get("ABN_DEVICE") == "cpu"
     dist.init_process_group("gloo" if cpu else "nccl", timeout=timeout)
     yield World(dist.get_rank(), size, int(os.environ["LOCAL_RANK"]))
+    dist.barrier()  # nobody leaves while another still needs it
     dist.destroy_process_group()  # not after an error: it would wait for those that are gone
 
 

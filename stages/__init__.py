@@ -35,6 +35,8 @@ def run(main: Callable[[Params, Inputs], None]) -> None:
         given = params.load(paths.PARAMS)
         with _alone(stage):
             main(given, inputs.look(stage, given))
+        if launch.is_worker():
+            launch.leave()
     except signals.Stopped as stopped:
         _end(str(stopped) or "stopped with a checkpoint; the same command goes on from there", 143)
     except KeyboardInterrupt:

@@ -109,6 +109,7 @@ if __name__ == "__main__":
         if launch.is_worker():
             signals.end_with_parent()
             work()
+            launch.leave()
         else:
             launch.run("tests.ranks", int(sys.argv[1]))
     except signals.Stopped as stopped:
