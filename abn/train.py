@@ -5,17 +5,15 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from abn import augment, batches, checkpoint, distributed, engine, optim, progress
 from abn.batches import View
 from abn.data import Split
 from abn.distributed import ALONE, World
 from abn.errors import NotFiniteError
-from abn.evaluate import headline
 from abn.model import AttentionBranchNetwork
 from abn.params import Train
-from abn.predict import Predictions, predict
+from abn.predict import Predictions, headline, predict
 from abn.resume import Row, Scratch, State
 from abn.signals import Stopped
 
@@ -68,6 +66,7 @@ def fit(
                     scratch.save(state)
                 watch(row, speed)
     except Stopped:
+        _check_finite(state)
         scratch.save(state)
         raise
     model.load_state_dict(state.best or judged.state_dict())
@@ -90,12 +89,11 @@ def train_epoch(
         bar.update(done)
         for batch in shown:
             with scratch.stopper.hold():
-                rate = _rate(config, epoch, len(state.seen) / steps)
-                optim.set_rate(step.optimizer, rate)
+                optim.set_rate(step.optimizer, _rate(config, epoch, len(state.seen) / steps))
                 state.seen.append(step(batch))
                 due, count = scratch.due(), len(state.seen)
                 if due or count % CHECK_EVERY == 0 or count == steps:
-                    _check_finite(state.seen, epoch, rate)
+                    _check_finite(state)
                 if due:
                     scratch.save(state)
             bar.update()
@@ -145,10 +143,12 @@ def _rate(config: Train, epoch: int, share: float) -> float:
     return optim.learning_rate(config, (epoch + share) / config.epochs)
 
 
-def _check_finite(seen: list[Tensor], epoch: int, rate: float) -> None:
+def _check_finite(state: State) -> None:
     """NotFiniteError naming the first of the last steps whose loss is not finite."""
-    since = max(len(seen) - CHECK_EVERY, 0)
-    for step, (loss, _) in enumerate(torch.stack(seen[since:]).tolist(), start=since + 1):
+    since = max(len(state.seen) - CHECK_EVERY, 0)
+    recent = torch.stack(state.seen[since:]).tolist() if state.seen else []
+    for step, (loss, _) in enumerate(recent, start=since + 1):
         if not math.isfinite(loss):
-            where = f"epoch {epoch + 1}, step {step} (lr {rate:.3g})"
+            rate = float(state.optimizer.param_groups[0]["lr"])
+            where = f"epoch {len(state.history) + 1}, step {step} (lr {rate:.3g})"
             raise NotFiniteError(f"loss is {loss}", where, REMEDY)

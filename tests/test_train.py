@@ -17,6 +17,7 @@ from abn.errors import UserError
 from abn.model import Output
 from abn.params import Params, Train
 from abn.resume import Row, Scratch, State
+from abn.signals import Stopper
 from tests import toys
 
 Watch = Callable[[Row, float], None]
@@ -228,6 +229,19 @@ def test_a_lost_loss_is_refused_with_its_place_and_a_remedy(
     with pytest.raises(UserError, match=rf"^loss is nan; epoch 3, step {step} \(lr") as error:
         training.train_epoch(step_of, split, config, 0, state, Scratch(tmp_path))
     assert "train.lr" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_signal_after_the_loss_was_lost_saves_no_state_of_it(
+    config: Train, changed: Callable[..., Train], tmp_path: Path
+) -> None:
+    stopper = Stopper()
+    model = Lost(at=5)
+    model.register_forward_hook(lambda *_: setattr(stopper, "asked", model.calls >= 7))
+    scratch = Scratch(tmp_path / "resume", stopper=stopper)
+    split, config = toys.split(120, classes=2), changed(config, batch_size=2)
+    with pytest.raises(UserError, match=r"^loss is nan; epoch 1, step 5 \(lr"):
+        training.fit(model, split, split, config, 0, scratch, lambda row, speed: None)
+    assert not list(tmp_path.glob("resume/*"))
 
 
 def test_a_rate_beyond_reason_is_refused(
