@@ -29,7 +29,8 @@ def choose(number: int = 0) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).splitlines()[0]
         raise DeviceError(reason, f"ABN_DEVICE={name}", "use cpu, cuda or cuda:N") from None
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), which would also import the compiler: a second or two.
+    torch.set_deterministic_debug_mode("error")
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none is read
     if device.type == "cpu":
         keep_memory()

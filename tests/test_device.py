@@ -76,6 +76,15 @@ def test_from_then_on_torch_is_deterministic(monkeypatch):
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
 
 
+def test_the_compiler_is_not_imported_for_that():
+    """It takes a second or two, in every stage."""
+    code = (
+        "import sys; from abn import device; device.choose(); print('torch._dynamo' in sys.modules)"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert said == "False\n"
+
+
 def test_memory_that_is_written_anyway_is_not_filled_before(monkeypatch):
     monkeypatch.setenv("ABN_DEVICE", "cpu")
     deterministic.fill_uninitialized_memory = True
