@@ -38,6 +38,8 @@ class Step:
         self.device = next(self.model.parameters()).device
         self.autocast = self.device.type == "cuda" and self.config.precision == "bf16"
         network = self.world.wrap(self.model)
+        if self.compiled:
+            torch.use_deterministic_algorithms(True)  # the compiler too
         self.network = torch.compile(network, dynamic=False) if self.compiled else network
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -94,7 +96,8 @@ class RecordedStep(Step):
         self.inputs = Batch(*(given.clone() for given in batch))
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # thread_local: the thread that fetches the next batch may ask for memory meanwhile
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.result = super().__call__(self.inputs)
         except RuntimeError as error:
             progress.say(f"no CUDA graph, goes on without: {str(error).splitlines()[0]}")

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,7 +187,8 @@ def test_an_epoch_never_waits_for_the_gpu(
     step = Step(model, optim.sgd(model, own), optim.Average(model, 0.9), own)
     shown = augment.batches(split.to(gpu) if resident else split, own, 32, 0, 0, gpu)
     step(next(shown))
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings(action="ignore"):  # that this mode is a prototype
+        torch.cuda.set_sync_debug_mode("error")
     try:
         for following in shown:
             step(following)
