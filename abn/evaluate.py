@@ -5,23 +5,9 @@ import pandas as pd
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 from torch import Tensor
 
-from abn.model import Output, losses
-from abn.predict import Predictions
+from abn.predict import Predictions, headline, top1
 
 BINS = 15  # of confidence, equally wide (Guo et al., ICML 2017)
-
-
-def headline(predictions: Predictions) -> dict[str, float]:
-    """top-1 of both branches and the loss: the sum of both cross-entropies on hard labels."""
-    logits, attention_logits, attention, labels = predictions
-    perception, branch = losses(Output(logits, attention_logits, attention), labels)
-    return {
-        "top1": _top1(logits, labels),
-        "attention_top1": _top1(attention_logits, labels),
-        "loss": float(perception + branch),
-        "loss_perception": float(perception),
-        "loss_attention": float(branch),
-    }
 
 
 def scores(predictions: Predictions, mirrored: Predictions) -> dict[str, float]:
@@ -33,9 +19,9 @@ def scores(predictions: Predictions, mirrored: Predictions) -> dict[str, float]:
     all_four = both_heads + mirrored.logits.softmax(1) + mirrored.attention_logits.softmax(1)
     return headline(predictions) | {
         "top5": _top5(probabilities, labels),
-        "ensemble_top1": _top1(both_heads, labels),
-        "flip_top1": _top1(both_views, labels),
-        "flip_ensemble_top1": _top1(all_four, labels),
+        "ensemble_top1": top1(both_heads, labels),
+        "flip_top1": top1(both_views, labels),
+        "flip_ensemble_top1": top1(all_four, labels),
         "ece": expected_calibration_error(calibration(predictions)),
         "macro_f1": float(f1_score(labels, probabilities.argmax(1), average="macro")),
     }
@@ -74,10 +60,6 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
     """ECE: mean distance of accuracy from confidence, over the images of `calibration`'s table."""
     gap = (table["accuracy"] - table["confidence"]).abs()
     return float(np.average(gap, weights=table["images"]))
-
-
-def _top1(scores: Tensor, labels: Tensor) -> float:
-    return float((scores.argmax(1) == labels).double().mean())
 
 
 def _top5(scores: Tensor, labels: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What a network says of a whole split."""
+"""What a network says of a whole split, and how often and how surely it is right."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from abn import batches
 from abn.batches import View
 from abn.data import Split
-from abn.model import AttentionBranchNetwork
+from abn.model import AttentionBranchNetwork, Output, losses
 
 
 class Predictions(NamedTuple):
@@ -37,3 +37,21 @@ def predict(
         rows.append((output.logits, output.attention_logits, output.attention[:, 0]))
     logits, attention_logits, attention = (torch.cat(part) for part in zip(*rows, strict=True))
     return Predictions(*(x.cpu() for x in (logits, attention_logits, attention, split.labels)))
+
+
+def headline(predictions: Predictions) -> dict[str, float]:
+    """top-1 of both branches and the loss: the sum of both cross-entropies on hard labels."""
+    logits, attention_logits, attention, labels = predictions
+    perception, branch = losses(Output(logits, attention_logits, attention), labels)
+    return {
+        "top1": top1(logits, labels),
+        "attention_top1": top1(attention_logits, labels),
+        "loss": float(perception + branch),
+        "loss_perception": float(perception),
+        "loss_attention": float(branch),
+    }
+
+
+def top1(scores: Tensor, labels: Tensor) -> float:
+    """The share of the rows of `scores` [N, K] whose largest is at the label, int64 [N]."""
+    return float((scores.argmax(1) == labels).double().mean())

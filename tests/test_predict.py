@@ -1,11 +1,13 @@
-"""Predictions over a split: complete, in order, and nothing learned from them."""
+"""Predictions over a split: complete, in order, nothing learned from them; how right they are."""
 
 import dataclasses
+import math
 
+import pytest
 import torch
 
 from abn import checkpoint
-from abn.predict import predict
+from abn.predict import Predictions, headline, predict
 from tests import toys
 from tests.toys import CPU, WHOLE
 
@@ -56,3 +58,22 @@ def test_what_is_said_of_a_subset_is_what_is_said_of_its_copy() -> None:
     expected = predict(model, split.take(index), WHOLE, 2, CPU)
     assert all(one.equal(other) for one, other in zip(found, expected, strict=True))
     assert found.labels.equal(split.labels[index])
+
+
+def test_top1_and_the_losses_of_both_branches() -> None:
+    """Right, wrong, right, wrong; the attention branch right, right, wrong, wrong."""
+    said = torch.tensor([[0.7, 0.3], [0.6, 0.4], [0.1, 0.9], [0.8, 0.2]])
+    also = torch.tensor([[0.6, 0.4], [0.2, 0.8], [0.5, 0.5], [0.9, 0.1]])
+    labels, maps = torch.tensor([0, 1, 1, 1]), torch.full((4, 2, 2), 0.5)
+    found = headline(Predictions(said.log() + 3, also.log(), maps, labels))  # a shift says nothing
+    perception = -sum(map(math.log, (0.7, 0.4, 0.9, 0.2))) / 4
+    attention = -sum(map(math.log, (0.6, 0.8, 0.5, 0.1))) / 4
+    assert found == pytest.approx(
+        {
+            "top1": 0.5,
+            "attention_top1": 0.5,
+            "loss": perception + attention,
+            "loss_perception": perception,
+            "loss_attention": attention,
+        }
+    )
