@@ -35,6 +35,7 @@ def run(main: Callable[[Params, Inputs], None]) -> None:
         given = params.load(paths.PARAMS)
         with _alone(stage):
             main(given, inputs.look(stage, given))
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # all is written; the interpreter goes down
         if launch.is_worker():
             launch.leave()
     except signals.Stopped as stopped:
