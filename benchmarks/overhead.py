@@ -8,6 +8,7 @@ each stage.
 """
 
 import argparse
+import ast
 import os
 import statistics
 import subprocess
@@ -21,17 +22,6 @@ from benchmarks import measure
 
 STAGES = ("download", "train", "evaluate", "explain", "visualize")
 TINY = ("data.shapes.train=32", "data.shapes.val=10", "train.epochs=1", "explain.images=10")
-HEAVY = {  # what each stage imports once its params hold
-    "download": "from abn import data, progress, sources",
-    "train": "import torch; from abn import checkpoint, data, device, model, progress, resume, "
-    "tracking, train; from stages import reports",
-    "evaluate": "from abn import checkpoint, data, device, evaluate, predict; "
-    "from stages import mirror, reports",
-    "explain": "from abn import checkpoint, data, device, explain; "
-    "from stages import mirror, reports",
-    "visualize": "from abn import checkpoint, data, device, gallery, visualize; "
-    "from stages import mirror",
-}
 
 
 def main() -> None:
@@ -63,7 +53,7 @@ def run(clone: Path, rounds: int) -> dict[str, Any]:
     found["repro_to_first_step_and_validation"] = _median(first)
     found["exp_run_beyond_its_stages"] = _median(beyond)
     found["imports"] = {
-        stage: _median([_call(clone, "python", "-c", HEAVY[stage]) for _ in range(rounds)])
+        stage: _median([_call(clone, "python", "-c", _imports(stage)) for _ in range(rounds)])
         for stage in STAGES
     }
     print(found)
@@ -103,6 +93,13 @@ def _change(clone: Path, rate: str) -> None:
     lines = file.read_text().splitlines(keepends=True)
     changed = [f"  lr: {rate}\n" if line.startswith("  lr: ") else line for line in lines]
     file.write_text("".join(changed))
+
+
+def _imports(stage: str) -> str:
+    """All that the stage imports, at once and once its params hold, as a program of its own."""
+    tree = ast.parse(Path(f"stages/{stage}.py").read_text())
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    return "\n".join(ast.unparse(node) for node in found)
 
 
 def _environment() -> dict[str, str]:
