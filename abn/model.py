@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from abn.norm import batch_norm
 from abn.resnet import ARCHS, BasicBlock, Bottleneck, layer
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -41,7 +42,6 @@ class AttentionBranchNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = layer(block, 64, 64, depths[0], stride=1)
         self.layer2 = layer(block, 64 * block.expansion, 128, depths[1], stride=2)
@@ -72,13 +72,14 @@ class AttentionBranchNetwork(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] to layer3's features [B, C, H/16, W/16]."""
         x = (images - self.mean) / self.std
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(batch_norm(self.bn1, self.conv1(x)))
         return self.layer3(self.layer2(self.layer1(x)))
 
     def attention_branch(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """A map a class [B, K, h, w], whose means are the logits, and the map [B, 1, h, w]."""
-        x = self.bn_att(self.att_layer4(features))  # no ReLU here, as in the official code
-        x = self.relu(self.bn_att2(self.att_conv(x)))  # [B, K, h, w]
+        # No ReLU after bn_att, as in the official code.
+        x = batch_norm(self.bn_att, self.att_layer4(features), relu=False)
+        x = batch_norm(self.bn_att2, self.att_conv(x))  # [B, K, h, w]
         attention = torch.sigmoid(self.bn_att3(self.att_conv3(x)))
         return self.att_conv2(x), attention
 

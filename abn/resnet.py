@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from abn.norm import batch_norm
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut; ResNet-18 and -34."""
@@ -16,13 +18,12 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(inputs, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = batch_norm(self.bn1, self.conv1(x))
+        around = x if self.downsample is None else self.downsample(x)
+        return batch_norm(self.bn2, self.conv2(y), around)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -44,14 +45,13 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = batch_norm(self.bn1, self.conv1(x))
+        y = batch_norm(self.bn2, self.conv2(y))
+        around = x if self.downsample is None else self.downsample(x)
+        return batch_norm(self.bn3, self.conv3(y), around)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -75,12 +75,20 @@ ARCHS = {
 }
 
 
-def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+class Projection(nn.Sequential):
+    """A 1x1 convolution and its norm, named by numbers as torchvision's."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return batch_norm(self[1], self[0](x), relu=False)
+
+
+def shortcut(inputs: int, outputs: int, stride: int) -> Projection | None:
     """A projection where the block changes the shape of its input, else None: the identity."""
-    if stride == 1 and inputs == outputs:
-        return None
-    conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+    return None if stride == 1 and inputs == outputs else Projection(inputs, outputs, stride)
 
 
 def layer(

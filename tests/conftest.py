@@ -1,13 +1,17 @@
 """What many tests start from: the committed parameters, and a way to change a section of them."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from abn import params as parameters
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported, by whichever test
 ROOT = Path(__file__).parent.parent
 
 

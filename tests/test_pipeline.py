@@ -14,11 +14,12 @@ STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 
 # Lowest first: a module imports from rows above its own, and `params` types from anywhere.
 LAYERS = (
-    "errors redaction journal rng progress resnet crop flops signals datasets.paint "
+    "errors redaction journal rng progress fused crop flops signals datasets.paint "
     "visualize.charts explain.correlation",
-    "document refusals",
-    "params files environ model device tracking explain.scores datasets.outlines "
+    "document refusals norm",
+    "params files environ resnet device tracking explain.scores datasets.outlines "
     "datasets.images datasets.archive datasets.imagenette datasets.folder",
+    "model",
     "datasets.transfer data checkpoint optim runs locks launch distributed explain.localisation "
     "explain.intervals explain.interventions explain.robustness explain.maps datasets.shapes "
     "visualize.overlays",
