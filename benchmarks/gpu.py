@@ -278,6 +278,7 @@ def _run(options: argparse.Namespace, epochs: int, seed: int) -> Found:
     def watch(row: Row, speed: float) -> None:
         if "val_top1" in row:
             curve.append([round(time.monotonic() - started, 1), row["val_top1"]])
+            print(f"epoch {row['epoch']}: {curve[-1]}", flush=True)
 
     where = device.choose()
     model = ours.network(arch, len(options.train.classes), config)
