@@ -198,6 +198,7 @@ def test_an_epoch_never_waits_for_the_gpu(
 
 
 @needs_gpu
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # the compiler's own
 @pytest.mark.parametrize(
     "compile, kind, compiled",
     [("off", Step, False), ("auto", RecordedStep, False), ("on", RecordedStep, True)],
