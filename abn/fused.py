@@ -6,6 +6,7 @@ once, the backward pass reads both inputs twice and writes once; ReLU and the su
 come for nothing. The order of every sum is fixed, so the same inputs give the same bits.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -13,9 +14,25 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from abn import progress
+
 ROWS, COLS = 64, 64  # of a tile; COLS divides the channels
 PARTS = 1024  # programs that share the rows of a sum: some for every processor of a large GPU
 SHARES, NARROW = 256, 16  # the tile in which their partial sums are added up
+
+
+@functools.cache
+def works(device: torch.device) -> bool:
+    """Whether the kernels can be built for `device`: Triton asks for a C compiler and headers."""
+    x = torch.zeros(1, COLS, 1, 1, dtype=torch.bfloat16, device=device)
+    x = x.contiguous(memory_format=torch.channels_last)
+    try:
+        batch_norm(nn.BatchNorm2d(COLS, device=device), x, x, True)
+    except Exception as error:  # Triton's and the compiler's have no common kind
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        progress.say(f"no fused kernels, goes on with torch's, slower: {reason[-1]}")
+        return False
+    return True
 
 
 def batch_norm(norm: nn.BatchNorm2d, x: Tensor, shortcut: Tensor | None, relu: bool) -> Tensor:

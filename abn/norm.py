@@ -15,7 +15,7 @@ def batch_norm(
 ) -> Tensor:
     """`norm` of features `x` [B, C, H, W], plus `shortcut` of their shape, then ReLU if `relu`."""
     if is_fused(norm, x):
-        from abn import fused  # here, because Triton is for GPUs only
+        from abn import fused
 
         return fused.batch_norm(norm, x, shortcut, relu)
     y: Tensor = norm(x)
@@ -25,7 +25,7 @@ def batch_norm(
 
 def is_fused(norm: nn.Module, x: Tensor) -> TypeGuard[nn.BatchNorm2d]:
     """Whether the fused kernels serve: training in bf16 on a GPU, on its own, not compiled."""
-    return (
+    suits = (
         HAS_TRITON
         and x.is_cuda
         and x.dtype == torch.bfloat16
@@ -35,3 +35,8 @@ def is_fused(norm: nn.Module, x: Tensor) -> TypeGuard[nn.BatchNorm2d]:
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.compiler.is_compiling()
     )
+    if not suits:
+        return False
+    from abn import fused  # here, because Triton is for GPUs only
+
+    return fused.works(x.device)

@@ -14,11 +14,12 @@ STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 
 # Lowest first: a module imports from rows above its own, and `params` types from anywhere.
 LAYERS = (
-    "errors redaction journal rng progress fused crop flops signals datasets.paint "
+    "errors redaction journal rng progress crop flops signals datasets.paint "
     "visualize.charts explain.correlation",
-    "document refusals norm",
-    "params files environ resnet device tracking explain.scores datasets.outlines "
+    "document refusals fused",
+    "params files environ norm device tracking explain.scores datasets.outlines "
     "datasets.images datasets.archive datasets.imagenette datasets.folder",
+    "resnet",
     "model",
     "datasets.transfer data checkpoint optim runs locks launch distributed explain.localisation "
     "explain.intervals explain.interventions explain.robustness explain.maps datasets.shapes "
