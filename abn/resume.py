@@ -1,9 +1,9 @@
 """What an unfinished training leaves behind, so that the same command goes on where it stopped.
 
 It lives outside DVC's outputs, in a folder named by a fingerprint of everything the result depends
-on, is loaded only for that fingerprint, and goes when the training is done. A file counts once its
-record, with its checksum, is on the disk: whenever the process or the machine dies, the files of
-the record before are whole.
+on, and is loaded only for that fingerprint. A file counts once its record, with its checksum, is on
+the disk: whenever the process or the machine dies, the files of the record before are whole. The
+last state goes when its weights are evaluated: by then DVC has recorded them.
 """
 
 import hashlib
@@ -32,6 +32,7 @@ EVERY = 600.0  # seconds between two checkpoints
 SHARE = 0.02  # of the time, at most, goes into checkpoints
 KEPT = 2  # checkpoints
 LOCK = "lock"  # in the folder of a training that is under way
+DONE = "done"  # in that of one that has ended: the checksum of its weights
 ROOM = 20e9  # bytes that trainings which were never finished may take up together
 
 DAMAGE = (OSError, SafetensorError, ValueError, KeyError)  # what reading a damaged file raises
@@ -139,10 +140,7 @@ class Scratch:
             self._commit(f"state-{epoch:04d}-{step:08d}", state.tensors(), state.history)
         except OSError as error:
             progress.say(f"{self.folder}: no checkpoint ({error.strerror}); training goes on")
-        with suppress(OSError):
-            for old in self._records("state-")[KEPT:]:
-                old.unlink()  # first: a record must never be without its file
-                old.with_suffix(".safetensors").unlink(missing_ok=True)
+        self._keep(KEPT)
         self.last = time.monotonic()
         self.cost = self.last - started
 
@@ -151,7 +149,12 @@ class Scratch:
         found = self.world.is_main and self._load(state)
         state.share(self.world)
         epoch, step = state.place()
-        return f"RESUMED after epoch {epoch}, step {step} of the next" if found else "FRESH"
+        done = self.folder / DONE
+        if not found:
+            done.unlink(missing_ok=True)
+            return "FRESH"
+        said = f"RESUMED after epoch {epoch}, step {step} of the next"
+        return said + ": it had ended; ABN_RESUME=never trains anew" * done.exists()
 
     def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Keep `tensors` under `name` until the end."""
@@ -169,11 +172,28 @@ class Scratch:
                 raise DataError(f"damaged: {error}", record, remedy) from None
         return found
 
+    def finish(self, weights: Path) -> None:
+        """Note that the training has ended with these `weights`; of its states keep the last.
+
+        DVC may still fail to record them, and remove the file before the same command runs again.
+        """
+        with suppress(OSError), files.replacing(self.folder / DONE) as part:
+            part.write_text(checkpoint.sha256(weights))
+        self._keep(1)
+
     def clear(self) -> None:
         """Forget what was saved, then what was kept."""
+        (self.folder / DONE).unlink(missing_ok=True)
         for record in self._records("state-") + self._records(""):
             record.unlink(missing_ok=True)
         self._tidy()
+
+    def _keep(self, count: int) -> None:
+        """Remove all states but the last `count`."""
+        with suppress(OSError):
+            for old in self._records("state-")[count:]:
+                old.unlink()  # first: a record must never be without its file
+                old.with_suffix(".safetensors").unlink(missing_ok=True)
 
     def _load(self, state: State) -> bool:
         self._tidy()
@@ -217,7 +237,11 @@ class Scratch:
         """Remove what was being written when a process died."""
         for path in self.folder.glob("*"):
             recorded = path.suffix == ".safetensors" and path.with_suffix(".json").exists()
-            if path.suffix not in (".json", ".bad") and path.name != LOCK and not recorded:
+            if (
+                path.suffix not in (".json", ".bad")
+                and path.name not in (LOCK, DONE)
+                and not recorded
+            ):
                 path.unlink(missing_ok=True)
 
 
@@ -225,7 +249,7 @@ class Scratch:
 def training(
     folder: Path, world: World = ALONE, stopper: Stopper | None = None
 ) -> Iterator[Scratch]:
-    """The scratch in `folder` for this process alone; it goes when the block ends well.
+    """The scratch in `folder` for this process alone.
 
     BusyError where another process is at the same training. ABN_CHECKPOINT_EVERY gives the seconds
     between two states, ABN_RESUME=never clears the scratch first.
@@ -239,14 +263,13 @@ def training(
             scratch.clear()
         make_room(folder.parent, folder)
         yield scratch
-        _remove(folder)
 
 
 def make_room(trainings: Path, spare: Path, most: float = ROOM) -> None:
-    """Remove those in the folder `trainings` that rest longest while all take over `most` bytes.
-
-    Not `spare`, nor one that is under way.
+    """Remove what has ended from the folder `trainings`, then, while the rest takes over `most`
+    bytes, what rests longest; not `spare`, nor what is under way.
     """
+    forget(trainings, spare=spare)
     sizes = {
         folder: sum(file.stat().st_size for file in folder.iterdir())
         for folder in sorted(trainings.glob("*/"), key=lambda folder: folder.stat().st_mtime)
@@ -258,6 +281,16 @@ def make_room(trainings: Path, spare: Path, most: float = ROOM) -> None:
             progress.say(f"{folder}: unfinished since long, removed to make room")
             _remove(folder)
             del sizes[folder]
+
+
+def forget(trainings: Path, weights: Path | None = None, spare: Path | None = None) -> None:
+    """Remove from the folder `trainings` what has ended, or of that only what made `weights`."""
+    for mark in trainings.glob(f"*/{DONE}"):
+        with suppress(Timeout, OSError):
+            wanted = weights is None or mark.read_text() == checkpoint.sha256(weights)
+            if wanted and mark.parent != spare:
+                with FileLock(mark.with_name(LOCK), timeout=0):
+                    _remove(mark.parent)
 
 
 def _remove(folder: Path) -> None:

@@ -11,7 +11,7 @@ from stages.inputs import Inputs
 
 
 def main(params: Params, inputs: Inputs) -> None:
-    from abn import checkpoint, data, device, evaluate  # torch takes seconds: only now
+    from abn import checkpoint, data, device, evaluate, resume  # torch takes seconds: only now
     from abn.batches import View
     from abn.predict import predict
     from stages import mirror, reports
@@ -32,6 +32,7 @@ def main(params: Params, inputs: Inputs) -> None:
     reports.write_table(paths.CALIBRATION, evaluate.calibration(found))
     with mirror.run_of(path, trained) as tracked:
         mirror.scores(tracked, "evaluate", metrics)
+    resume.forget(paths.RESUME, path)  # DVC is past the training
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ def train(params: Params, inputs: Inputs, world: "World", stopper: "Stopper") ->
         mirror.tag({"weights.sha256": weights, "data.sha256": packed[0].digest})
         for row in history:
             mirror.log(row, step=int(row["epoch"]))
+        scratch.finish(paths.CHECKPOINT / paths.MODEL)
 
 
 if __name__ == "__main__":

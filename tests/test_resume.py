@@ -304,9 +304,58 @@ def test_damaged_kept_weights_are_refused(scratch: Scratch) -> None:
         scratch.snapshots()
 
 
-def test_a_training_that_ends_well_leaves_nothing_and_one_that_does_not_leaves_all(
-    config: Train, tmp_path: Path
+@pytest.fixture
+def ended(config: Train, tmp_path: Path) -> Path:
+    """The folder of a training that has ended, beside its weights."""
+    folder, weights = tmp_path / ".resume" / "one", tmp_path / "weights"
+    weights.write_bytes(b"weights")
+    with resume.training(folder) as scratch:
+        train(toys.network(), config, scratch)
+        scratch.finish(weights)
+    return folder
+
+
+def test_of_a_training_that_has_ended_the_last_state_stays_until_its_weights_are_evaluated(
+    config: Train, ended: Path, tmp_path: Path
 ) -> None:
+    """DVC may have died, or had no room, before it recorded them, and removes them to run again."""
+    assert states(Scratch(ended)) == [
+        "done", *(f"state-0003-00000000.{kind}" for kind in ("json", "safetensors"))
+    ]  # fmt: skip
+    with resume.training(ended) as scratch:
+        said = scratch.load(state_of(toys.network(), config))
+    assert said == "RESUMED after epoch 3, step 0 of the next: it had ended; " + (
+        "ABN_RESUME=never trains anew"
+    )
+    (tmp_path / "others").write_bytes(b"other weights")
+    resume.forget(ended.parent, tmp_path / "others")
+    assert ended.exists()
+    resume.forget(ended.parent, tmp_path / "weights")
+    assert not ended.exists()
+
+
+def test_the_next_training_takes_away_what_has_ended(ended: Path) -> None:
+    with resume.training(ended.with_name("two")):
+        assert not ended.exists()
+
+
+def test_a_state_that_is_damaged_after_the_end_is_a_fresh_start_that_has_not_ended(
+    config: Train, ended: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (ended / "state-0003-00000000.safetensors").write_bytes(b"half")
+    assert Scratch(ended).load(state_of(toys.network(), config)) == "FRESH"
+    assert not (ended / "done").exists()
+
+
+def test_trained_anew_nothing_of_what_has_ended_is_used(
+    config: Train, ended: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABN_RESUME", "never")
+    with resume.training(ended) as scratch:
+        assert scratch.load(state_of(toys.network(), config)) == "FRESH"
+
+
+def test_a_training_that_does_not_end_well_leaves_all(config: Train, tmp_path: Path) -> None:
     folder = tmp_path / ".resume" / "one"
     with pytest.raises(Killed), resume.training(folder) as scratch:
         train(toys.network(), config, scratch)
@@ -314,7 +363,6 @@ def test_a_training_that_ends_well_leaves_nothing_and_one_that_does_not_leaves_a
     assert len(states(scratch)) == 2 * len(scratch._records("state-")) > 0
     with resume.training(folder) as scratch:
         assert scratch.load(state_of(toys.network(), config)).startswith("RESUMED after epoch 3")
-    assert not folder.exists()
 
 
 def test_a_scratch_whose_removal_is_interrupted_is_whole_or_a_fresh_start(
@@ -328,13 +376,15 @@ def test_a_scratch_whose_removal_is_interrupted_is_whole_or_a_fresh_start(
             raise Killed
         whole(path, **options)
 
-    for removed in range(10):  # of 2 states and 3 epochs, two files each
-        folder = tmp_path / str(removed)
-        scratch = Scratch(folder)
-        with monkeypatch.context() as patch, pytest.raises(Killed), resume.training(folder):
+    for removed in range(9):  # the mark, a state and three epochs, two files each
+        folder = tmp_path / str(removed) / "one"
+        with resume.training(folder) as scratch:
             train(toys.network(), config, scratch)
-            count[0] = removed
+            scratch.finish(Path(__file__))
+        count[0] = removed
+        with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(os, "unlink", unlink)
+            resume.forget(folder.parent)
         found = scratch.load(state_of(toys.network(), config))
         assert found == "FRESH" or len(scratch.snapshots()) == 3, f"{removed} files were removed"
 

@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from abn.resume import DONE
 from tests import test_stages
 
 VICTIM = Path(__file__).with_name("_victim.py")
@@ -87,8 +88,13 @@ def recovers(root: Path, words: str = "RESUMED", **env: str) -> float:
 
 def leftovers(root: Path) -> list[str]:
     """Temporary files, scratch and locks that should not be there any more."""
-    odd = [*root.rglob("*.part"), *root.rglob(".tmp*"), *root.glob(f"{SCRATCH}/*")]
+    odd = [*root.rglob("*.part"), *root.rglob(".tmp*"), *unfinished(root)]
     return [str(path) for path in [*odd, *root.glob(".cache/locks/*")]]
+
+
+def unfinished(root: Path) -> list[Path]:
+    """The trainings that have not ended: those that have keep a state until they are evaluated."""
+    return [folder for folder in root.glob(f"{SCRATCH}/*") if not (folder / DONE).exists()]
 
 
 def told(done: subprocess.CompletedProcess[str], kind: str, code: int) -> str:

@@ -111,6 +111,20 @@ for _shell in ("/bin/sh", "/bin/bash"):
         kind(GROUP, _name, slow=True)(partial(_killed, _shell, _sent))
 
 
+@kind(GROUP, "SIGKILL for dvc once a training has ended, before it is recorded", slow=True)
+def _(folder: Path, draws: random.Random) -> Outcome:
+    root = _graph.project(folder, 1)
+    run = Run(root, f"exec {TRAIN}")
+    assert run.until(lambda: any(root.glob(".resume/*/done")), pause=0.002)
+    run.parts()["dvc"].kill()
+    assert run.end() == -signal.SIGKILL, run.text
+    started = time.monotonic()
+    again = _graph.heal(root, f"{DOCTOR} && {TRAIN}", TRAINED)
+    assert "it had ended" in again.text, again.text
+    _graph.heal(root)
+    return Outcome(f"not trained again; {SAME}", seconds=time.monotonic() - started)
+
+
 @kind(GROUP, "a second dvc repro while the first trains", slow=True)
 def _(folder: Path, draws: random.Random) -> Outcome:
     root = _graph.project(folder, 1)
