@@ -18,7 +18,9 @@ from stages.inputs import Inputs
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 MEMORY = re.compile(r"out of memory|can't allocate memory", re.I)
-PEERS = re.compile(r"gloo|nccl|closed by peer|reset by peer|timed out waiting", re.I)
+PEERS = re.compile(  # where a backend names itself, else gloo's words
+    r"gloo|nccl|by peer|timed out waiting|pair closure|socket closed|connect timeout", re.I
+)
 
 
 def run(main: Callable[[Params, Inputs], None]) -> None:

@@ -97,10 +97,18 @@ def test_a_second_one_in_the_same_tree_is_told_who_is_first(
     assert code == 75 and said.startswith("error[BUSY] the stage train is under way; process ")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]:4711",
+        "Application timeout caused pair closure",
+        "Timed out waiting 5000ms for recv operation to complete",
+    ],
+)
 def test_a_worker_whose_peer_is_gone_says_so_in_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
-    lost = RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]:4711")
+    lost = RuntimeError(words)
     with pytest.raises(RuntimeError):
         ended(lost, capsys)  # alone it has none
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abn")

@@ -93,7 +93,7 @@ def _(folder: Path, draws: random.Random) -> Outcome:
         done = ranks.train(folder, 2, f"1 SIGSTOP {draws.randrange(2, STEPS)}", **CONFIG)
     finally:
         del os.environ["ABN_TIMEOUT"]
-    told(done, "error[LOST] another process of this training is gone or does not answer", 7)
+    told(done, "error[LOST] ", 7)  # by who waited in vain, or of who was ended for that
     return Outcome(ENDED, seconds=recovers(folder, 2))
 
 
