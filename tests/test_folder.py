@@ -54,6 +54,23 @@ def test_the_draw_depends_on_the_seed_alone(tmp_path: Path) -> None:
     assert first[2] != other[2]
 
 
+@pytest.mark.parametrize("split", [True, False], ids=["train and val", "classes alone"])
+def test_the_order_of_directory_entries_changes_nothing(
+    ready: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    split: bool,
+) -> None:
+    root, entries = ready if split else flat(tmp_path_factory.mktemp("flat")), Path.iterdir
+
+    def found(backwards: bool) -> object:
+        order = lambda path: iter(sorted(entries(path), reverse=backwards))  # noqa: E731
+        monkeypatch.setattr(Path, "iterdir", order)
+        return find(root, 0.2, seed=0)
+
+    assert found(backwards=True) == found(backwards=False)
+
+
 def test_a_copy_elsewhere_is_split_alike(tmp_path: Path) -> None:
     vals = (find(flat(tmp_path / name), 0.2, 0)[2] for name in ("here", "there"))
     first, second = ([(p.parent.name, p.name) for p, _ in val] for val in vals)
