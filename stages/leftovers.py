@@ -16,6 +16,7 @@ from stages import git, paths, processes
 
 DVC, LOCK = Path(".dvc/tmp"), Path("dvc.lock")
 MADE = ("data", "checkpoint", "checkpoint.part", "metrics", "plots", "outputs")
+DONE = "done"  # as in abn.resume, which would import torch
 PART = re.compile(r".*\.part|\.tmp\w{6}|.*\.[\w-]{22}\.tmp")  # ours, safetensors', DVC's
 
 
@@ -84,14 +85,16 @@ def parts() -> Iterator[Finding]:
 
 
 def unfinished() -> Iterator[str]:
-    """A line on every training that can go on."""
+    """A line on every training that can go on, or has ended and waits to be evaluated."""
     for folder in sorted(paths.RESUME.glob("*/")):
         size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
         steps = sorted(re.findall(r"state-(\d+)-(\d+)\.json", " ".join(map(str, folder.iterdir()))))
         place = "epoch {}, step {}".format(*map(int, steps[-1])) if steps else "no step yet"
         days = (time.time() - folder.stat().st_mtime) / 86400
+        ended = (folder / DONE).exists()
+        state = "has ended and was not evaluated" if ended else "can go on by the same command"
         yield (
-            f"{folder}: a training that can go on by the same command, after {place}; "
+            f"{folder}: a training that {state}, after {place}; "
             f"{size:.0f} MB, {days:.0f} days old; to drop it: rm -r {folder}"
         )
 

@@ -189,6 +189,8 @@ def test_a_training_that_can_go_on_is_told_and_kept(say: Say) -> None:
     assert code == 0 and said.startswith(".resume/ab12: a training that can go on")
     assert "after epoch 2, step 0" in said and said.endswith("rm -r .resume/ab12\n")
     assert len(list(scratch.folder.iterdir())) == 2
+    (scratch.folder / resume.DONE).touch()
+    assert "ab12: a training that has ended and was not evaluated, after epoch 2" in say()[1]
 
 
 def detached(branch: str = "main") -> None:
