@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from abn import augment, batches, data, device, engine, flops
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--profile", default="full", choices=["quick", "full"], help="likewise")
     parser.add_argument("--epochs", type=int, nargs="+", default=[30, 150])
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of its recipe")
     options = parser.parse_args()
     options.until = time.monotonic() + options.budget
     found: Found = {}
@@ -271,7 +273,10 @@ def _run(options: argparse.Namespace, epochs: int, seed: int) -> Found:
     """One training by the fast recipe, then all the scores of its last weights."""
     short = epochs < SHORT
     changes = {"epochs": epochs, "validate_every": max(epochs // 15, 1)} | (HASTE if short else {})
-    config = measure.recipe("imagenette-fast").train.model_copy(update=changes)
+    asked = dict(words.split("=", 1) for words in options.set)
+    changes |= {key: yaml.safe_load(value) for key, value in asked.items()}
+    fast = measure.recipe("imagenette-fast").train
+    config = Train.model_validate(fast.model_dump() | changes)
     arch = options.short_arch if short else options.arch
     started, curve = time.monotonic(), []
 

@@ -100,6 +100,7 @@ def test_the_gpus_benchmark_runs_without_dvc_mlflow_and_their_kind(tmp_path: Pat
     small = ("--photos", tmp_path / "mini.tgz", "--size", 32, "--batch", 8, "--steps", 2)
     few = ("--arch", "resnet18", "--archs", "resnet18", "--epochs", 1, "--seeds", 1)
     few += ("--explained", 2, "--profile", "quick")
+    few += ("--set", "sizes=[32]", "grow_at=[]", "val_size=32", "val_resize=32")
     sections = ("ceilings", "precision", "repetition", "throughput", "explanation", "accuracy")
     (tmp_path / "sitecustomize.py").write_text(WITHOUT)
     run(tmp_path, "gpu", *small, *few, "--only", *sections, path=tmp_path)
