@@ -149,12 +149,11 @@ class Scratch:
         found = self.world.is_main and self._load(state)
         state.share(self.world)
         epoch, step = state.place()
-        done = self.folder / DONE
         if not found:
-            done.unlink(missing_ok=True)
             return "FRESH"
+        ended = ": it had ended; ABN_RESUME=never trains anew"
         said = f"RESUMED after epoch {epoch}, step {step} of the next"
-        return said + ": it had ended; ABN_RESUME=never trains anew" * done.exists()
+        return said + ended * (self.folder / DONE).exists()
 
     def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Keep `tensors` under `name` until the end."""
@@ -206,6 +205,7 @@ class Scratch:
                 continue
             state.restore(tensors, history)
             return True
+        (self.folder / DONE).unlink(missing_ok=True)
         return False
 
     def _commit(self, name: str, tensors: dict[str, Tensor], history: list[Row]) -> None:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from abn import checkpoint, engine, locks, optim, resume
+from abn.distributed import World
 from abn.errors import BusyError, DataError, NotFiniteError
 from abn.model import AttentionBranchNetwork
 from abn.params import Params, Train
@@ -345,6 +346,14 @@ def test_a_state_that_is_damaged_after_the_end_is_a_fresh_start_that_has_not_end
     (ended / "state-0003-00000000.safetensors").write_bytes(b"half")
     assert Scratch(ended).load(state_of(toys.network(), config)) == "FRESH"
     assert not (ended / "done").exists()
+
+
+def test_only_the_main_process_touches_what_has_ended(
+    config: Train, ended: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(State, "share", lambda state, world: None)
+    Scratch(ended, world=World(rank=1, size=2)).load(state_of(toys.network(), config))
+    assert len(states(Scratch(ended))) == 3
 
 
 def test_trained_anew_nothing_of_what_has_ended_is_used(
