@@ -13,7 +13,7 @@ from stages.inputs import Inputs
 
 
 def main(params: Params, inputs: Inputs) -> None:
-    from abn import checkpoint, data, device
+    from abn import checkpoint, data, device, resume
     from abn.batches import View
     from abn.predict import predict
     from abn.visualize import gallery, origin, overlays, report, window
@@ -48,6 +48,7 @@ def main(params: Params, inputs: Inputs) -> None:
     with mirror.run_of(path, trained) as tracked:
         tracked.artifact(sheet)
         tracked.artifact(paths.REPORT)
+    resume.forget(paths.RESUME, path)  # where nothing was left to evaluate
     if "--show" in sys.argv[1:]:
         window.show(sheet)
 
