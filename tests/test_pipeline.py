@@ -14,7 +14,7 @@ STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 
 # Lowest first: a module imports from rows above its own, and `params` types from anywhere.
 LAYERS = (
-    "errors redaction journal rng progress crop flops signals datasets.paint "
+    "errors redaction journal rng progress crop flops signals winograd datasets.paint "
     "visualize.charts explain.correlation",
     "document refusals fused",
     "params files environ norm device tracking explain.scores datasets.outlines "
