@@ -36,7 +36,7 @@ bench: setup  ## install what the benchmarks compare with (Hugging Face's Traine
 	uv pip install --quiet --require-hashes --requirements requirements-bench.lock
 
 schema: setup  ## write the JSON schema of params.yaml
-	python -m abn.params > schema/params.schema.json
+	python -m abn.core.params > schema/params.schema.json
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

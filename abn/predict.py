@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from abn import batches
-from abn.batches import View
-from abn.data import Split
-from abn.model import AttentionBranchNetwork, Output, losses
+from abn.core.data import Split
+from abn.network import batches
+from abn.network.batches import View
+from abn.network.model import AttentionBranchNetwork, Output, losses
 
 
 class Predictions(NamedTuple):

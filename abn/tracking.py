@@ -20,9 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from abn import journal, redaction
+from abn import journal
+from abn.core import redaction
+from abn.core.progress import say
 from abn.journal import Event, Head, Status, Writer
-from abn.progress import say
 
 LOCAL = "mlflow.db"  # in the root
 LONGEST = 60.0  # seconds to wait for a process that has 10 of its own, and must be broken

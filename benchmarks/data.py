@@ -38,8 +38,9 @@ def evaluation(folder: Path, images: int, size: int, batch: int, rounds: int) ->
     """`predict` on `images` against the same forward passes on a batch that is there."""
     import torch
 
-    from abn import data, device
-    from abn.batches import View, through
+    from abn.core import data
+    from abn.network import device
+    from abn.network.batches import View, through
     from abn.predict import predict
     from benchmarks import ours
 
@@ -142,7 +143,8 @@ def _training(file: Path, options: argparse.Namespace) -> Play:
     """Steps of a ResNet-18 on the packed `file`."""
     import itertools
 
-    from abn import augment, data
+    from abn.core import data
+    from abn.training import augment
     from benchmarks import ours
 
     recipe = measure.recipe("imagenette-cpu").train
@@ -160,8 +162,8 @@ def _training(file: Path, options: argparse.Namespace) -> Play:
 
 def _noise(path: Path, count: int) -> None:
     """A packed split of `count` images that no file system can leave out; on the disk for good."""
-    from abn import data
-    from abn.data import Sample
+    from abn.core import data
+    from abn.core.data import Sample
 
     noise = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
 

@@ -27,17 +27,19 @@ import torch
 import yaml
 from torch import Tensor
 
-from abn import augment, batches, data, device, engine, flops
-from abn import train as training
-from abn.batches import View
-from abn.data import Split
+from abn.core import data
+from abn.core.data import Split
+from abn.core.params import Train
+from abn.core.signals import Stopped
 from abn.evaluate import scores
 from abn.explain.findings import explain
-from abn.params import Train
+from abn.network import batches, device
+from abn.network.batches import View
+from abn.network.resnet import ARCHS
 from abn.predict import predict
-from abn.resnet import ARCHS
-from abn.resume import Row, Scratch
-from abn.signals import Stopped
+from abn.training import augment, engine, flops
+from abn.training import train as training
+from abn.training.resume import Row, Scratch
 from benchmarks import measure, ours, photos, rivals
 
 TARGETS = (0.90, 0.94, 0.95)

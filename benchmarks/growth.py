@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from abn import augment, data, flops
-from abn.data import Sample, Split
-from abn.model import AttentionBranchNetwork
+from abn.core import data
+from abn.core.data import Sample, Split
+from abn.network.model import AttentionBranchNetwork
+from abn.training import augment, flops
 from benchmarks import measure, ours
 
 AXES: dict[str, tuple[Any, ...]] = {

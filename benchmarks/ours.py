@@ -2,10 +2,11 @@
 
 import torch
 
-from abn import batches, device, engine, optim
-from abn.data import Split
-from abn.model import AttentionBranchNetwork
-from abn.params import Train
+from abn.core.data import Split
+from abn.core.params import Train
+from abn.network import batches, device
+from abn.network.model import AttentionBranchNetwork
+from abn.training import engine, optim
 
 RATE = 1e-3  # small enough for any batch to be learnt from again and again
 

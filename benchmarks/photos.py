@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from abn import data
-from abn.data import Sample, Split
+from abn.core import data
+from abn.core.data import Sample, Split
+from abn.core.params import Shapes
 from abn.datasets import archive as archives
 from abn.datasets import imagenette, images, shapes, sources
-from abn.params import Shapes
 from benchmarks import measure
 
 SIDE = 160  # pixels, of what is rendered where no photographs are given

@@ -25,7 +25,7 @@ from benchmarks.measure import Build, Play, Turn
 
 def packed(options: argparse.Namespace) -> Play:
     """This project's own epoch."""
-    from abn import augment
+    from abn.training import augment
 
     step, split, config = _ours(options)
     epochs = itertools.count()
@@ -41,7 +41,7 @@ def packed(options: argparse.Namespace) -> Play:
 
 def bare(options: argparse.Namespace) -> Play:
     """Our step on one batch, again and again."""
-    from abn import augment
+    from abn.training import augment
 
     step, split, config = _ours(options)
     batch = next(augment.batches(split, config, options.size, 0, 0, step.device))
@@ -203,7 +203,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _ours(options: argparse.Namespace) -> Any:
     """Our step, the packed split on its device, and the original's recipe in bf16."""
-    from abn import data
+    from abn.core import data
     from benchmarks import ours
 
     recipe = measure.recipe("imagenette").train
@@ -233,7 +233,7 @@ def _network(options: argparse.Namespace) -> Any:
     """The same network as ours; it normalises by itself."""
     import torch
 
-    from abn.model import AttentionBranchNetwork
+    from abn.network.model import AttentionBranchNetwork
 
     torch.manual_seed(0)
     classes = sum(path.is_dir() for path in options.folder.iterdir())
@@ -241,7 +241,7 @@ def _network(options: argparse.Namespace) -> Any:
 
 
 def _loss(output: Any, labels: Any) -> Any:
-    from abn.model import losses
+    from abn.network.model import losses
 
     perception, attention = losses(output, labels)
     return perception + attention

@@ -21,20 +21,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn import data, progress
-from abn import train as training
-from abn.batches import View
-from abn.data import Split
+from abn.core import data, progress
+from abn.core.data import Split
+from abn.core.params import Data, Params, load
+from abn.core.rng import generator
 from abn.datasets import shapes, sources
 from abn.explain import counterfactuals, maps, subject
 from abn.explain.intervals import Interval, bootstrap
 from abn.explain.robustness import batched
 from abn.explain.subject import Subject
-from abn.model import AttentionBranchNetwork
-from abn.params import Data, Params, load
+from abn.network.batches import View
+from abn.network.model import AttentionBranchNetwork
 from abn.predict import predict
-from abn.resume import Row, Scratch
-from abn.rng import generator
+from abn.training import train as training
+from abn.training.resume import Row, Scratch
 from benchmarks import measure, ours
 
 BATCH = 50  # images looked at once

@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 
-from abn import launch, locks, params, signals
-from abn.errors import DeviceError, DiskError, LostError, UserError
-from abn.params import Params
+from abn.core import launch, locks, params, signals
+from abn.core.errors import DeviceError, DiskError, LostError, UserError
+from abn.core.params import Params
 from stages import inputs, paths
 from stages.inputs import Inputs
 

@@ -1,12 +1,12 @@
 """Get the data set that params.yaml names and pack it: -> data/train, data/val (.safetensors)."""
 
-from abn.params import Params
+from abn.core.params import Params
 from stages import paths, run
 from stages.inputs import Inputs
 
 
 def main(params: Params, inputs: Inputs) -> None:
-    from abn import progress
+    from abn.core import progress
     from abn.datasets import sources  # torch takes seconds: only once the params hold
 
     source = sources.open_source(params.data, paths.DOWNLOADS)

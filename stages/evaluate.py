@@ -5,15 +5,18 @@
 
 from pathlib import Path
 
-from abn.params import Params
+from abn.core.params import Params
 from stages import paths, run
 from stages.inputs import Inputs
 
 
 def main(params: Params, inputs: Inputs) -> None:
-    from abn import checkpoint, data, device, evaluate, resume  # torch takes seconds: only now
-    from abn.batches import View
+    from abn import evaluate
+    from abn.core import data
+    from abn.network import checkpoint, device
+    from abn.network.batches import View
     from abn.predict import predict
+    from abn.training import resume  # torch takes seconds: only now
     from stages import mirror, reports
 
     config = params.evaluate

@@ -3,16 +3,17 @@
 from functools import partial
 from pathlib import Path
 
-from abn.params import Params
+from abn.core.params import Params
 from stages import paths, run
 from stages.inputs import Inputs
 
 
 def main(params: Params, inputs: Inputs) -> None:
-    from abn import checkpoint, data, device  # torch takes seconds: only once the params hold
-    from abn.batches import View
+    from abn.core import data
     from abn.explain import counterfactuals
     from abn.explain.findings import explain
+    from abn.network import checkpoint, device  # torch takes seconds: only once the params hold
+    from abn.network.batches import View
     from stages import mirror, reports
 
     config, drawn, where = params.explain, params.data, device.choose()

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from abn.errors import ChangedError
-from abn.params import Params, load
+from abn.core.errors import ChangedError
+from abn.core.params import Params, load
 from stages import paths
 
 Stamp = tuple[int, int, int]  # size, time of the last change, number of a file
@@ -66,7 +66,12 @@ def _files(dep: str) -> Iterator[Path]:
     """The files that `dep` is or holds; none where it is missing, which the stage will say."""
     path = Path(dep)
     found = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return (file for file in found if file.is_file() and "__pycache__" not in file.parts)
+    return (file for file in found if file.is_file() and not _is_litter(file))
+
+
+def _is_litter(file: Path) -> bool:
+    """What Python, editors and desktops leave in a folder (.dvcignore has it too)."""
+    return "__pycache__" in file.parts or file.name.startswith(".") or file.name.endswith("~")
 
 
 def _digest(file: Path) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from abn import checkpoint, tracking
-from abn.checkpoint import Trained
+from abn import tracking
+from abn.network import checkpoint
+from abn.network.checkpoint import Trained
 from stages import paths
 
 

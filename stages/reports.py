@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from abn import files
+from abn.core import files
 
 DIGITS = 6
 

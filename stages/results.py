@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from abn.errors import DataError
+from abn.core.errors import DataError
 from abn.visualize.report import Results
 from stages import paths
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from abn.errors import TrackingError, UserError
+from abn.core.errors import TrackingError, UserError
+from abn.core.params import Params
 from abn.journal import Event, Head
-from abn.params import Params
 from stages import paths, run
 from stages.inputs import Inputs
 
@@ -73,7 +73,7 @@ def _experiments() -> Iterator[Story]:
 
 def _same_as_here(revision: str) -> dict[str, str]:
     """The tag that makes an experiment's run that of the workspace, if both hold the same."""
-    from abn import checkpoint
+    from abn.network import checkpoint
 
     lock = _file(revision, LOCK)
     same = MODEL.is_file() and all(_made(lock, stage) for stage in SCORED)
@@ -84,7 +84,8 @@ def _workspace() -> Iterator[Story]:
     """The model in checkpoint/, and those scores that are its own."""
     import torch
 
-    from abn import checkpoint, tracking
+    from abn import tracking
+    from abn.network import checkpoint
     from stages import mirror
 
     if not MODEL.is_file():

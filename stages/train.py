@@ -7,23 +7,24 @@ ABN_PROCESSES=N trains in N processes, one for each GPU.
 import os
 from typing import TYPE_CHECKING
 
-from abn import launch
-from abn.errors import ChangedError
-from abn.params import Params
+from abn.core import launch
+from abn.core.errors import ChangedError
+from abn.core.params import Params
 from stages import paths, run
 from stages.inputs import Inputs
 
 if TYPE_CHECKING:  # torch, behind it, takes seconds: only once the params hold
-    from abn.distributed import World
-    from abn.signals import Stopper
+    from abn.core.signals import Stopper
+    from abn.training.distributed import World
 
 
 def main(params: Params, inputs: Inputs) -> None:
     if (processes := launch.processes()) > 1:
         launch.run("stages.train", processes)
         return
-    from abn import distributed, progress
-    from abn.signals import Stopper
+    from abn.core import progress
+    from abn.core.signals import Stopper
+    from abn.training import distributed
 
     with distributed.world() as world, Stopper(patient=not world.is_main).listening() as stopper:
         if not world.is_main:
@@ -37,8 +38,11 @@ def train(params: Params, inputs: Inputs, world: "World", stopper: "Stopper") ->
     import pandas as pd
     import torch
 
-    from abn import checkpoint, data, device, model, progress, resume, tracking
-    from abn import train as training
+    from abn import tracking
+    from abn.core import data, progress
+    from abn.network import checkpoint, device, model
+    from abn.training import resume
+    from abn.training import train as training
     from stages import reports
 
     where = device.choose(world.local_rank)

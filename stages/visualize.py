@@ -6,16 +6,18 @@
 import sys
 from pathlib import Path
 
-from abn.errors import ParamsError
-from abn.params import Params
+from abn.core.errors import ParamsError
+from abn.core.params import Params
 from stages import paths, run
 from stages.inputs import Inputs
 
 
 def main(params: Params, inputs: Inputs) -> None:
-    from abn import checkpoint, data, device, resume
-    from abn.batches import View
+    from abn.core import data
+    from abn.network import checkpoint, device
+    from abn.network.batches import View
     from abn.predict import predict
+    from abn.training import resume
     from abn.visualize import gallery, origin, overlays, report, window
     from stages import mirror, reports, results
 

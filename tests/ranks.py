@@ -37,7 +37,7 @@ def environment(folder: Path, fault: str, config: dict[str, Any]) -> dict[str, s
 
 def result(folder: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """The history and the weights that a training left in `folder`."""
-    from abn import checkpoint
+    from abn.network import checkpoint
 
     header, weights = checkpoint.read(folder / "model.safetensors")
     return json.loads(header["history"]), weights
@@ -45,8 +45,9 @@ def result(folder: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:
 
 def work() -> None:
     """One of the processes."""
-    from abn import distributed, progress
-    from abn.signals import Stopper
+    from abn.core import progress
+    from abn.core.signals import Stopper
+    from abn.training import distributed
 
     with distributed.world() as world, Stopper(patient=not world.is_main).listening() as stopper:
         if not world.is_main:
@@ -60,8 +61,10 @@ def learn(folder: Path, changes: dict[str, Any], world: Any, stopper: Any) -> No
     """Train a toy in `world`; only the main process starts from the right weights."""
     from safetensors.torch import save_file
 
-    from abn import checkpoint, params, resume
-    from abn.train import fit
+    from abn.core import params
+    from abn.network import checkpoint
+    from abn.training import resume
+    from abn.training.train import fit
     from tests import toys
 
     small = {"epochs": 3, "batch_size": 8, "sizes": (32,), "lr": 0.02}
@@ -77,8 +80,8 @@ def learn(folder: Path, changes: dict[str, Any], world: Any, stopper: Any) -> No
 
 def break_something(rank: int) -> None:
     """FAULT is "RANK WHAT STEP": what befalls a process after so many steps of its own."""
-    from abn import engine
-    from abn.errors import DiskError
+    from abn.core.errors import DiskError
+    from abn.training import engine
 
     if not (fault := os.environ["RANKS_FAULT"]) or int(fault.split()[0]) != rank:
         return
@@ -101,8 +104,8 @@ def break_something(rank: int) -> None:
 
 
 if __name__ == "__main__":
-    from abn import launch, signals
-    from abn.errors import UserError
+    from abn.core import launch, signals
+    from abn.core.errors import UserError
     from stages import _end, _mendable
 
     try:

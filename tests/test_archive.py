@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from abn.core.errors import DataError, DiskError
 from abn.datasets import archive
-from abn.errors import DataError, DiskError
 from tests.tars import member, tgz
 
 NOISE = random.Random(0).randbytes(300_000)

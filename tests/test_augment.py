@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
-from abn import augment
-from abn.augment import Mix
-from abn.batches import Batch
-from abn.data import Split
-from abn.params import Params, Train
-from abn.rng import generator
+from abn.core.data import Split
+from abn.core.params import Params, Train
+from abn.core.rng import generator
+from abn.network.batches import Batch
+from abn.training import augment
+from abn.training.augment import Mix
 from tests import toys
 from tests.toys import CPU, TINTS
 

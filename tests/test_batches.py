@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from abn import batches, data
-from abn.batches import View
-from abn.data import Split
+from abn.core import data
+from abn.core.data import Split
+from abn.network import batches
+from abn.network.batches import View
 from tests import toys
 from tests.toys import CPU, WHOLE
 

@@ -11,11 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from abn import checkpoint
-from abn.errors import UserError
-from abn.model import AttentionBranchNetwork
-from abn.params import Archs
-from abn.rng import generator
+from abn.core.errors import UserError
+from abn.core.params import Archs
+from abn.core.rng import generator
+from abn.network import checkpoint
+from abn.network.model import AttentionBranchNetwork
 from tests import toys
 from tests.toys import CPU, NAMES
 

@@ -5,8 +5,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from abn.core.rng import generator
 from abn.explain.correlation import spearman
-from abn.rng import generator
 
 
 def rows(*values: list[float]) -> Tensor:

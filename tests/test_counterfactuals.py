@@ -10,12 +10,12 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from abn import data
+from abn.core import data
+from abn.core.errors import UserError
+from abn.core.params import Params, Shapes
+from abn.core.rng import generator
 from abn.datasets import shapes, sources
-from abn.errors import UserError
 from abn.explain import counterfactuals
-from abn.params import Params, Shapes
-from abn.rng import generator
 
 INDEX = torch.tensor([3, 7, 12, 25])
 NAN = torch.nan

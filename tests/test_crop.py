@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
-from abn import crop
-from abn.rng import generator
+from abn.core.rng import generator
+from abn.network import crop
 
 WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 BOXES = torch.tensor(

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from abn import data
-from abn.data import Split, Writer
-from abn.errors import UserError
+from abn.core import data
+from abn.core.data import Split, Writer
+from abn.core.errors import UserError
 from tests import toys
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils import deterministic
 
-from abn import device
-from abn.device import keep_memory
-from abn.errors import UserError
+from abn.core.errors import UserError
+from abn.network import device
+from abn.network.device import keep_memory
 
 ROOT = Path(__file__).parent.parent
 BEFORE_AND_AFTER = """

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from abn.distributed import ALONE, World
-from abn.signals import Stopper
+from abn.core.signals import Stopper
+from abn.training.distributed import ALONE, World
 from tests import ranks
 
 MIXED: dict[str, Any] = {"mixup": 0.2, "cutmix": 1.0, "mix_share": 0.5, "mix_until": 1.0}

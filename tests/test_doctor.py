@@ -13,7 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from abn import resume
+from abn.training import resume
 from stages import doctor, experiments, leftovers, processes
 from tests import test_stages, toys
 

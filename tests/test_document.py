@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from dvc.utils.serialize import load_yaml
 
-from abn import document
-from abn.errors import ParamsError
+from abn.core import document
+from abn.core.errors import ParamsError
 
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))]

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from abn import augment, engine, optim
-from abn import params as parameters
-from abn.batches import Batch
-from abn.engine import RecordedStep, Step
-from abn.model import AttentionBranchNetwork
-from abn.params import Params, Train
-from abn.rng import generator
+from abn.core import params as parameters
+from abn.core.params import Params, Train
+from abn.core.rng import generator
+from abn.network.batches import Batch
+from abn.network.model import AttentionBranchNetwork
+from abn.training import augment, engine, optim
+from abn.training.engine import RecordedStep, Step
 from tests import toys
 from tests.toys import CPU
 

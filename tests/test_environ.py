@@ -2,8 +2,8 @@
 
 import pytest
 
-from abn import environ
-from abn.errors import ParamsError
+from abn.core import environ
+from abn.core.errors import ParamsError
 
 
 @pytest.mark.parametrize(("text", "value"), [("7", 7.0), ("0.5", 0.5), ("", 3.0), (None, 3.0)])

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from abn.data import Split
+from abn.core.data import Split
 from abn.explain import examine
 from abn.explain.counterfactuals import Pictures
 from abn.explain.examine import PROFILES
 from abn.explain.subject import Subject, observe
-from abn.model import Output
+from abn.network.model import Output
 from tests import toys
 
 QUICK = PROFILES["quick"]

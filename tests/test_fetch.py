@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from abn.core.errors import UserError
 from abn.datasets.fetch import fetch
-from abn.errors import UserError
 from tests.servers import answer, cut, serving
 
 BODY = random.Random(0).randbytes(300_000)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from abn import files
-from abn.errors import DiskError
+from abn.core import files
+from abn.core.errors import DiskError
 
 
 def test_what_was_written_takes_its_place_in_the_end(tmp_path: Path) -> None:

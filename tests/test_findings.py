@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from abn.data import Split
+from abn.core.data import Split
+from abn.core.errors import UserError
+from abn.core.params import Explain, Params, Shapes
 from abn.datasets.shapes import CLASSES
-from abn.errors import UserError
 from abn.explain import counterfactuals
 from abn.explain.findings import Findings, Rerender, explain
-from abn.params import Explain, Params, Shapes
 from abn.predict import predict
 from tests import toys
 
@@ -27,7 +27,7 @@ GATES = ["live", "causal", "faithful", "faithful_centre", "local", "stable", "sa
 
 @pytest.fixture(scope="module")
 def config() -> Explain:
-    from abn import params
+    from abn.core import params
     from tests.conftest import ROOT
 
     return params.load(ROOT / "params.yaml").explain.model_copy(update={"images": 30, "steps": 4})

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from abn import flops
-from abn.model import AttentionBranchNetwork
+from abn.network.model import AttentionBranchNetwork
+from abn.training import flops
 from tests import toys
 
 

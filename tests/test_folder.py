@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from abn.core.errors import UserError
 from abn.datasets.folder import find
-from abn.errors import UserError
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from abn.rng import generator
+from abn.core.rng import generator
 
-fused = pytest.importorskip("abn.fused", reason="needs Triton", exc_type=ImportError)
+fused = pytest.importorskip("abn.network.fused", reason="needs Triton", exc_type=ImportError)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LAST = torch.channels_last
 CASES = [  # B, C, H, W, shortcut, relu: one tile and less, many parts, several columns, odd rows

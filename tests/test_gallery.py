@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from abn.batches import View
+from abn.network.batches import View
 from abn.predict import Predictions, predict
 from abn.visualize import gallery
 from abn.visualize.gallery import by_srg, confident_errors, exhibits, first_of_each_class, slugs

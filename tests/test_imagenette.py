@@ -3,8 +3,8 @@
 import pytest
 from torchvision.datasets import Imagenette
 
+from abn.core.errors import UserError
 from abn.datasets import imagenette
-from abn.errors import UserError
 
 WNIDS = list(imagenette.CLASSES)
 NAMES = [f"top/{split}/{wnid}/a.JPEG" for split in ("val", "train") for wnid in WNIDS]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
+from abn.core.errors import UserError
 from abn.datasets import archive, imagenette, images
-from abn.errors import UserError
 
 MINI = Path(__file__).parents[2] / "shared/data/imagenette2-160-mini.tgz"
 RED, GREEN = (255, 0, 0), (0, 255, 0)

@@ -2,18 +2,20 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from abn.errors import ChangedError
-from abn.params import load
+from abn.core.errors import ChangedError
+from abn.core.params import load
 from stages import inputs
 from stages.inputs import Inputs
 
 ROOT = Path(__file__).parent.parent
-CODE = ("abn/train.py", "abn/rng.py", "abn/visualize/panels.py", "stages/train.py")
+CODE = ("abn/training/train.py", "abn/core/rng.py", "abn/visualize/panels.py", "stages/train.py")
 DATA = ("data/train.safetensors", "data/val.safetensors", "images/cat/1.png")
 
 
@@ -38,7 +40,7 @@ def test_they_are_the_params_code_and_data_that_the_graph_lists() -> None:
     found = look("train")
     assert found.params["arch"] == "resnet18" and found.params["train"]["epochs"] == 4
     assert found.params.keys() == {"arch", "seed", "data.seed", "data.holdout", "train"}
-    assert set(found.code) == {"abn/train.py", "abn/rng.py", "stages/train.py"}
+    assert set(found.code) == {"abn/training/train.py", "abn/core/rng.py", "stages/train.py"}
     assert set(found.data) == {"data/train.safetensors", "data/val.safetensors"}
 
 
@@ -62,10 +64,17 @@ def rewrite(name: str, old: bytes, new: bytes) -> Callable[[], None]:
 CHANGES = {
     "a param": (rewrite("params.yaml", b"lr: 0.03", b"lr: 0.04"), "train; params of train"),
     "a byte of code": (
-        rewrite("abn/rng.py", b"digest_size=8", b"digest_size=7"),
-        "abn/rng.py; code of train",
+        rewrite("abn/core/rng.py", b"digest_size=8", b"digest_size=7"),
+        "abn/core/rng.py; code of train",
     ),
-    "code that is gone": (lambda: Path("abn/rng.py").unlink(), "abn/rng.py; code of train"),
+    "code that is gone": (
+        lambda: Path("abn/core/rng.py").unlink(),
+        "abn/core/rng.py; code of train",
+    ),
+    "a module more in a folder": (
+        lambda: Path("abn/training/new.py").touch(),
+        "abn/training/new.py; code of train",
+    ),
     "a byte of data": (
         rewrite("data/train.safetensors", b"p", b"q"),
         "data/train.safetensors; data of train",
@@ -95,6 +104,32 @@ def test_whatever_changes_is_refused_by_name(name: str) -> None:
     change()
     with pytest.raises(ChangedError, match=f"changed while the stage ran: {words}; run the same"):
         before.check()
+
+
+LITTER = [
+    "__pycache__/train.cpython-311.pyc",
+    ".train.py.swp",
+    ".#train.py",
+    "train.py~",
+    ".DS_Store",
+]
+
+
+@pytest.mark.parametrize("name", LITTER)
+def test_what_python_editors_and_desktops_leave_is_no_input(name: str) -> None:
+    before, file = look("train"), Path("abn/training", name)
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    before.check()
+
+
+def test_nor_is_it_one_to_dvc(project: Path) -> None:
+    shutil.copy(ROOT / ".dvcignore", project)
+    dvc = [Path(sys.executable).with_name("dvc")]
+    subprocess.run([*dvc, "init", "--quiet", "--no-scm"], check=True)
+    files = [f"abn/training/{name}" for name in ["train.py", *LITTER]]
+    found = subprocess.run([*dvc, "check-ignore", *files], capture_output=True, text=True)
+    assert found.stdout.split() == files[1:]
 
 
 def test_what_another_stage_reads_may_change() -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from abn.core.rng import generator
 from abn.explain import intervals
-from abn.rng import generator
 
 
 def test_the_bootstrap_of_a_constant_has_no_width():

@@ -7,10 +7,10 @@ import torch
 import toys
 from torch import Tensor
 
+from abn.core.rng import generator
 from abn.explain import interventions
 from abn.explain.interventions import SHUFFLES, Effect
-from abn.model import AttentionBranchNetwork
-from abn.rng import generator
+from abn.network.model import AttentionBranchNetwork
 
 N, K, SIDE = 60, 3, 4  # more images than a batch
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from abn import launch
-from abn.errors import ParamsError
+from abn.core import launch
+from abn.core.errors import ParamsError
 
 
 def failure(message: str, exitcode: int) -> Any:

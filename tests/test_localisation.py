@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from abn.core.rng import generator
 from abn.explain import localisation
-from abn.rng import generator
 
 GRID = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])  # top left first, then along the rows
 

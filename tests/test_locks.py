@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from abn import locks
-from abn.errors import BusyError
+from abn.core import locks
+from abn.core.errors import BusyError
 
 ROOT = Path(__file__).parent.parent
 HOLD = """

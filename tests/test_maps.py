@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchcam.methods import GradCAM, SmoothGradCAMpp
 from toys import network
 
+from abn.core.rng import generator
 from abn.explain import maps
-from abn.model import IMAGENET_MEAN, AttentionBranchNetwork, Output
-from abn.rng import generator
+from abn.network.model import IMAGENET_MEAN, AttentionBranchNetwork, Output
 
 LABELS = torch.tensor([0, 3, 1])
 CLASS_MAPS = torch.tensor([[[1.0, 2], [3, 4]], [[-1, 0], [0, 1]]])  # of a linear network's classes

@@ -13,8 +13,8 @@ import torchvision
 from safetensors.torch import load_file
 from torch import nn
 
-from abn.model import IMAGENET_MEAN, IMAGENET_STD, AttentionBranchNetwork, Output, losses
-from abn.resnet import ARCHS, BasicBlock, Bottleneck
+from abn.network.model import IMAGENET_MEAN, IMAGENET_STD, AttentionBranchNetwork, Output, losses
+from abn.network.resnet import ARCHS, BasicBlock, Bottleneck
 
 GOLDEN = Path(__file__).parent / "golden"
 BRANCH = {"att_layer4", "bn_att", "att_conv", "bn_att2", "att_conv2", "att_conv3", "bn_att3"}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from abn.distributed import SharedNorm
-from abn.norm import batch_norm, is_fused
-from abn.rng import generator
+from abn.core.rng import generator
+from abn.network.norm import batch_norm, is_fused
+from abn.training.distributed import SharedNorm
 
 GPU = torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

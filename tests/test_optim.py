@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from abn import optim
-from abn.model import AttentionBranchNetwork
+from abn.network.model import AttentionBranchNetwork
+from abn.training import optim
 
 EPOCHS = 90
 

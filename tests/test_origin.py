@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from abn.checkpoint import Trained
-from abn.params import Params
+from abn.core.params import Params
+from abn.network.checkpoint import Trained
 from abn.visualize.origin import Origin, trace
 from tests import toys
 
@@ -47,8 +47,8 @@ def test_many_classes_are_counted(params: Params) -> None:
 def test_lineage_is_content(params: Params) -> None:
     found = origin(params).checksums
     assert found["weights"] == "f" * 64 and found["training data"] == "seed 0"
-    assert re.fullmatch("[0-9a-f]{64}", found["abn/model.py"])
-    assert "abn/resnet.py" in found
+    assert re.fullmatch("[0-9a-f]{64}", found["abn/network/model.py"])
+    assert "abn/network/resnet.py" in found
 
 
 def test_every_parameter_is_there_by_its_dotted_name(params: Params) -> None:

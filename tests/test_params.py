@@ -15,9 +15,9 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from abn import document
-from abn import params as parameters
-from abn.errors import UserError
+from abn.core import document
+from abn.core import params as parameters
+from abn.core.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = (ROOT / "params.yaml").read_text()

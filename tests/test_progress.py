@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable
 from contextlib import redirect_stderr
 
-from abn import progress
+from abn.core import progress
 
 
 class Screen(io.StringIO):

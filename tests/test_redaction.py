@@ -2,7 +2,7 @@
 
 import pytest
 
-from abn.redaction import redacted, sentence, within
+from abn.core.redaction import redacted, sentence, within
 
 
 @pytest.mark.parametrize(

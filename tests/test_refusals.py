@@ -6,7 +6,7 @@ from typing import Any, Self
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from abn.refusals import Impossible, refusal
+from abn.core.refusals import Impossible, refusal
 
 
 class Inner(BaseModel):

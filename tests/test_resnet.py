@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from abn import resnet
+from abn.network import resnet
 
 # Inputs, planes, stride: the same shape, fewer pixels, more channels.
 SHAPES = [(16, 16, 1), (16, 16, 2), (8, 16, 1)]

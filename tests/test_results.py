@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from abn.errors import UserError
+from abn.core.errors import UserError
 from stages import reports, results
 
 

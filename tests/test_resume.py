@@ -11,19 +11,21 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from abn import checkpoint, engine, locks, optim, resume
-from abn.distributed import World
-from abn.errors import BusyError, DataError, NotFiniteError
-from abn.model import AttentionBranchNetwork
-from abn.params import Params, Train
-from abn.resume import Row, Scratch, State
-from abn.signals import Stopped, Stopper
-from abn.train import fit
+from abn.core import locks
+from abn.core.errors import BusyError, DataError, NotFiniteError
+from abn.core.params import Params, Train
+from abn.core.signals import Stopped, Stopper
+from abn.network import checkpoint
+from abn.network.model import AttentionBranchNetwork
+from abn.training import engine, optim, resume
+from abn.training.distributed import World
+from abn.training.resume import Row, Scratch, State
+from abn.training.train import fit
 from tests import toys
 
 INPUTS: dict[str, Any] = {
     "params": {"lr": 0.1, "seed": 0},
-    "code": {"abn/train.py": "ab"},
+    "code": {"abn/training/train.py": "ab"},
     "data": ["aa", "bb"],
     "machine": ["cpu (2 threads)"],
 }
@@ -443,7 +445,7 @@ def test_a_fingerprint_is_a_name_for_a_folder_that_repeats() -> None:
 
 CHANGES: dict[str, Any] = {
     "params": {"lr": 0.2, "seed": 0},
-    "code": {"abn/train.py": "ac"},
+    "code": {"abn/training/train.py": "ac"},
     "data": ["aa", "cc"],
     "machine": ["cpu (1 threads)"],
 }

@@ -2,7 +2,7 @@
 
 import torch
 
-from abn.rng import generator
+from abn.core.rng import generator
 
 
 def draws(*key: int | str) -> list[int]:

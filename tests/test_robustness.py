@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
+from abn.core.rng import generator
 from abn.explain import robustness
-from abn.model import AttentionBranchNetwork
-from abn.rng import generator
+from abn.network.model import AttentionBranchNetwork
 
 SIDE, CELL = 32, 8  # maps of 4 x 4
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import stages
-from abn.errors import BusyError, DataError, NotFiniteError, ParamsError
-from abn.params import Params
-from abn.signals import Stopped
+from abn.core.errors import BusyError, DataError, NotFiniteError, ParamsError
+from abn.core.params import Params
+from abn.core.signals import Stopped
 from stages.inputs import Inputs
 
 ROOT = Path(__file__).parent.parent

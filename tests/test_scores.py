@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from abn.core.rng import generator
 from abn.explain import intervals, localisation, scores
-from abn.rng import generator
 
 GRID = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])  # top left first, then along the rows
 

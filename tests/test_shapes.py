@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
+from abn.core.params import Shapes
 from abn.datasets import shapes
 from abn.datasets.shapes import CLASSES, COLOURS, MASK, Piece, Sample, layers, render
-from abn.params import Shapes
 
 LOOK = Shapes(train=1, val=1, clutter=0.35, distractors=3, diameter=(0.38, 0.48), shortcut=None)
 PATCHED: dict[str, Any] = {"shortcut": 0.5}

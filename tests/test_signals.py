@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from abn.signals import SIGNALS, Stopped, Stopper
+from abn.core.signals import SIGNALS, Stopped, Stopper
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,7 +81,7 @@ def test_what_the_process_ignores_it_goes_on_ignoring() -> None:
 
 STUBBORN = """
 import time
-from abn.signals import Stopper
+from abn.core.signals import Stopper
 stopper = Stopper()
 with stopper.listening(), stopper.hold():
     print("held", flush=True)

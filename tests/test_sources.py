@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from abn import data
-from abn.data import Split
+from abn.core import data
+from abn.core.data import Split
+from abn.core.errors import UserError
+from abn.core.params import Data, Params
 from abn.datasets import imagenette, shapes, sources
-from abn.errors import UserError
-from abn.params import Data, Params
 
 Make = Callable[..., Data]
 

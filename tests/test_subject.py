@@ -4,10 +4,10 @@ import dataclasses
 
 import torch
 
-from abn.batches import View
+from abn.core.rng import generator
 from abn.explain.subject import balanced, choose, observe
+from abn.network.batches import View
 from abn.predict import predict
-from abn.rng import generator
 from tests import toys
 
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from abn import checkpoint, runs, tracking
-from abn.errors import TrackingError
-from abn.model import AttentionBranchNetwork
-from abn.params import Params
+from abn import runs, tracking
+from abn.core.errors import TrackingError
+from abn.core.params import Params
+from abn.network import checkpoint
+from abn.network.model import AttentionBranchNetwork
 from stages import mirror, paths, sync
 from stages.inputs import Inputs
 from tests import tracked

@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from abn import checkpoint, optim
-from abn import train as training
-from abn.engine import Step
-from abn.errors import UserError
-from abn.model import Output
-from abn.params import Params, Train
-from abn.resume import Row, Scratch, State
-from abn.signals import Stopper
+from abn.core.errors import UserError
+from abn.core.params import Params, Train
+from abn.core.signals import Stopper
+from abn.network import checkpoint
+from abn.network.model import Output
+from abn.training import optim
+from abn.training import train as training
+from abn.training.engine import Step
+from abn.training.resume import Row, Scratch, State
 from tests import toys
 
 Watch = Callable[[Row, float], None]

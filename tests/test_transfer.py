@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 import requests
 
+from abn.core.errors import DataError, DiskError
 from abn.datasets import transfer as module
 from abn.datasets.transfer import transfer
-from abn.errors import DataError, DiskError
 from tests.servers import Server, answer, cut, serving
 
 BODY = random.Random(0).randbytes(300_000)

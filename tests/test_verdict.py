@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from abn.core.params import Gates, Params
 from abn.explain.intervals import Interval
 from abn.explain.verdict import BY_DESIGN, FAIL, PASS, UNKNOWN, gates, verdict
-from abn.params import Gates, Params
 
 GOOD: dict[str, Interval | None] = {
     "live": (1.4, 1.3, 1.5),

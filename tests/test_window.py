@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 SHOW = """
 from pathlib import Path
 from abn.visualize import window
-from abn.errors import UserError
+from abn.core.errors import UserError
 try:
     window.show(Path("picture.png"))
 except UserError as error:

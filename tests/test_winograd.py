@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn import winograd
-from abn.rng import generator
-from abn.winograd import Conv3x3, Winograd, suits
+from abn.core.rng import generator
+from abn.network import winograd
+from abn.network.winograd import Conv3x3, Winograd, suits
 
 
 def drawn(use: str, *shape: int) -> Tensor:

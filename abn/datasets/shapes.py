@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from abn.core.params import Shapes
 from abn.datasets.outlines import OUTLINES, scrap
 from abn.datasets.paint import Bytes, Reals, cover, flat, textured
-from abn.params import Shapes
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
 MASK = {"background": 0, "distractors": 2, "target": 1, "patch": 3}  # as they are painted

@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from abn import files, progress
-from abn.data import Sample, Writer
+from abn.core import files, progress
+from abn.core.data import Sample, Writer
+from abn.core.errors import DataError
+from abn.core.params import Data
 from abn.datasets import archive, fetch, folder, imagenette, images, shapes
-from abn.errors import DataError
-from abn.params import Data
 
 T = TypeVar("T")
 R = TypeVar("R")

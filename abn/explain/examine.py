@@ -10,16 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from abn import batches
-from abn.batches import View
+from abn.core.rng import generator
 from abn.explain import counterfactuals, interventions, localisation, maps, robustness, scores
 from abn.explain.counterfactuals import Pictures
 from abn.explain.interventions import Effect
 from abn.explain.maps import network_maps
 from abn.explain.robustness import CASCADE, PARTS, batched
 from abn.explain.subject import Subject, balanced
-from abn.model import AttentionBranchNetwork
-from abn.rng import generator
+from abn.network import batches
+from abn.network.batches import View
+from abn.network.model import AttentionBranchNetwork
 
 BATCH = 100  # images perturbed at once
 BLUR = 0.1  # sigma of the baseline's Gaussian, as a share of the image's side

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn import progress
-from abn.batches import View
-from abn.data import Split
+from abn.core import progress
+from abn.core.data import Split
+from abn.core.params import Explain
 from abn.explain import counterfactuals, examine, intervals, interventions, scores, verdict
 from abn.explain.counterfactuals import Pictures
 from abn.explain.examine import PROFILES, Curves, Scored
@@ -22,8 +22,8 @@ from abn.explain.intervals import Interval
 from abn.explain.interventions import Effect
 from abn.explain.subject import Subject, choose, observe
 from abn.explain.verdict import Gate
-from abn.model import AttentionBranchNetwork
-from abn.params import Explain
+from abn.network.batches import View
+from abn.network.model import AttentionBranchNetwork
 
 Rerender = Callable[[Tensor], Pictures]  # of the images at an index int64 [N]
 

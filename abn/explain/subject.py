@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from abn import batches
-from abn.batches import View
-from abn.data import Split
-from abn.model import AttentionBranchNetwork, Output
-from abn.rng import generator
+from abn.core.data import Split
+from abn.core.rng import generator
+from abn.network import batches
+from abn.network.batches import View
+from abn.network.model import AttentionBranchNetwork, Output
 
 BATCH = 50  # images the network sees at once
 OBJECT = 1  # in the masks of a split

@@ -7,8 +7,8 @@ when the whole 95 % interval is beyond the threshold, not when the mean is.
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from abn.core.params import Gates
 from abn.explain.intervals import Interval
-from abn.params import Gates
 
 PASS, FAIL, UNKNOWN, BY_DESIGN = "pass", "fail", "not measured", "by design"
 EXPLAINS, PARTLY, NOT = "explains", "partly explains", "does not explain"

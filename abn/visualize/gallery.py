@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn import batches
-from abn.batches import View
-from abn.data import Split
+from abn.core.data import Split
 from abn.explain.subject import observe
-from abn.model import AttentionBranchNetwork
+from abn.network import batches
+from abn.network.batches import View
+from abn.network.model import AttentionBranchNetwork
 from abn.predict import Predictions
 from abn.visualize import overlays, panels
 from abn.visualize.overlays import Tile

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from abn import model, resnet
-from abn.checkpoint import Trained
-from abn.data import Split
-from abn.params import Params
+from abn.core.data import Split
+from abn.core.params import Params
+from abn.network import model, resnet
+from abn.network.checkpoint import Trained
 
 NAMED = 20  # classes; the rest are counted
 SELECTED = {"nothing": "of the last epoch", "holdout": "of the best epoch on the hold-out"}

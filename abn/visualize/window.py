@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from abn.errors import DeviceError
+from abn.core.errors import DeviceError
 
 
 def show(picture: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from abn.core.errors import DataError
 from abn.datasets import sources
-from abn.errors import DataError
 from tests.faults import Outcome, _stage
 
 LONGEST = 5.0  # seconds

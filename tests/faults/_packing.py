@@ -21,7 +21,7 @@ FETCH = """
 import sys
 from pathlib import Path
 from abn.datasets.fetch import fetch
-from abn.errors import UserError
+from abn.core.errors import UserError
 try:
     fetch(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
 except UserError as error:

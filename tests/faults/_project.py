@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from abn.resume import DONE
+from abn.training.resume import DONE
 from tests import test_stages
 
 VICTIM = Path(__file__).with_name("_victim.py")

@@ -36,7 +36,7 @@ def fill_the_disk(name: str) -> None:
     """Every write of a checkpoint, or of an output, fails from now on."""
     from safetensors import SafetensorError
 
-    from abn import checkpoint
+    from abn.network import checkpoint
 
     def full(tensors: Any, path: Path, **options: Any) -> None:
         path.write_bytes(b"half")
@@ -61,7 +61,7 @@ def main() -> None:
     stage, *faults = sys.argv[1:]
     due = [fault.rpartition("@") for fault in faults]
     if any(due):
-        from abn import engine
+        from abn.training import engine
 
         count, whole = [0], engine.Step.__call__
         lost = [1.0]  # what the loss is multiplied by

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import torch
 
-from abn import optim, params
-from abn.resume import Scratch, State
+from abn.core import params
+from abn.training import optim
+from abn.training.resume import Scratch, State
 from tests import toys
 from tests.faults import NotHere, Outcome, kind
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from abn import checkpoint
-from abn.errors import DataError
+from abn.core.errors import DataError
+from abn.network import checkpoint
 from tests import toys
 from tests.faults.checkpoints import META, stand_in
 from tests.fuzz._bytes import damaged

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from abn import data
-from abn.errors import DataError
+from abn.core import data
+from abn.core.errors import DataError
 from tests import toys
 from tests.fuzz._bytes import damaged
 

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from abn import progress
+from abn.core import progress
 
 ROWS, COLS = 64, 64  # of a tile; COLS divides the channels
 PARTS = 1024  # programs that share the rows of a sum: some for every processor of a large GPU

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from abn.errors import DiskError
+from abn.core.errors import DiskError
 
 
 @contextmanager

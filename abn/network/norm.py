@@ -15,7 +15,7 @@ def batch_norm(
 ) -> Tensor:
     """`norm` of features `x` [B, C, H, W], plus `shortcut` of their shape, then ReLU if `relu`."""
     if is_fused(norm, x):
-        from abn import fused
+        from abn.network import fused
 
         return fused.batch_norm(norm, x, shortcut, relu)
     y: Tensor = norm(x)
@@ -37,6 +37,6 @@ def is_fused(norm: nn.Module, x: Tensor) -> TypeGuard[nn.BatchNorm2d]:
     )
     if not suits:
         return False
-    from abn import fused  # here, because Triton is for GPUs only
+    from abn.network import fused  # here, because Triton is for GPUs only
 
     return fused.works(x.device)

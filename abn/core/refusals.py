@@ -7,8 +7,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from abn import redaction
-from abn.errors import ParamsError
+from abn.core import redaction
+from abn.core.errors import ParamsError
 
 LONGEST = 60  # characters of a key or a value
 

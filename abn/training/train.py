@@ -6,16 +6,18 @@ from collections.abc import Callable
 
 import torch
 
-from abn import augment, batches, checkpoint, distributed, engine, optim, progress
-from abn.batches import View
-from abn.data import Split
-from abn.distributed import ALONE, World
-from abn.errors import NotFiniteError
-from abn.model import AttentionBranchNetwork
-from abn.params import Train
+from abn.core import progress
+from abn.core.data import Split
+from abn.core.errors import NotFiniteError
+from abn.core.params import Train
+from abn.core.signals import Stopped
+from abn.network import batches, checkpoint
+from abn.network.batches import View
+from abn.network.model import AttentionBranchNetwork
 from abn.predict import Predictions, headline, predict
-from abn.resume import Row, Scratch, State
-from abn.signals import Stopped
+from abn.training import augment, distributed, engine, optim
+from abn.training.distributed import ALONE, World
+from abn.training.resume import Row, Scratch, State
 
 CHECK_EVERY = 50  # steps between looks at the loss, each a wait for the GPU
 REMEDY = "try a lower train.lr, a longer train.warmup or train.precision: fp32"

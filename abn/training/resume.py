@@ -22,11 +22,12 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from abn import checkpoint, environ, files, locks, progress
-from abn.checkpoint import weights
-from abn.distributed import ALONE, World
-from abn.errors import DataError
-from abn.signals import Stopper
+from abn.core import environ, files, locks, progress
+from abn.core.errors import DataError
+from abn.core.signals import Stopper
+from abn.network import checkpoint
+from abn.network.checkpoint import weights
+from abn.training.distributed import ALONE, World
 
 EVERY = 600.0  # seconds between two checkpoints
 SHARE = 0.02  # of the time, at most, goes into checkpoints

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from abn import files
-from abn.errors import DataError, ParamsError
-from abn.rng import generator
+from abn.core import files
+from abn.core.errors import DataError, ParamsError
+from abn.core.rng import generator
 
 PIXELS = ("images", "masks")
 DTYPES = {"labels": ("I64", "<i8"), "aspect": ("F32", "<f4")} | dict.fromkeys(PIXELS, ("U8", "u1"))

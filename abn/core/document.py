@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, Event, ScalarEvent
 from ruamel.yaml.nodes import Node
 
-from abn.errors import ParamsError
+from abn.core.errors import ParamsError
 
 BYTES = 32 << 10  # six times the longest preset
 VALUES = 2000  # keys count too

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn.batches import Batch, gathered
-from abn.crop import crop
-from abn.data import Split
-from abn.distributed import ALONE, World
-from abn.params import Train
-from abn.rng import generator
+from abn.core.data import Split
+from abn.core.params import Train
+from abn.core.rng import generator
+from abn.network.batches import Batch, gathered
+from abn.network.crop import crop
+from abn.training.distributed import ALONE, World
 
 RATIO = (3 / 4, 4 / 3)  # width over height of a random crop in the original (Szegedy et al., 2015)
 TRIES = 10

@@ -3,7 +3,7 @@
 import math
 import os
 
-from abn.errors import ParamsError
+from abn.core.errors import ParamsError
 
 
 def number(name: str, default: float, least: float = 0.0) -> float:

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from abn import environ
-from abn.errors import LostError, UserError
-from abn.signals import Stopped
+from abn.core import environ
+from abn.core.errors import LostError, UserError
+from abn.core.signals import Stopped
 
 
 def is_worker() -> bool:

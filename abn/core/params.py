@@ -1,6 +1,6 @@
 """params.yaml, typed, frozen and checked once: the values live there, what they may be lives here.
 
-`python -m abn.params` prints the JSON schema that editors read (schema/params.schema.json).
+`python -m abn.core.params` prints the JSON schema that editors read (schema/params.schema.json).
 """
 
 import itertools
@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from abn.redaction import redacted
-from abn.refusals import Impossible, refusal
+from abn.core.redaction import redacted
+from abn.core.refusals import Impossible, refusal
 
 Archs = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 MOST = 10**9  # of anything that is counted: past it, arithmetic fails before memory does
@@ -271,7 +271,9 @@ class Params(Section):
 
 def load(path: Path) -> Params:
     """Read and check `path`; ParamsError on the first thing that is wrong."""
-    from abn import document  # here, so that a machine that only computes can do without ruamel
+    from abn.core import (
+        document,  # here, so that a machine that only computes can do without ruamel
+    )
 
     values = document.read(path)
     try:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils import deterministic
 
-from abn.errors import DeviceError
+from abn.core.errors import DeviceError
 
 # glibc's mallopt: what is freed is kept for the next step, because fresh pages cost a fault each.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4

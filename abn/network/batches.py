@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from abn import progress
-from abn.crop import centre_boxes, crop
-from abn.data import Split
+from abn.core import progress
+from abn.core.data import Split
+from abn.network.crop import centre_boxes, crop
 
 RESIDENT = 0.5  # a split up to this share of a GPU's free memory is moved there whole
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from abn.norm import batch_norm
-from abn.resnet import ARCHS, BasicBlock, Bottleneck, layer
+from abn.network.norm import batch_norm
+from abn.network.resnet import ARCHS, BasicBlock, Bottleneck, layer
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

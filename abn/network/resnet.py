@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from abn.norm import batch_norm
-from abn.winograd import Conv3x3
+from abn.network.norm import batch_norm
+from abn.network.winograd import Conv3x3
 
 
 class BasicBlock(nn.Module):

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from abn import flops, optim, progress
-from abn.batches import Batch
-from abn.distributed import ALONE, World
-from abn.errors import ParamsError
-from abn.model import AttentionBranchNetwork, losses
-from abn.params import Train
+from abn.core import progress
+from abn.core.errors import ParamsError
+from abn.core.params import Train
+from abn.network.batches import Batch
+from abn.network.model import AttentionBranchNetwork, losses
+from abn.training import flops, optim
+from abn.training.distributed import ALONE, World
 
 # Compiling takes 40 s for each size of the images and makes a step 8 % faster (ResNet-50, H200).
 LONG = 500  # seconds of training per size from which it earns back its cost

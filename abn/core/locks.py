@@ -7,8 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from abn import environ
-from abn.errors import BusyError
+from abn.core import environ
+from abn.core.errors import BusyError
 
 WAIT = 60.0  # seconds
 

@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from abn import files
-from abn.errors import DataError
-from abn.model import AttentionBranchNetwork
-from abn.params import Archs
+from abn.core import files
+from abn.core.errors import DataError
+from abn.core.params import Archs
+from abn.network.model import AttentionBranchNetwork
 
 OTHER = "name another file, or train anew"  # remedy
 LONGEST = 1 << 20  # bytes of a header; that of a ResNet-152 has a tenth

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from abn import environ
+from abn.core import environ
 
 TIMEOUT = 300  # seconds that a process waits for the others, unless ABN_TIMEOUT says otherwise
 WARM_UP = 2  # passes after which DDP has settled the order in which it adds up gradients
