@@ -11,12 +11,11 @@ from stages.inputs import Inputs
 
 
 def main(params: Params, inputs: Inputs) -> None:
-    from abn import evaluate
+    from abn import evaluate, retention
     from abn.core import data
     from abn.network import checkpoint, device
     from abn.network.batches import View
     from abn.predict import predict
-    from abn.training import resume  # torch takes seconds: only now
     from stages import mirror, reports
 
     config = params.evaluate
@@ -35,7 +34,7 @@ def main(params: Params, inputs: Inputs) -> None:
     reports.write_table(paths.CALIBRATION, evaluate.calibration(found))
     with mirror.run_of(path, trained) as tracked:
         mirror.scores(tracked, "evaluate", metrics)
-    resume.forget(paths.RESUME, path)  # DVC is past the training
+    retention.forget(paths.RESUME, checkpoint.sha256(path))  # DVC is past the training
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from abn.retention import DONE
 from stages import git, paths, processes
 
 DVC, LOCK = Path(".dvc/tmp"), Path("dvc.lock")
 MADE = ("data", "checkpoint", "checkpoint.part", "metrics", "plots", "outputs")
-DONE = "done"  # as in abn.training.resume, which would import torch
 PART = re.compile(r".*\.part|\.tmp\w{6}|.*\.[\w-]{22}\.tmp")  # ours, safetensors', DVC's
 
 

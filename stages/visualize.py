@@ -13,11 +13,11 @@ from stages.inputs import Inputs
 
 
 def main(params: Params, inputs: Inputs) -> None:
+    from abn import retention
     from abn.core import data
     from abn.network import checkpoint, device
     from abn.network.batches import View
     from abn.predict import predict
-    from abn.training import resume
     from abn.visualize import gallery, origin, overlays, report, window
     from stages import mirror, reports, results
 
@@ -50,7 +50,7 @@ def main(params: Params, inputs: Inputs) -> None:
     with mirror.run_of(path, trained) as tracked:
         tracked.artifact(sheet)
         tracked.artifact(paths.REPORT)
-    resume.forget(paths.RESUME, path)  # where nothing was left to evaluate
+    retention.forget(paths.RESUME, weights)  # where nothing was left to evaluate
     if "--show" in sys.argv[1:]:
         window.show(sheet)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from abn import retention
 from abn.training import resume
 from stages import doctor, experiments, leftovers, processes
 from tests import test_stages, toys
@@ -189,7 +190,7 @@ def test_a_training_that_can_go_on_is_told_and_kept(say: Say) -> None:
     assert code == 0 and said.startswith(".resume/ab12: a training that can go on")
     assert "after epoch 2, step 0" in said and said.endswith("rm -r .resume/ab12\n")
     assert len(list(scratch.folder.iterdir())) == 2
-    (scratch.folder / resume.DONE).touch()
+    (scratch.folder / retention.DONE).touch()
     assert "ab12: a training that has ended and was not evaluated, after epoch 2" in say()[1]
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 HOLD = """
 import sys, time
 from pathlib import Path
-from abn import locks
+from abn.core import locks
 with locks.alone(Path(sys.argv[1]), "it"):
     print("held", flush=True)
     time.sleep(600)

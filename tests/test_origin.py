@@ -12,7 +12,7 @@ from tests import toys
 
 RECIPE = {
     "train": {"epochs": 3, "batch_size": 8, "sizes": [32, 48]},
-    "data": {"holdout": 0.1},
+    "data": {"holdout": 0.1, "seed": 5},
 }
 
 
@@ -51,10 +51,17 @@ def test_lineage_is_content(params: Params) -> None:
     assert "abn/network/resnet.py" in found
 
 
-def test_every_parameter_is_there_by_its_dotted_name(params: Params) -> None:
-    found = origin(params).params
-    assert found["arch"] == "resnet18" and found["train.lr"] == "0.03" and found["data.url"] == ""
-    assert found["data.shapes.diameter"] == "[0.48, 0.56]"
+def test_a_trainings_parameters_are_those_that_its_weights_tell(params: Params) -> None:
+    """params.yaml may have been edited, or name other weights than its own training's."""
+    told = origin(params, recipe=RECIPE | {"arch": "resnet50", "seed": 7}).params
+    assert (told["arch"], told["seed"], told["train.epochs"]) == ("resnet50", "7", "3")
+    assert (told["data.holdout"], told["data.seed"]) == ("0.1", "5")
+
+
+def test_all_others_are_those_of_params_yaml_by_their_dotted_names(params: Params) -> None:
+    told = origin(params).params
+    assert told["evaluate.size"] == "64" and told["data.url"] == ""
+    assert told["data.shapes.diameter"] == "[0.48, 0.56]"
 
 
 @pytest.mark.parametrize("file", ["checkpoint/epoch-0002.safetensors"])

@@ -25,9 +25,10 @@ LAYERS = (
     "core.data core.locks core.launch network.checkpoint training.optim training.distributed "
     "runs datasets.transfer explain.localisation explain.intervals explain.interventions "
     "explain.robustness explain.maps datasets.shapes visualize.overlays",
-    "network.batches training.resume replay datasets.fetch explain.counterfactuals "
+    "network.batches retention replay datasets.fetch explain.counterfactuals "
     "explain.verdict visualize.panels visualize.window visualize.scoreboard visualize.origin",
-    "training.augment training.engine predict datasets.sources explain.subject visualize.cards",
+    "training.augment training.engine training.resume predict datasets.sources explain.subject "
+    "visualize.cards",
     "evaluate explain.examine visualize.gallery visualize.report",
     "training.train explain.findings",
 )

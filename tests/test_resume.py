@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from abn.core import locks
+from abn import retention
 from abn.core.errors import BusyError, DataError, NotFiniteError
 from abn.core.params import Params, Train
 from abn.core.signals import Stopped, Stopper
@@ -330,10 +330,7 @@ def test_of_a_training_that_has_ended_the_last_state_stays_until_its_weights_are
     assert said == "RESUMED after epoch 3, step 0 of the next: it had ended; " + (
         "ABN_RESUME=never trains anew"
     )
-    (tmp_path / "others").write_bytes(b"other weights")
-    resume.forget(ended.parent, tmp_path / "others")
-    assert ended.exists()
-    resume.forget(ended.parent, tmp_path / "weights")
+    retention.forget(ended.parent, checkpoint.sha256(tmp_path / "weights"))
     assert not ended.exists()
 
 
@@ -395,7 +392,7 @@ def test_a_scratch_whose_removal_is_interrupted_is_whole_or_a_fresh_start(
         count[0] = removed
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(os, "unlink", unlink)
-            resume.forget(folder.parent)
+            retention.forget(folder.parent)
         found = scratch.load(state_of(toys.network(), config))
         assert found == "FRESH" or len(scratch.snapshots()) == 3, f"{removed} files were removed"
 
@@ -420,20 +417,6 @@ def test_the_same_training_is_not_done_twice_at_once(
         resume.training(tmp_path / "one"),
     ):
         pass
-
-
-def test_trainings_left_longest_ago_make_room_but_not_one_that_is_under_way(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for age, name in enumerate(("mine", "new", "old", "busy")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "state").write_bytes(bytes(100))
-        os.utime(tmp_path / name, (0, 1000 - age))
-    with locks.alone(tmp_path / "busy" / "lock", "it"):
-        os.utime(tmp_path / "busy", (0, 900))
-        resume.make_room(tmp_path, tmp_path / "mine", most=320)
-        assert {path.name for path in tmp_path.iterdir()} == {"mine", "new", "busy"}
-    assert "removed to make room" in capsys.readouterr().err
 
 
 def test_a_fingerprint_is_a_name_for_a_folder_that_repeats() -> None:

@@ -2,14 +2,12 @@
 
 It lives outside DVC's outputs, in a folder named by a fingerprint of everything the result depends
 on, and is loaded only for that fingerprint. A file counts once its record, with its checksum, is on
-the disk: whenever the process or the machine dies, the files of the record before are whole. The
-last state goes when its weights are evaluated: by then DVC has recorded them.
+the disk: whenever the process or the machine dies, the files of the record before are whole.
 """
 
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,23 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from abn import retention
 from abn.core import environ, files, locks, progress
 from abn.core.errors import DataError
 from abn.core.signals import Stopper
 from abn.network import checkpoint
 from abn.network.checkpoint import weights
+from abn.retention import DONE, LOCK
 from abn.training.distributed import ALONE, World
 
 EVERY = 600.0  # seconds between two checkpoints
 SHARE = 0.02  # of the time, at most, goes into checkpoints
 KEPT = 2  # checkpoints
-LOCK = "lock"  # in the folder of a training that is under way
-DONE = "done"  # in that of one that has ended: the checksum of its weights
-ROOM = 20e9  # bytes that trainings which were never finished may take up together
 
 DAMAGE = (OSError, SafetensorError, ValueError, KeyError)  # what reading a damaged file raises
 Row = dict[str, float]
@@ -183,9 +179,7 @@ class Scratch:
 
     def clear(self) -> None:
         """Forget what was saved, then what was kept."""
-        (self.folder / DONE).unlink(missing_ok=True)
-        for record in self._records("state-") + self._records(""):
-            record.unlink(missing_ok=True)
+        retention.disown(self.folder)
         self._tidy()
 
     def _keep(self, count: int) -> None:
@@ -262,42 +256,8 @@ def training(
     with locks.alone(folder / LOCK, "the same training"):
         if os.environ.get("ABN_RESUME") == "never":
             scratch.clear()
-        make_room(folder.parent, folder)
+        retention.make_room(folder.parent, folder)
         yield scratch
-
-
-def make_room(trainings: Path, spare: Path, most: float = ROOM) -> None:
-    """Remove what has ended from the folder `trainings`, then, while the rest takes over `most`
-    bytes, what rests longest; not `spare`, nor what is under way.
-    """
-    forget(trainings, spare=spare)
-    sizes = {
-        folder: sum(file.stat().st_size for file in folder.iterdir())
-        for folder in sorted(trainings.glob("*/"), key=lambda folder: folder.stat().st_mtime)
-    }
-    for folder in [folder for folder in sizes if folder != spare]:
-        if sum(sizes.values()) <= most:
-            return
-        with suppress(Timeout), FileLock(folder / LOCK, timeout=0):
-            progress.say(f"{folder}: unfinished since long, removed to make room")
-            _remove(folder)
-            del sizes[folder]
-
-
-def forget(trainings: Path, weights: Path | None = None, spare: Path | None = None) -> None:
-    """Remove from the folder `trainings` what has ended, or of that only what made `weights`."""
-    for mark in trainings.glob(f"*/{DONE}"):
-        with suppress(Timeout, OSError):
-            wanted = weights is None or mark.read_text() == checkpoint.sha256(weights)
-            if wanted and mark.parent != spare:
-                with FileLock(mark.with_name(LOCK), timeout=0):
-                    _remove(mark.parent)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a scratch, its states first: killed midway it is a fresh start, not a damaged one."""
-    Scratch(folder).clear()
-    shutil.rmtree(folder)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

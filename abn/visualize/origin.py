@@ -21,7 +21,7 @@ class Origin(NamedTuple):
     classes: tuple[str, ...]
     facts: dict[str, str]
     checksums: dict[str, str]  # what -> SHA-256
-    params: dict[str, str]  # of params.yaml, by dotted name
+    params: dict[str, str]  # by dotted name
     warnings: list[str]  # what the reader must know before anything else
 
 
@@ -38,7 +38,7 @@ def trace(
         trained.classes,
         _facts(params, trained, train, val, selected_on),
         checksums,
-        dict(_flat(params.model_dump(mode="json"))),
+        dict(_flat(_params(params, trained))),
         list(_warnings(params)),
     )
 
@@ -64,6 +64,13 @@ def _facts(
         "Seen here": f"the centre {params.evaluate.size} px at a short side of "
         f"{params.evaluate.resize} px",
     }
+
+
+def _params(params: Params, trained: Trained) -> dict[str, Any]:
+    """Of the training those that the weights' file tells, of the rest those of params.yaml."""
+    told = params.model_dump(mode="json", include={"data", "evaluate", "explain", "visualize"})
+    told["data"] |= trained.params["data"]
+    return dict(trained.params) | told
 
 
 def _warnings(params: Params) -> Iterator[str]:

@@ -145,8 +145,15 @@ REFUSED: dict[str, tuple[Script, str]] = {
         lambda d: [cut(BODY, p) for p in sorted(d.sample(range(SIZE), 5))],
         r"no complete answer \(\w+\), 5 times; http.*set\.tgz; check the network",
     ),
-    "drips every time": (lambda d: [drip(HEAD + b"\r\n")] * 5, "bytes came in .*, 5 times"),
-    "drips the header every time": (lambda d: [drip(HEAD + b"X: ")] * 5, "no answer within .* 5 t"),
+    # On a busy machine a drop may come too late, and is then a silence.
+    "drips every time": (
+        lambda d: [drip(HEAD + b"\r\n")] * 5,
+        r"(bytes came in .*|\(ReadTimeout\)), 5 times",
+    ),
+    "drips the header every time": (
+        lambda d: [drip(HEAD + b"X: ")] * 5,
+        r"(no answer within .*|\(ReadTimeout\)), 5 times",
+    ),
     "hangs every time": (lambda d: [hang()] * 5, r"no complete answer \(ReadTimeout\), 5 times"),
     "busy every time": (lambda d: [answer(503)] * 5, "HTTP 503, 5 times"),
     "missing": (lambda d: [answer(404)], "HTTP 404 Not Found; http.*; correct data.url"),
