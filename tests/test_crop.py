@@ -107,11 +107,6 @@ def test_crops_are_floats_from_0_to_1():
     assert found.max() <= 1
 
 
-def test_crops_are_channels_last_in_memory():
-    found = cut(images(4, 16), BOXES, 8)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-
-
 def test_half_precision_is_the_same_to_half_a_grey_level():
     canvas, straight = images(4, 16), torch.zeros(4, dtype=torch.bool)
     found = crop.crop(canvas, BOXES, straight, 8, torch.float16)

@@ -21,8 +21,7 @@ def crop(
     """Cut `boxes` [B, 4] out of `images` uint8 [B, S, S, 3]: `dtype` [B, 3, size, size] in [0, 1].
 
     `mirrored` bool [B] turns left and right around. Anti-aliased where it shrinks: each axis is a
-    product with a matrix of triangle weights, Pillow's and torchvision's bilinear filter. Channels
-    last in memory, what convolutions are fastest on.
+    product with a matrix of triangle weights, Pillow's and torchvision's bilinear filter.
     """
     b, s = images.shape[:2]
     rows = _weights(boxes[:, 0], boxes[:, 2], s, size).to(dtype)  # [B, size, S]
@@ -31,7 +30,7 @@ def crop(
     x = torch.bmm(rows, images.reshape(b, s, s * 3).to(dtype))  # [B, size, S * 3]
     x = x.view(b, size, s, 3).permute(0, 3, 1, 2).reshape(b, 3 * size, s)
     x = torch.bmm(x, columns.transpose(1, 2)).view(b, 3, size, size)
-    return x.div_(255).clamp_(0, 1).contiguous(memory_format=torch.channels_last)
+    return x.div_(255).clamp_(0, 1)
 
 
 def _weights(start: Tensor, extent: Tensor, pixels: int, size: int) -> Tensor:
