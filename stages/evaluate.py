@@ -13,7 +13,7 @@ from stages.inputs import Inputs
 def main(params: Params, inputs: Inputs) -> None:
     from abn import evaluate, retention
     from abn.core import data
-    from abn.network import checkpoint, device
+    from abn.network import checkpoint, device  # torch takes seconds: only once the params hold
     from abn.network.batches import View
     from abn.predict import predict
     from stages import mirror, reports
