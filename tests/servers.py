@@ -54,8 +54,11 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(body: bytes) -> Iterator[Server]:
-    """A server of `body`; `script` is what it does first, `requests` the headers it was sent."""
+def serving(body: bytes, **constants: object) -> Iterator[Server]:
+    """A server of `body`; `script` is what it does first, `requests` the headers it was sent.
+
+    `constants` of abn.datasets.transfer are other than HURRIED meanwhile.
+    """
     server = Server(("127.0.0.1", 0), Handler)
     server.script, server.requests, server.over = [], [], threading.Event()
     server.otherwise = lambda handler: proper(handler, body)
@@ -63,7 +66,7 @@ def serving(body: bytes) -> Iterator[Server]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, NO_PROXY="127.0.0.1"))
-        stack.enter_context(mock.patch.multiple(transfer, **HURRIED))
+        stack.enter_context(mock.patch.multiple(transfer, **HURRIED | constants))
         thread.start()
         try:
             yield server
