@@ -70,7 +70,7 @@ def _files(dep: str) -> Iterator[Path]:
 
 
 def _is_litter(file: Path) -> bool:
-    """What Python, editors and desktops leave in a folder (.dvcignore has it too)."""
+    """What Python, editors and desktops leave in a folder; no stage reads it."""
     return "__pycache__" in file.parts or file.name.startswith(".") or file.name.endswith("~")
 
 

@@ -156,7 +156,7 @@ def read(path: Path) -> Split:
             meta = json.loads(file.metadata()["abn"])
             names = ("images", "labels", "aspect")
             images, labels, aspect = (file.get_tensor(name) for name in names)
-            masks = file.get_tensor("masks") if "masks" in file.keys() else None  # noqa: SIM118
+            masks = file.get_tensor("masks") if "masks" in file.keys() else None  # noqa: SIM118  # no dict
         about = tuple(meta["classes"]), meta["source"], meta["digest"]
         return _sound(Split(images, labels, aspect, masks, *about))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:

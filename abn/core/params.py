@@ -271,9 +271,7 @@ class Params(Section):
 
 def load(path: Path) -> Params:
     """Read and check `path`; ParamsError on the first thing that is wrong."""
-    from abn.core import (
-        document,  # here, so that a machine that only computes can do without ruamel
-    )
+    from abn.core import document  # here: a machine that only computes can do without ruamel
 
     values = document.read(path)
     try:
