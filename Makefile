@@ -13,7 +13,7 @@ help:  ## list the targets
 setup: .venv/installed  ## create .venv with exactly the packages of requirements.lock
 
 repro: setup  ## run the whole graph, after mending what a kill has left
-	python -m stages.doctor --fix || true  # it says what it leaves to a person
+	python -m abn.cli.doctor --fix || true  # it says what it leaves to a person
 	dvc repro
 
 test: setup  ## run the tests, in two processes of one thread
@@ -36,7 +36,7 @@ bench: setup  ## install what the benchmarks compare with (Hugging Face's Traine
 	uv pip install --quiet --require-hashes --requirements requirements-bench.lock
 
 schema: setup  ## write the JSON schema of params.yaml
-	python -m abn.core.params > schema/params.schema.json
+	python -m abn.config.params > schema/params.schema.json
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

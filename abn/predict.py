@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from abn.core.data import Split
-from abn.network import batches
-from abn.network.batches import View
-from abn.network.model import AttentionBranchNetwork, Output, losses
+from abn.data import loader
+from abn.data.loader import View
+from abn.data.packed import Split
+from abn.models.abn import AttentionBranchNetwork, Output, losses
 
 
 class Predictions(NamedTuple):
@@ -32,7 +32,7 @@ def predict(
     """Run `model` (set to eval mode) over `split`, in order."""
     model.eval()
     rows = []
-    for images in batches.evaluation(split, view, batch_size, device, mirrored):
+    for images in loader.evaluation(split, view, batch_size, device, mirrored):
         output = model(images)
         rows.append((output.logits, output.attention_logits, output.attention[:, 0]))
     logits, attention_logits, attention = (torch.cat(part) for part in zip(*rows, strict=True))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from abn.core import progress
+from abn.runtime import progress
 
 LOCK = "lock"  # in the folder of a training that is under way
 DONE = "done"  # in that of one that has ended: the checksum of its weights

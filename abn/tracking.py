@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from abn import journal
-from abn.core import redaction
-from abn.core.progress import say
 from abn.journal import Event, Head, Status, Writer
+from abn.runtime import redaction
+from abn.runtime.progress import say
 
 LOCAL = "mlflow.db"  # in the root
 LONGEST = 60.0  # seconds to wait for a process that has 10 of its own, and must be broken

@@ -38,14 +38,14 @@ def evaluation(folder: Path, images: int, size: int, batch: int, rounds: int) ->
     """`predict` on `images` against the same forward passes on a batch that is there."""
     import torch
 
-    from abn.core import data
-    from abn.network import device
-    from abn.network.batches import View, through
+    from abn.data import packed
+    from abn.data.loader import View, through
     from abn.predict import predict
+    from abn.runtime import device
     from benchmarks import ours
 
     where = device.choose()
-    split = data.read(folder / "val")
+    split = packed.read(folder / "val")
     split = split.subset(torch.arange(min(images, len(split))))
     model = ours.network("resnet18", len(split.classes), measure.recipe("imagenette-cpu").train)
     view = View(size, size * 8 // 7)
@@ -143,13 +143,13 @@ def _training(file: Path, options: argparse.Namespace) -> Play:
     """Steps of a ResNet-18 on the packed `file`."""
     import itertools
 
-    from abn.core import data
+    from abn.data import packed
     from abn.training import augment
     from benchmarks import ours
 
     recipe = measure.recipe("imagenette-cpu").train
     config = recipe.model_copy(update={"batch_size": options.batch})
-    split = data.read(file)
+    split = packed.read(file)
     step = ours.step("resnet18", split, config)
     epochs = itertools.count()
 
@@ -162,12 +162,12 @@ def _training(file: Path, options: argparse.Namespace) -> Play:
 
 def _noise(path: Path, count: int) -> None:
     """A packed split of `count` images that no file system can leave out; on the disk for good."""
-    from abn.core import data
-    from abn.core.data import Sample
+    from abn.data import packed
+    from abn.data.packed import Sample
 
     noise = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
 
-    writer = data.Writer(path, count, SIDE, tuple("abcdefghij"), "noise")
+    writer = packed.Writer(path, count, SIDE, tuple("abcdefghij"), "noise")
     for index in range(count):
         writer.add(Sample(np.roll(noise, index, axis=1), index % 10))
     writer.close()

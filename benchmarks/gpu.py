@@ -27,19 +27,19 @@ import torch
 import yaml
 from torch import Tensor
 
-from abn.core import data
-from abn.core.data import Split
-from abn.core.params import Train
-from abn.core.signals import Stopped
+from abn.config.params import Train
+from abn.data import loader, packed
+from abn.data.loader import View
+from abn.data.packed import Split
 from abn.evaluate import scores
 from abn.explain.findings import explain
-from abn.network import batches, device
-from abn.network.batches import View
-from abn.network.resnet import ARCHS
+from abn.models.resnet import ARCHS
 from abn.predict import predict
-from abn.training import augment, engine, flops
-from abn.training import train as training
+from abn.runtime import device
+from abn.runtime.signals import Stopped
+from abn.training import augment, flops, loop
 from abn.training.resume import Row, Scratch
+from abn.training.step import WARM
 from benchmarks import measure, ours, photos, rivals
 
 TARGETS = (0.90, 0.94, 0.95)
@@ -84,7 +84,7 @@ def main() -> None:
         options.cache = Path(folder)
         files, count, seconds = photos.archived(options.photos, options.cache)
         found["packing"] = {"images_per_second": count / seconds}
-        options.train, options.val = data.read(files["train"]), data.read(files["val"])
+        options.train, options.val = packed.read(files["train"]), packed.read(files["val"])
         for name in options.only:
             found[name] = _section(name, options, found)
             measure.save(options.out, "gpu", vars(options), found)
@@ -156,7 +156,7 @@ def throughput(options: argparse.Namespace, found: Found) -> Found:
 def versus(options: argparse.Namespace, found: Found) -> Found:
     """The rivals at each worker count, each against ours in the same run."""
     folder = photos.folder(options.cache / "files", 2000, options.photos)
-    photos.packed(folder, photos.SIDE)
+    photos.packed_splits(folder, photos.SIDE)
     rows = {}
     for workers in options.workers:
         duel = argparse.Namespace(
@@ -253,7 +253,7 @@ def _speed(options: argparse.Namespace, found: Found, arch: str, how: str) -> Fo
             yield from augment.batches(split, config, options.size, 0, epoch, step.device)
 
     shown, started = epochs(), time.monotonic()
-    measure.timed(engine.WARM + 1, shown, config.batch_size, step)
+    measure.timed(WARM + 1, shown, config.batch_size, step)
     start = time.monotonic() - started
     turn = measure.timed(options.steps, shown, config.batch_size, step)
     batch = next(shown)
@@ -290,10 +290,10 @@ def _run(options: argparse.Namespace, epochs: int, seed: int) -> Found:
     where = device.choose()
     model = ours.network(arch, len(options.train.classes), config)
     scratch = Scratch(options.cache / f"run-{epochs}-{seed}")
-    training.fit(model, options.train, options.val, config, seed, scratch, watch)
+    loop.fit(model, options.train, options.val, config, seed, scratch, watch)
     seconds = time.monotonic() - started
     view = View(config.val_size, config.val_resize)
-    val = batches.place(options.val, where)
+    val = loader.place(options.val, where)
     seen = [predict(model, val, view, 250, where, mirrored) for mirrored in (False, True)]
     return {
         "arch": arch,
@@ -317,7 +317,7 @@ def _fit(
 
     model = ours.network(arch, len(train.classes), config)
     with suppress(Stopped):
-        training.fit(model, train, val, config, seed, Scratch(folder), watch)
+        loop.fit(model, train, val, config, seed, Scratch(folder), watch)
     return torch.cat([x.flatten().double().cpu() for x in model.state_dict().values()])
 
 

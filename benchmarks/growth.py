@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from abn.core import data
-from abn.core.data import Sample, Split
-from abn.network.model import AttentionBranchNetwork
+from abn.data import packed
+from abn.data.packed import Sample, Split
+from abn.models.abn import AttentionBranchNetwork
 from abn.training import augment, flops
 from benchmarks import measure, ours
 
@@ -99,11 +99,11 @@ def _split(path: Path, count: int) -> Split:
     """`count` images of noise, packed."""
     if not path.exists():
         noise = torch.randint(256, (64, 160, 160, 3), dtype=torch.uint8).numpy()
-        writer = data.Writer(path, count, 160, tuple("abcdefghij"), "noise")
+        writer = packed.Writer(path, count, 160, tuple("abcdefghij"), "noise")
         for index in range(count):
             writer.add(Sample(noise[index % 64], index % 10))
         writer.close()
-    return data.read(path)
+    return packed.read(path)
 
 
 if __name__ == "__main__":

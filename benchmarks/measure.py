@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import psutil
 import yaml
 
-from abn.core.params import Params
+from abn.config.params import Params
 
 T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"

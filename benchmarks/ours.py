@@ -2,11 +2,13 @@
 
 import torch
 
-from abn.core.data import Split
-from abn.core.params import Train
-from abn.network import batches, device
-from abn.network.model import AttentionBranchNetwork
-from abn.training import engine, optim
+from abn.config.params import Train
+from abn.data import loader
+from abn.data.packed import Split
+from abn.models.abn import AttentionBranchNetwork
+from abn.runtime import device
+from abn.training import optim
+from abn.training.step import Step, build
 
 RATE = 1e-3  # small enough for any batch to be learnt from again and again
 
@@ -19,15 +21,15 @@ def network(arch: str, classes: int, config: Train, seed: int = 0) -> AttentionB
     return model.to(where, memory_format=torch.channels_last).train()
 
 
-def step(arch: str, split: Split, config: Train) -> engine.Step:
+def step(arch: str, split: Split, config: Train) -> Step:
     """The step that the train stage would take on `split`, at a constant rate."""
     model = network(arch, len(split.classes), config)
     average = optim.Average(model, config.ema) if config.ema else None
-    made = engine.build(model, optim.sgd(model, config), average, config, len(split))
+    made = build(model, optim.sgd(model, config), average, config, len(split))
     optim.set_rate(made.optimizer, RATE)
     return made
 
 
 def placed(split: Split) -> Split:
     """`split` where the train stage would put it."""
-    return batches.place(split, device.choose())
+    return loader.place(split, device.choose())

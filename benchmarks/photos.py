@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from abn.core import data
-from abn.core.data import Sample, Split
-from abn.core.params import Shapes
+from abn.config.params import Shapes
+from abn.data import packed
+from abn.data.packed import Sample, Split
 from abn.datasets import archive as archives
-from abn.datasets import imagenette, images, shapes, sources
+from abn.datasets import imagenette, images, pack, shapes
 from benchmarks import measure
 
 SIDE = 160  # pixels, of what is rendered where no photographs are given
@@ -37,21 +37,21 @@ def archived(archive: Path, folder: Path) -> tuple[dict[str, Path], int, float]:
     config = measure.recipe("imagenette-cpu").data.model_copy(update=here)
     files = {split: folder / split for split in ("train", "val")}
     started = time.perf_counter()
-    source = sources.open_source(config, folder)
-    sources.pack(source, config.size, files)
+    source = pack.open_source(config, folder)
+    pack.pack(source, config.size, files)
     return files, sum(source.counts.values()), time.perf_counter() - started
 
 
-def packed(root: Path, size: int) -> Split:
+def packed_splits(root: Path, size: int) -> Split:
     """The files of `folder` on canvases of `size` pixels, as the download stage packs them."""
     classes = tuple(sorted(path.name for path in root.iterdir() if path.is_dir()))
     files, path = sorted(root.glob("*/*")), root / f"{size}.safetensors"
-    writer = data.Writer(path, len(files), size, classes, "benchmark")
+    writer = packed.Writer(path, len(files), size, classes, "benchmark")
     for file in files:
         canvas, aspect = images.square(images.decode(file, file.name, size), size)
         writer.add(Sample(canvas, classes.index(file.parent.name), aspect))
     writer.close()
-    return data.read(path)
+    return packed.read(path)
 
 
 def _photographs(photos: Path, count: int) -> Iterator[tuple[str, bytes]]:

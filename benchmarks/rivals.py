@@ -171,7 +171,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         options.folder = photos.folder(Path(folder), options.images, options.photos)
-        photos.packed(options.folder, photos.SIDE)
+        photos.packed_splits(options.folder, photos.SIDE)
         measure.save(
             options.out, f"rivals-{options.arch}-{options.size}", vars(options), run(options)
         )
@@ -203,12 +203,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _ours(options: argparse.Namespace) -> Any:
     """Our step, the packed split on its device, and the original's recipe in bf16."""
-    from abn.core import data
+    from abn.data import packed
     from benchmarks import ours
 
     recipe = measure.recipe("imagenette").train
     config = recipe.model_copy(update={"batch_size": options.batch, "precision": "bf16"})
-    split = ours.placed(data.read(options.folder / f"{photos.SIDE}.safetensors"))
+    split = ours.placed(packed.read(options.folder / f"{photos.SIDE}.safetensors"))
     return ours.step(options.arch, split, config), split, config
 
 
@@ -233,7 +233,7 @@ def _network(options: argparse.Namespace) -> Any:
     """The same network as ours; it normalises by itself."""
     import torch
 
-    from abn.network.model import AttentionBranchNetwork
+    from abn.models.abn import AttentionBranchNetwork
 
     torch.manual_seed(0)
     classes = sum(path.is_dir() for path in options.folder.iterdir())
@@ -241,7 +241,7 @@ def _network(options: argparse.Namespace) -> Any:
 
 
 def _loss(output: Any, labels: Any) -> Any:
-    from abn.network.model import losses
+    from abn.models.abn import losses
 
     perception, attention = losses(output, labels)
     return perception + attention

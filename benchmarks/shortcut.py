@@ -21,19 +21,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn.core import data, progress
-from abn.core.data import Split
-from abn.core.params import Data, Params, load
-from abn.core.rng import generator
-from abn.datasets import shapes, sources
+from abn.config.params import Data, Params, load
+from abn.data import packed
+from abn.data.loader import View
+from abn.data.packed import Split
+from abn.datasets import pack, shapes
 from abn.explain import counterfactuals, maps, subject
 from abn.explain.intervals import Interval, bootstrap
 from abn.explain.robustness import batched
 from abn.explain.subject import Subject
-from abn.network.batches import View
-from abn.network.model import AttentionBranchNetwork
+from abn.models.abn import AttentionBranchNetwork
 from abn.predict import predict
-from abn.training import train as training
+from abn.runtime import progress
+from abn.runtime.rng import generator
+from abn.training import loop
 from abn.training.resume import Row, Scratch
 from benchmarks import measure, ours
 
@@ -156,15 +157,15 @@ def _trained(params: Params, chance: float, seed: int) -> AttentionBranchNetwork
     config = params.data.model_copy(update={"name": "shapes", "shapes": looks})
 
     def watch(row: Row, speed: float) -> None:
-        progress.say(f"patch tells {chance}  {training.describe(row, params.train)}")
+        progress.say(f"patch tells {chance}  {loop.describe(row, params.train)}")
 
     with measure.workspace() as folder:
         files = {split: folder / split for split in ("train", "val")}
-        sources.pack(sources.open_source(config, folder), config.size, files)
-        packed = data.read(files["train"]), data.read(files["val"])
-        train, watched = data.hold_out(*packed, config.holdout, config.seed)
+        pack.pack(pack.open_source(config, folder), config.size, files)
+        splits = packed.read(files["train"]), packed.read(files["val"])
+        train, watched = packed.hold_out(*splits, config.holdout, config.seed)
         model = ours.network(params.arch, len(train.classes), params.train, seed)
-        training.fit(model, train, watched, params.train, seed, Scratch(folder / "scratch"), watch)
+        loop.fit(model, train, watched, params.train, seed, Scratch(folder / "scratch"), watch)
     return model.eval()
 
 

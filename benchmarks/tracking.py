@@ -150,8 +150,8 @@ def _training(store: str, options: argparse.Namespace) -> Play:
     import torch
 
     from abn import tracking
-    from abn.core.data import Split
-    from abn.network.batches import Batch
+    from abn.data.loader import Batch
+    from abn.data.packed import Split
     from benchmarks import ours
 
     size, count = options.size, options.batch

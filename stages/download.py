@@ -1,17 +1,18 @@
 """Get the data set that params.yaml names and pack it: -> data/train, data/val (.safetensors)."""
 
-from abn.core.params import Params
-from stages import paths, run
-from stages.inputs import Inputs
+from abn.config.params import Params
+from abn.project import paths
+from abn.project.inputs import Inputs
+from abn.project.stage import run
 
 
 def main(params: Params, inputs: Inputs) -> None:
-    from abn.core import progress
-    from abn.datasets import sources  # torch takes seconds: only once the params hold
+    from abn.datasets import pack  # torch takes seconds: only once the params hold
+    from abn.runtime import progress
 
-    source = sources.open_source(params.data, paths.DOWNLOADS)
+    source = pack.open_source(params.data, paths.DOWNLOADS)
     files = {"train": paths.TRAIN_DATA, "val": paths.VAL_DATA}
-    sources.pack(source, params.data.size, files)
+    pack.pack(source, params.data.size, files)
     inputs.check()
     for split, path in files.items():
         progress.say(f"{path}: {source.counts[split]} images of {len(source.classes)} classes")

@@ -5,24 +5,27 @@
 
 from pathlib import Path
 
-from abn.core.params import Params
-from stages import paths, run
-from stages.inputs import Inputs
+from abn.config.params import Params
+from abn.project import paths
+from abn.project.inputs import Inputs
+from abn.project.stage import run
 
 
 def main(params: Params, inputs: Inputs) -> None:
     from abn import evaluate, retention
-    from abn.core import data
-    from abn.network import checkpoint, device  # torch takes seconds: only once the params hold
-    from abn.network.batches import View
+    from abn.data import packed
+    from abn.data.loader import View
+    from abn.models import checkpoint  # torch takes seconds: only once the params hold
     from abn.predict import predict
-    from stages import mirror, reports
+    from abn.project import reports
+    from abn.runtime import device
+    from stages import mirror
 
     config = params.evaluate
     path = Path(config.checkpoint)
     where = device.choose()
-    trained, val = checkpoint.load(path, where), data.read(paths.VAL_DATA)
-    data.check_classes(val, trained.classes)
+    trained, val = checkpoint.load(path, where), packed.read(paths.VAL_DATA)
+    packed.check_classes(val, trained.classes)
     view = View(config.size, config.resize)
     found = predict(trained.model, val, view, config.batch_size, where)
     mirrored = predict(trained.model, val, view, config.batch_size, where, mirrored=True)

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from abn import tracking
-from abn.network import checkpoint
-from abn.network.checkpoint import Trained
-from stages import paths
+from abn.models import checkpoint
+from abn.models.checkpoint import Trained
+from abn.project import paths
 
 
 @contextmanager

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from abn.core.errors import TrackingError, UserError
-from abn.core.params import Params
+from abn.config.params import Params
 from abn.journal import Event, Head
-from stages import paths, run
-from stages.inputs import Inputs
+from abn.project import paths
+from abn.project.inputs import Inputs
+from abn.project.stage import run
+from abn.runtime.errors import TrackingError, UserError
 
 EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+) ([0-9a-f]{40}) (\d+)")
 MODEL, LOCK = paths.CHECKPOINT / paths.MODEL, Path("dvc.lock")
@@ -73,7 +74,7 @@ def _experiments() -> Iterator[Story]:
 
 def _same_as_here(revision: str) -> dict[str, str]:
     """The tag that makes an experiment's run that of the workspace, if both hold the same."""
-    from abn.network import checkpoint
+    from abn.models import checkpoint
 
     lock = _file(revision, LOCK)
     same = MODEL.is_file() and all(_made(lock, stage) for stage in SCORED)
@@ -85,7 +86,7 @@ def _workspace() -> Iterator[Story]:
     import torch
 
     from abn import tracking
-    from abn.network import checkpoint
+    from abn.models import checkpoint
     from stages import mirror
 
     if not MODEL.is_file():

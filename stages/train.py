@@ -7,14 +7,15 @@ ABN_PROCESSES=N trains in N processes, one for each GPU.
 import os
 from typing import TYPE_CHECKING
 
-from abn.core import launch
-from abn.core.errors import ChangedError
-from abn.core.params import Params
-from stages import paths, run
-from stages.inputs import Inputs
+from abn.config.params import Params
+from abn.project import paths
+from abn.project.inputs import Inputs
+from abn.project.stage import run
+from abn.runtime import launch
+from abn.runtime.errors import ChangedError
 
 if TYPE_CHECKING:  # torch, behind it, takes seconds: only once the params hold
-    from abn.core.signals import Stopper
+    from abn.runtime.signals import Stopper
     from abn.training.distributed import World
 
 
@@ -22,8 +23,8 @@ def main(params: Params, inputs: Inputs) -> None:
     if (processes := launch.processes()) > 1:
         launch.run("stages.train", processes)
         return
-    from abn.core import progress
-    from abn.core.signals import Stopper
+    from abn.runtime import progress
+    from abn.runtime.signals import Stopper
     from abn.training import distributed
 
     with distributed.world() as world, Stopper(patient=not world.is_main).listening() as stopper:
@@ -39,15 +40,16 @@ def train(params: Params, inputs: Inputs, world: "World", stopper: "Stopper") ->
     import torch
 
     from abn import tracking
-    from abn.core import data, progress
-    from abn.network import checkpoint, device, model
-    from abn.training import resume
-    from abn.training import train as training
-    from stages import reports
+    from abn.data import packed
+    from abn.models import checkpoint
+    from abn.models.abn import AttentionBranchNetwork
+    from abn.project import reports
+    from abn.runtime import device, progress
+    from abn.training import loop, resume
 
     where = device.choose(world.local_rank)
-    packed = data.read(paths.TRAIN_DATA), data.read(paths.VAL_DATA)
-    learned, watched = data.hold_out(*packed, params.data.holdout, params.data.seed)
+    splits = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
+    learned, watched = packed.hold_out(*splits, params.data.holdout, params.data.seed)
     digests = [checkpoint.sha256(path) for path in (paths.TRAIN_DATA, paths.VAL_DATA)]
     machine = [*device.identity(where), f"{world.size} processes"]
     name = resume.fingerprint(inputs.params, inputs.code, digests, machine)
@@ -56,7 +58,7 @@ def train(params: Params, inputs: Inputs, world: "World", stopper: "Stopper") ->
         raise ChangedError(what, f"rank {world.rank}", "make them the same everywhere")
 
     torch.manual_seed(params.seed)  # the initial weights; every later draw names its use
-    network = model.AttentionBranchNetwork(
+    network = AttentionBranchNetwork(
         params.arch, len(learned.classes), zero_init=params.train.zero_init
     )
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -69,10 +71,10 @@ def train(params: Params, inputs: Inputs, world: "World", stopper: "Stopper") ->
         mirror.tag(tracking.lineage() | {"device": device.describe(where)})
 
         def watch(row: resume.Row, speed: float) -> None:
-            progress.say(f"{training.describe(row, params.train)}  {speed:.0f} images/s")
+            progress.say(f"{loop.describe(row, params.train)}  {speed:.0f} images/s")
             mirror.log(row | {"images_per_second": speed}, step=int(row["epoch"]))
 
-        history = training.fit(network, learned, watched, params.train, params.seed, scratch, watch)
+        history = loop.fit(network, learned, watched, params.train, params.seed, scratch, watch)
         inputs.check()
         if not world.is_main:
             return
@@ -81,10 +83,10 @@ def train(params: Params, inputs: Inputs, world: "World", stopper: "Stopper") ->
         snapshots = {"model": checkpoint.weights(network)} | scratch.snapshots()
         checkpoint.save_all(paths.CHECKPOINT, snapshots, params.arch, learned.classes, recipe)
         on = "holdout" if params.data.holdout else "val"
-        reports.write_metrics(paths.TRAIN_METRICS, training.summary(history, params.train, on))
+        reports.write_metrics(paths.TRAIN_METRICS, loop.summary(history, params.train, on))
         reports.write_table(paths.HISTORY, pd.DataFrame(history))
         weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)
-        mirror.tag({"weights.sha256": weights, "data.sha256": packed[0].digest})
+        mirror.tag({"weights.sha256": weights, "data.sha256": splits[0].digest})
         for row in history:
             mirror.log(row, step=int(row["epoch"]))
         scratch.finish(paths.CHECKPOINT / paths.MODEL)

@@ -6,28 +6,31 @@
 import sys
 from pathlib import Path
 
-from abn.core.errors import ParamsError
-from abn.core.params import Params
-from stages import paths, run
-from stages.inputs import Inputs
+from abn.config.params import Params
+from abn.project import paths
+from abn.project.inputs import Inputs
+from abn.project.stage import run
+from abn.runtime.errors import ParamsError
 
 
 def main(params: Params, inputs: Inputs) -> None:
     from abn import retention
-    from abn.core import data
-    from abn.network import checkpoint, device
-    from abn.network.batches import View
+    from abn.data import packed
+    from abn.data.loader import View
+    from abn.models import checkpoint
     from abn.predict import predict
+    from abn.project import reports, results
+    from abn.runtime import device
     from abn.visualize import gallery, origin, overlays, report, window
-    from stages import mirror, reports, results
+    from stages import mirror
 
     config = params.visualize
     if config.checkpoint != params.explain.checkpoint:
         raise ParamsError("not explain.checkpoint", "visualize.checkpoint", "name one file in both")
     path, where = Path(config.checkpoint), device.choose()
     trained = checkpoint.load(path, where)
-    train, val = data.read(paths.TRAIN_DATA), data.read(paths.VAL_DATA)
-    data.check_classes(val, trained.classes)
+    train, val = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
+    packed.check_classes(val, trained.classes)
     view = View(params.evaluate.size, params.evaluate.resize)
     found, scored = results.read(), results.table(paths.explain_table("images"))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from abn.core import params as parameters
+from abn.config import params as parameters
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported, by whichever test

@@ -37,7 +37,7 @@ def environment(folder: Path, fault: str, config: dict[str, Any]) -> dict[str, s
 
 def result(folder: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """The history and the weights that a training left in `folder`."""
-    from abn.network import checkpoint
+    from abn.models import checkpoint
 
     header, weights = checkpoint.read(folder / "model.safetensors")
     return json.loads(header["history"]), weights
@@ -45,8 +45,8 @@ def result(folder: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:
 
 def work() -> None:
     """One of the processes."""
-    from abn.core import progress
-    from abn.core.signals import Stopper
+    from abn.runtime import progress
+    from abn.runtime.signals import Stopper
     from abn.training import distributed
 
     with distributed.world() as world, Stopper(patient=not world.is_main).listening() as stopper:
@@ -61,10 +61,10 @@ def learn(folder: Path, changes: dict[str, Any], world: Any, stopper: Any) -> No
     """Train a toy in `world`; only the main process starts from the right weights."""
     from safetensors.torch import save_file
 
-    from abn.core import params
-    from abn.network import checkpoint
+    from abn.config import params
+    from abn.models import checkpoint
     from abn.training import resume
-    from abn.training.train import fit
+    from abn.training.loop import fit
     from tests import toys
 
     small = {"epochs": 3, "batch_size": 8, "sizes": (32,), "lr": 0.02}
@@ -80,13 +80,13 @@ def learn(folder: Path, changes: dict[str, Any], world: Any, stopper: Any) -> No
 
 def break_something(rank: int) -> None:
     """FAULT is "RANK WHAT STEP": what befalls a process after so many steps of its own."""
-    from abn.core.errors import DiskError
-    from abn.training import engine
+    from abn.runtime.errors import DiskError
+    from abn.training import step
 
     if not (fault := os.environ["RANKS_FAULT"]) or int(fault.split()[0]) != rank:
         return
     _, what, at = fault.split()
-    count, whole = [0], engine.Step.__call__
+    count, whole = [0], step.Step.__call__
 
     def step(self: Any, batch: Any) -> Any:
         result = whole(self, batch)
@@ -100,13 +100,13 @@ def break_something(rank: int) -> None:
                 os.kill(os.getpid(), getattr(signal, what))
         return result
 
-    engine.Step.__call__ = step  # type: ignore[method-assign]
+    step.Step.__call__ = step  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
-    from abn.core import launch, signals
-    from abn.core.errors import UserError
-    from stages import _end, _mendable
+    from abn.project.stage import _end, _mendable
+    from abn.runtime import launch, signals
+    from abn.runtime.errors import UserError
 
     try:
         if launch.is_worker():

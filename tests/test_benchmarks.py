@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from abn.core.params import load
+from abn.config.params import load
 from benchmarks import measure, shortcut
 from benchmarks.measure import Turn
 from tests.test_stages import archive

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from abn.network import checkpoint
+from abn.models import checkpoint
 from abn.predict import Predictions, headline, predict
 from tests import toys
 from tests.toys import CPU, WHOLE

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from abn import retention
-from abn.core import locks
+from abn.runtime import locks
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from abn.core.data import Sample, Split, Writer
-from abn.core.rng import generator
-from abn.network.batches import View
-from abn.network.model import Output
+from abn.data.loader import View
+from abn.data.packed import Sample, Split, Writer
+from abn.models.abn import Output
+from abn.runtime.rng import generator
 
 CPU = torch.device("cpu")
 WHOLE = View(32, 32)  # all of a square image

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from abn.core.errors import DataError, DiskError
+from abn.runtime.errors import DataError, DiskError
 
 BLOCK = 1 << 16  # bytes read at a time
 HEADERS = 1 << 16  # bytes that may lie between the end of one file and the start of the next

@@ -5,10 +5,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from abn.core import files, locks
-from abn.core.errors import DataError
-from abn.core.redaction import redacted
 from abn.datasets.transfer import transfer
+from abn.runtime import files, locks
+from abn.runtime.errors import DataError
+from abn.runtime.redaction import redacted
 
 
 def fetch(url: str, target: Path, md5: str, size: int | None = None) -> Path:

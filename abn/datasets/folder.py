@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from abn.core.errors import DataError
-from abn.core.rng import generator
+from abn.runtime.errors import DataError
+from abn.runtime.rng import generator
 
 Labelled = list[tuple[Path, int]]
 

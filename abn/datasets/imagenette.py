@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from abn.core.errors import DataError
+from abn.runtime.errors import DataError
 
 _BUCKET = "https://s3.amazonaws.com/fast-ai-imageclas"
 VARIANTS = {  # name -> (url, md5), as torchvision.datasets.Imagenette has them

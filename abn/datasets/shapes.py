@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from abn.core.params import Shapes
+from abn.config.params import Shapes
 from abn.datasets.outlines import OUTLINES, scrap
 from abn.datasets.paint import Bytes, Reals, cover, flat, textured
 

@@ -11,9 +11,9 @@ import requests
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
-from abn.core import files, progress
-from abn.core.errors import DataError
-from abn.core.redaction import redacted
+from abn.runtime import files, progress
+from abn.runtime.errors import DataError
+from abn.runtime.redaction import redacted
 
 T = TypeVar("T")
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from abn.core.errors import DataError
-from abn.core.params import Shapes
+from abn.config.params import Shapes
 from abn.datasets import shapes
 from abn.explain import localisation
 from abn.explain.correlation import spearman
+from abn.runtime.errors import DataError
 
 Change = Callable[[int], dict[str, Any]]  # of the picture at an index, as `shapes.render` takes it
 

@@ -10,16 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from abn.core.rng import generator
+from abn.data import loader
+from abn.data.loader import View
 from abn.explain import counterfactuals, interventions, localisation, maps, robustness, scores
 from abn.explain.counterfactuals import Pictures
 from abn.explain.interventions import Effect
 from abn.explain.maps import network_maps
 from abn.explain.robustness import CASCADE, PARTS, batched
 from abn.explain.subject import Subject, balanced
-from abn.network import batches
-from abn.network.batches import View
-from abn.network.model import AttentionBranchNetwork
+from abn.models.abn import AttentionBranchNetwork
+from abn.runtime.rng import generator
 
 BATCH = 100  # images perturbed at once
 BLUR = 0.1  # sigma of the baseline's Gaussian, as a share of the image's side
@@ -200,7 +200,7 @@ def _logits(model: AttentionBranchNetwork, canvases: Tensor, view: View) -> Tens
     """What the perception branch says [N, K] of square `canvases` uint8 [N, S, S, 3]."""
     device = next(model.parameters()).device
     parts = canvases.split(BATCH)
-    shown = (batches.through(part.to(device), torch.ones(len(part)), view) for part in parts)
+    shown = (loader.through(part.to(device), torch.ones(len(part)), view) for part in parts)
     return torch.cat([model(images).logits for images in shown])
 
 

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn.core import progress
-from abn.core.data import Split
-from abn.core.params import Explain
+from abn.config.params import Explain
+from abn.data.loader import View
+from abn.data.packed import Split
 from abn.explain import counterfactuals, examine, intervals, interventions, scores, verdict
 from abn.explain.counterfactuals import Pictures
 from abn.explain.examine import PROFILES, Curves, Scored
@@ -22,8 +22,8 @@ from abn.explain.intervals import Interval
 from abn.explain.interventions import Effect
 from abn.explain.subject import Subject, choose, observe
 from abn.explain.verdict import Gate
-from abn.network.batches import View
-from abn.network.model import AttentionBranchNetwork
+from abn.models.abn import AttentionBranchNetwork
+from abn.runtime import progress
 
 Rerender = Callable[[Tensor], Pictures]  # of the images at an index int64 [N]
 

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn.core.rng import generator
+from abn.runtime.rng import generator
 
 # How the names of scores begin of which less is better, and that have no better and no worse.
 LOWER = ("deletion", "sensitivity", "randomised")

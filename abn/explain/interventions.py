@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from abn.network.model import AttentionBranchNetwork
+from abn.models.abn import AttentionBranchNetwork
 
 BATCH = 50  # images the perception branch sees at once
 SHUFFLES = 5  # random orders of the cells, over which an effect is averaged

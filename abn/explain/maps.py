@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from abn.explain.scores import Classify
-from abn.network.model import IMAGENET_MEAN, AttentionBranchNetwork
+from abn.models.abn import IMAGENET_MEAN, AttentionBranchNetwork
 
 GRID = 7  # cells a side of RISE's random grids, as published
 SHOWN = 0.5  # the chance that RISE shows a cell, as published

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from abn.explain.correlation import spearman
 from abn.explain.scores import Classify
-from abn.network.model import AttentionBranchNetwork
+from abn.models.abn import AttentionBranchNetwork
 
 Explainer = Callable[[Tensor], dict[str, Tensor]]  # images [N, 3, H, W] -> {map: [N, h, w]}
 ClassExplainer = Callable[[Tensor, Tensor], dict[str, Tensor]]  # and the classes [N] to explain

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from abn.core.data import Split
-from abn.core.rng import generator
-from abn.network import batches
-from abn.network.batches import View
-from abn.network.model import AttentionBranchNetwork, Output
+from abn.data import loader
+from abn.data.loader import View
+from abn.data.packed import Split
+from abn.models.abn import AttentionBranchNetwork, Output
+from abn.runtime.rng import generator
 
 BATCH = 50  # images the network sees at once
 OBJECT = 1  # in the masks of a split
@@ -90,7 +90,7 @@ def _look(model: AttentionBranchNetwork, images: Tensor) -> tuple[Tensor, Tensor
 
 
 def _shown(canvases: Tensor, split: Split, view: View, device: torch.device) -> Tensor:
-    return batches.through(canvases.to(device), split.aspect, view)
+    return loader.through(canvases.to(device), split.aspect, view)
 
 
 def _masks(masks: Tensor, split: Split, view: View, device: torch.device) -> Tensor:

@@ -7,7 +7,7 @@ when the whole 95 % interval is beyond the threshold, not when the mean is.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from abn.core.params import Gates
+from abn.config.params import Gates
 from abn.explain.intervals import Interval
 
 PASS, FAIL, UNKNOWN, BY_DESIGN = "pass", "fail", "not measured", "by design"

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn.core.data import Split
-from abn.core.params import Train
-from abn.core.rng import generator
-from abn.network.batches import Batch, gathered
-from abn.network.crop import crop
+from abn.config.params import Train
+from abn.data.crop import crop
+from abn.data.loader import Batch, gathered
+from abn.data.packed import Split
+from abn.runtime.rng import generator
 from abn.training.distributed import ALONE, World
 
 RATIO = (3 / 4, 4 / 3)  # width over height of a random crop in the original (Szegedy et al., 2015)

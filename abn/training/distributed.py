@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from abn.core import environ
+from abn.runtime import env
 
 TIMEOUT = 300  # seconds that a process waits for the others, unless ABN_TIMEOUT says otherwise
 WARM_UP = 2  # passes after which DDP has settled the order in which it adds up gradients
@@ -101,7 +101,7 @@ def world() -> Iterator[World]:
     if size == 1:
         yield ALONE
         return
-    timeout = timedelta(seconds=environ.number("ABN_TIMEOUT", TIMEOUT, least=1))
+    timeout = timedelta(seconds=env.number("ABN_TIMEOUT", TIMEOUT, least=1))
     cpu = not torch.cuda.is_available() or os.environ.get("ABN_DEVICE") == "cpu"
     dist.init_process_group("gloo" if cpu else "nccl", timeout=timeout)
     yield World(dist.get_rank(), size, int(os.environ["LOCAL_RANK"]))

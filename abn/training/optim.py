@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from abn.core.params import Train
-from abn.network.model import AttentionBranchNetwork
+from abn.config.params import Train
+from abn.models.abn import AttentionBranchNetwork
 
 
 def sgd(model: nn.Module, config: Train) -> torch.optim.SGD:

@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from abn import retention
-from abn.core import environ, files, locks, progress
-from abn.core.errors import DataError
-from abn.core.signals import Stopper
-from abn.network import checkpoint
-from abn.network.checkpoint import weights
+from abn.models import checkpoint
+from abn.models.checkpoint import weights
 from abn.retention import DONE, LOCK
+from abn.runtime import env, files, locks, progress
+from abn.runtime.errors import DataError
+from abn.runtime.signals import Stopper
 from abn.training.distributed import ALONE, World
 
 EVERY = 600.0  # seconds between two checkpoints
@@ -249,7 +249,7 @@ def training(
     BusyError where another process is at the same training. ABN_CHECKPOINT_EVERY gives the seconds
     between two states, ABN_RESUME=never clears the scratch first.
     """
-    scratch = Scratch(folder, environ.number("ABN_CHECKPOINT_EVERY", EVERY), world, stopper)
+    scratch = Scratch(folder, env.number("ABN_CHECKPOINT_EVERY", EVERY), world, stopper)
     if not world.is_main:
         yield scratch
         return

@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn.core.data import Split
+from abn.data import loader
+from abn.data.loader import View
+from abn.data.packed import Split
 from abn.explain.subject import observe
-from abn.network import batches
-from abn.network.batches import View
-from abn.network.model import AttentionBranchNetwork
+from abn.models.abn import AttentionBranchNetwork
 from abn.predict import Predictions
 from abn.visualize import overlays, panels
 from abn.visualize.overlays import Tile
@@ -39,7 +39,7 @@ def first_of_each_class(
     labels = split.labels.tolist()
     first = [labels.index(label) for label in sorted(set(labels))[:classes]]
     chosen = split.take(torch.tensor(first))
-    images = batches.through(chosen.images.to(device), chosen.aspect, view)
+    images = loader.through(chosen.images.to(device), chosen.aspect, view)
     output = model(images)
     return _tiles(images, output.logits, output.attention, chosen.labels, split.classes)
 

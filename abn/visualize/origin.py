@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from abn.core.data import Split
-from abn.core.params import Params
-from abn.network import model, resnet
-from abn.network.checkpoint import Trained
+from abn.config.params import Params
+from abn.data.packed import Split
+from abn.models import abn, resnet
+from abn.models.checkpoint import Trained
 
 NAMED = 20  # classes; the rest are counted
 SELECTED = {"nothing": "of the last epoch", "holdout": "of the best epoch on the hold-out"}
@@ -30,7 +30,7 @@ def trace(
 ) -> Origin:
     """The origin of a report on `trained`, whose file has the checksum `weights`."""
     checksums = {"training data": train.digest, "validation data": val.digest, "weights": weights}
-    for module in (model, resnet):
+    for module in (abn, resnet):
         code = Path(str(module.__file__)).read_bytes()
         checksums[f"{module.__name__.replace('.', '/')}.py"] = hashlib.sha256(code).hexdigest()
     return Origin(

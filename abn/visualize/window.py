@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from abn.core.errors import DeviceError
+from abn.runtime.errors import DeviceError
 
 
 def show(picture: Path) -> None:

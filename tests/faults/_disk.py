@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from abn.core.errors import DiskError
+from abn.runtime.errors import DiskError
 from tests.faults import NotHere
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from abn.core.errors import DataError
-from abn.datasets import sources
+from abn.datasets import pack
+from abn.runtime.errors import DataError
 from tests.faults import Outcome, _stage
 
 LONGEST = 5.0  # seconds
@@ -35,20 +35,18 @@ def tree(folder: Path) -> Path:
     return folder / "images"
 
 
-def pack(folder: Path, root: Path, **changes: object) -> None:
+def pack_into(folder: Path, root: Path, **changes: object) -> None:
     """Pack the data set of `root`, or the one that `changes` name, to `folder`/data."""
     data = _stage.config(**({"name": "folder", "root": str(root)} | changes))
-    source = sources.open_source(data, folder / "cache")
-    sources.pack(
-        source, data.size, {s: folder / "data" / f"{s}.safetensors" for s in source.counts}
-    )
+    source = pack.open_source(data, folder / "cache")
+    pack.pack(source, data.size, {s: folder / "data" / f"{s}.safetensors" for s in source.counts})
 
 
 def refused(folder: Path, root: Path, words: str, **changes: object) -> Outcome:
     """Packing ends in one line that says `words`, soon, and leaves no file."""
     start = time.monotonic()
     try:
-        pack(folder, root, **changes)
+        pack_into(folder, root, **changes)
         raise AssertionError("no error")
     except DataError as error:
         line = error.line().encode("utf-8", "backslashreplace").decode()

@@ -20,7 +20,7 @@ from tests import test_stages
 from tests.faults import _project
 
 STAGES = ("download", "train", "evaluate", "explain", "visualize")
-COMMAND = "python -m stages.doctor --fix && dvc repro"
+COMMAND = "python -m abn.cli.doctor --fix && dvc repro"
 TINY = {
     "data": {"size": 32, "shapes": {"train": 12, "val": 10}},
     "train": {"epochs": 2, "batch_size": 4, "sizes": [32], "save_every": 2},

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from abn.datasets import sources
+from abn.datasets import pack
 from abn.datasets.fetch import fetch
 from tests.faults import _stage
 from tests.servers import Server
@@ -21,7 +21,7 @@ FETCH = """
 import sys
 from pathlib import Path
 from abn.datasets.fetch import fetch
-from abn.core.errors import UserError
+from abn.runtime.errors import UserError
 try:
     fetch(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
 except UserError as error:
@@ -40,9 +40,9 @@ def downloading(url: str, folder: Path, *before: str) -> "subprocess.Popen[str]"
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
 
 
-def pack(folder: Path) -> None:
-    source = sources.open_source(DATA, folder)
-    sources.pack(source, DATA.size, {s: folder / f"{s}.safetensors" for s in source.counts})
+def pack_into(folder: Path) -> None:
+    source = pack.open_source(DATA, folder)
+    pack.pack(source, DATA.size, {s: folder / f"{s}.safetensors" for s in source.counts})
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -146,7 +146,7 @@ def recovered(trial: Trial, root: Path) -> Trial:
 
 def _goes_on(root: Path) -> bool:
     """Whether `dvc repro` alone would go on; tried, in a copy, where the doctor finds something."""
-    found = Run(root, "python -m stages.doctor")
+    found = Run(root, "python -m abn.cli.doctor")
     if found.end() == 0 or not re.search(r"not whole|\.git", found.text):
         return True
     copy = root.parent / "plain" / "project"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from abn.core import params as parameters
-from abn.core.params import Data
+from abn.config import params as parameters
+from abn.config.params import Data
 from tests.faults import _project
 
 ROOT = Path(__file__).parents[2]

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from abn.core.errors import DataError
 from abn.datasets import archive
 from abn.datasets.archive import Limits
+from abn.runtime.errors import DataError
 from tests.faults import Outcome, kind
 from tests.tars import Member, header, member, tar, tgz
 

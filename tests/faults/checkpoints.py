@@ -22,8 +22,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from abn.core.errors import DataError
-from abn.network import checkpoint
+from abn.models import checkpoint
+from abn.runtime.errors import DataError
 from tests import test_stages, toys
 from tests.faults import Outcome, kind
 from tests.faults._project import environment

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from abn.core import params
+from abn.config import params
 from abn.training import optim
 from abn.training.resume import Scratch, State
 from tests import toys

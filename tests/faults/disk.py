@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.faults import NotHere, Outcome, kind
 from tests.faults._disk import left, limited, on_disk, told
-from tests.faults._packing import BODY, PACKED, digests, download, downloading, pack
+from tests.faults._packing import BODY, PACKED, digests, download, downloading, pack_into
 from tests.servers import serving
 
 UNSIZED = b"HTTP/1.0 200 OK\r\n\r\n" + BODY
@@ -53,7 +53,7 @@ def no_room_to_pack(folder: Path, draws: random.Random) -> Outcome:
 
     def work() -> None:
         with told("bytes are needed", disk):
-            pack(disk)
+            pack_into(disk)
 
     on_disk(disk, PACKED // 2, work)
     return Outcome("error[DISK] before the first image")
@@ -63,7 +63,7 @@ def no_room_to_pack(folder: Path, draws: random.Random) -> Outcome:
 def full_pack(folder: Path, draws: random.Random) -> Outcome:
     """Another process takes the room meanwhile; once it is free again, the same call packs."""
     disk = folder / "disk"
-    pack(folder / "right")
+    pack_into(folder / "right")
 
     def hog() -> None:
         while not (disk / "train.safetensors.part").exists():
@@ -76,10 +76,10 @@ def full_pack(folder: Path, draws: random.Random) -> Outcome:
         thread = threading.Thread(target=hog)
         thread.start()
         with told("No space left on device", disk):
-            pack(disk)
+            pack_into(disk)
         thread.join()
         (disk / "hog").unlink()
-        pack(disk)
+        pack_into(disk)
         assert digests(disk) == digests(folder / "right")
 
     on_disk(disk, PACKED + (1 << 20), work)
@@ -94,7 +94,7 @@ def read_only(folder: Path, draws: random.Random) -> Outcome:
         with serving(BODY) as server, told("Read-only file system", disk):
             download(server, disk)
         with told("Read-only file system", disk):
-            pack(disk)
+            pack_into(disk)
 
     on_disk(disk, 1 << 20, work, read_only=True)
     return Outcome("error[DISK]")
@@ -113,7 +113,7 @@ def large_download(folder: Path, draws: random.Random) -> Outcome:
 @kind("disk", "a packed file larger than a file may be")
 def large_pack(folder: Path, draws: random.Random) -> Outcome:
     with limited(PACKED // 2), told("File too large", folder):
-        pack(folder)
+        pack_into(folder)
     return Outcome("error[DISK]")
 
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from abn.core.errors import DataError
 from abn.datasets.fetch import fetch
+from abn.runtime.errors import DataError
 from tests.faults import Outcome, kind
 from tests.servers import (
     Handler,

@@ -13,7 +13,7 @@ from tests.faults._graph import STAGES, Run
 
 GROUP = "DVC"
 SAME = "the same bytes"
-DOCTOR = "python -m stages.doctor --fix"
+DOCTOR = "python -m abn.cli.doctor --fix"
 TRAIN = "dvc repro train"
 TRAINED, ALL = STAGES.index("train") + 1, len(STAGES)
 
@@ -182,7 +182,7 @@ def _(folder: Path, draws: random.Random) -> Outcome:
     assert run.trains(root)
     run.parts()["dvc"].kill()
     assert run.end() == -signal.SIGKILL
-    assert "HEAD: off its branch master" in _says(root, "python -m stages.doctor", 1)
+    assert "HEAD: off its branch master" in _says(root, "python -m abn.cli.doctor", 1)
     assert "mended by git symbolic-ref HEAD refs/heads/master" in _says(root, DOCTOR)
     started = time.monotonic()
     return _ended(root, _says(root, f"dvc exp run {SETTING}"), started)

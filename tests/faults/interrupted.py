@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.faults import Outcome, _stage, kind
 from tests.faults._disk import left
-from tests.faults._packing import BODY, SHAPES, digests, download, downloading, pack
+from tests.faults._packing import BODY, SHAPES, digests, download, downloading, pack_into
 from tests.servers import hang, serving
 
 
@@ -56,7 +56,7 @@ def killed_pack(folder: Path, draws: random.Random) -> Outcome:
     start = time.monotonic()
     assert _stage.run(project)[0] == 0
     seconds = time.monotonic() - start
-    pack(folder / "right")
+    pack_into(folder / "right")
     assert digests(project / "data") == digests(folder / "right")
     assert not _stage.leftovers(project)
     return Outcome("the same bytes", seconds=seconds)
@@ -86,6 +86,6 @@ def two(folder: Path, draws: random.Random) -> Outcome:
     first.communicate()
     seconds = time.monotonic() - start
     assert first.returncode == 0 and not _stage.leftovers(project)
-    pack(folder / "right")
+    pack_into(folder / "right")
     assert digests(project / "data") == digests(folder / "right")
     return Outcome("the same bytes", seconds=seconds)

@@ -77,7 +77,12 @@ def _end(root: Path) -> float:
     return seconds
 
 
-EDITED = ("params.yaml", "abn/training/augment.py", "stages/paths.py", "data/train.safetensors")
+EDITED = (
+    "params.yaml",
+    "abn/training/augment.py",
+    "abn/project/paths.py",
+    "data/train.safetensors",
+)
 for _file in EDITED:
     kind(GROUP, f"{_file} is edited meanwhile", slow=True)(partial(_changed, _file))
 

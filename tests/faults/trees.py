@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from abn.datasets import imagenette, sources
+from abn.datasets import imagenette, pack
 from tests.faults import NotHere, Outcome, kind
 from tests.faults._folder import JPEG, PNG, refused, tree
 from tests.tars import tgz
@@ -155,7 +155,7 @@ def imagenette_refused(
     names = [f"top/{s}/{wnid}/1.JPEG" for s in ("train", "val") for wnid in imagenette.CLASSES]
     path = folder / "set.tgz"
     path.write_bytes(tgz(*((name, JPEG) for name in change(names))))
-    md5 = sources.fetch._md5(path)
+    md5 = pack.fetch._md5(path)
     return refused(folder, folder, words, name="imagenette", url=str(path), md5=md5)
 
 

@@ -6,8 +6,8 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
-from abn.core.errors import DataError
 from abn.datasets import archive
+from abn.runtime.errors import DataError
 from tests import tars
 from tests.fuzz._bytes import damaged
 

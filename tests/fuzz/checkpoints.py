@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from abn.core.errors import DataError
-from abn.network import checkpoint
+from abn.models import checkpoint
+from abn.runtime.errors import DataError
 from tests import toys
 from tests.faults.checkpoints import META, stand_in
 from tests.fuzz._bytes import damaged

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from abn.core.errors import DataError
 from abn.datasets import images
+from abn.runtime.errors import DataError
 from tests.fuzz._bytes import damaged
 
 SIDE = 16

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from abn.core import data
-from abn.core.errors import DataError
+from abn.data import packed
+from abn.runtime.errors import DataError
 from tests import toys
 from tests.fuzz._bytes import damaged
 
@@ -28,7 +28,7 @@ def example(draws: random.Random, folder: Path) -> None:
     make = draws.choice([_other_bytes, _other_tensors, _other_words])
     path.write_bytes(make(draws, _whole(folder)))
     try:
-        split = data.read(path)
+        split = packed.read(path)
     except DataError as error:
         line = error.line()
         assert line.startswith("error[DATA] ") and line.isprintable() and len(line) < 1000, line

@@ -9,9 +9,9 @@ from typing import Any
 from dvc.utils.serialize import load_yaml
 from ruamel.yaml import YAML
 
-from abn.core import params
-from abn.core.errors import ParamsError
-from abn.core.redaction import redacted
+from abn.config import params
+from abn.runtime.errors import ParamsError
+from abn.runtime.redaction import redacted
 from tests.fuzz._bytes import damaged
 
 FILE = Path(__file__).parents[2] / "params.yaml"

@@ -1,0 +1,298 @@
+"""params.yaml, typed, frozen and checked once: the values live there, what they may be lives here.
+
+`python -m abn.config.params` prints the JSON schema that editors read (schema/params.schema.json).
+"""
+
+import itertools
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from abn.config.messages import Impossible, refusal
+from abn.runtime.redaction import redacted
+
+Archs = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+MOST = 10**9  # of anything that is counted: past it, arithmetic fails before memory does
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Pixels = Annotated[int, Field(ge=32, le=1024)]
+Listed = Field(strict=False)  # YAML has lists where we keep tuples; their items stay strict
+
+
+def _printable(text: str) -> str:
+    """`text`, which a terminal, a table or a page shows as it is."""
+    if not text.isprintable():
+        raise ValueError("give a text without control characters")
+    return text
+
+
+def _inside(path: str) -> str:
+    """`path`, which leads to nothing outside the project unless a link in the project does."""
+    parts = PurePosixPath(path).parts
+    if path.startswith("/") or ".." in parts or set(path) & set("\\:"):
+        raise ValueError("name what is in the project, with / between folders; a link will do")
+    if any(len(part.encode()) > 255 for part in parts):
+        raise ValueError("give each folder and file a name of 255 bytes at most")
+    return path
+
+
+Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
+Inside = Annotated[Text, AfterValidator(_inside)]
+Address = Annotated[Text, PlainSerializer(redacted, when_used="json")]  # JSON is shown to others
+
+
+class Section(BaseModel):
+    """Closed, strict and immutable; a comment under a field becomes its help in editors."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class Shapes(Section):
+    train: Count
+    """Images in the training split."""
+    val: Count
+    """Images in the validation split."""
+    clutter: Share
+    """Amplitude of the background's texture: 0 is flat."""
+    distractors: Annotated[int, Field(ge=0, le=3)]
+    """Most distractors in one image."""
+    diameter: Annotated[tuple[Share, Share], Listed]
+    """Smallest and largest diameter of the shape, as shares of the image's side."""
+    shortcut: Share | None
+    """Chance that a patch at the border has the colour of the class; null: no patch."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        low, high = self.diameter
+        _require(0.1 <= low <= high <= 0.6, "diameter", "give [low, high] within 0.1 and 0.6")
+        return self
+
+
+class Data(Section):
+    name: Literal["shapes", "imagenette", "folder"]
+    """The data set: rendered here, downloaded, or your own folder of images."""
+    size: Pixels
+    """Side of the square canvas every image is packed on, in pixels."""
+    seed: Seed
+    """Renders the shapes, splits a folder and cuts the hold-out."""
+    holdout: Annotated[float, Field(ge=0, le=0.5)]
+    """Share of the training split kept out of training, to select and watch on; 0: none."""
+    variant: Literal["full", "320px", "160px"]
+    """imagenette: which of the three published archives."""
+    url: Address | None
+    """imagenette: another address or a local file to take the archive from."""
+    md5: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None
+    """imagenette: the checksum of the file at `url`."""
+    root: Inside
+    """folder: holds train/CLASS/* and val/CLASS/*, or CLASS/*; may be a link; watched by DVC."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    """folder: share of every class for validation where ROOT has no train/ and val/."""
+    shapes: Shapes
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        both = (self.url is None) == (self.md5 is None)
+        _require(both, "md5", "data.url and data.md5 go together: give both or neither")
+        return self
+
+
+def _flip(value: Any) -> Any:
+    """One message for both kinds of value."""
+    if value is True or value is False or value == "alternating":
+        return value
+    raise ValueError("give true, false or 'alternating'")
+
+
+class Train(Section):
+    epochs: Count
+    """Passes over the training split."""
+    batch_size: Annotated[int, Field(ge=2, le=MOST)]
+    """Images a step."""
+    sizes: Annotated[tuple[Pixels, ...], Field(strict=False, min_length=1)]
+    """Sides of the training crops, in pixels; more than one: training grows through them."""
+    grow_at: Annotated[tuple[Share, ...], Listed]
+    """Shares of the training after which the next size is taken; one fewer than sizes."""
+    crop_scale: Annotated[tuple[Share, Share], Listed]
+    """Smallest and largest share of an image's area in a random crop."""
+    flip: Annotated[bool | Literal["alternating"], BeforeValidator(_flip)]
+    """Mirror a random half of the images; alternating: every other epoch the other half."""
+    jitter: Annotated[float, Field(ge=0, lt=1)]
+    """Largest change of brightness, contrast and saturation, as a share; 0: off."""
+    erase: Share
+    """Share of the images in which a rectangle is blanked out; 0: off."""
+    mixup: Annotated[float, Field(ge=0, le=10)]
+    """Alpha of Mixup's beta distribution; 0: off."""
+    cutmix: Annotated[float, Field(ge=0, le=10)]
+    """Alpha of CutMix's beta distribution; 0: off. With both on, a coin decides."""
+    mix_share: Share
+    """Share of the batches that are mixed; 0: none."""
+    mix_until: Share
+    """Share of the training after which no batch is mixed."""
+    lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate of SGD."""
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    nesterov: bool
+    weight_decay: Annotated[float, Field(ge=0)]
+    decay_norm_and_bias: bool
+    """Whether weight decay also shrinks batch norms and biases."""
+    schedule: Literal["step", "cosine"]
+    """step: multiply by gamma at each milestone; cosine: fall to zero."""
+    milestones: Annotated[tuple[Count, ...], Listed]
+    """step: epochs after which the rate is multiplied by gamma."""
+    gamma: Annotated[float, Field(gt=0, le=1)]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the training in which the rate rises linearly from zero."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    zero_init: bool
+    """Start every residual block as the identity: its last norm's weight at zero."""
+    ema: Annotated[float, Field(ge=0, lt=1)]
+    """Decay per step of a moving average of the weights, which then is the model; 0: off."""
+    precision: Literal["bf16", "fp32"]
+    """bf16: autocast on CUDA; the CPU always computes in fp32."""
+    compile: Literal["auto", "on", "off"]
+    """Compile the network, CUDA only; auto: where training is long enough to earn it back."""
+    val_size: Pixels
+    """Side of the centre crop validated on, in pixels."""
+    val_resize: Pixels
+    """Short side of the images validated on before that crop, in pixels."""
+    validate_every: Count
+    """Epochs between validations; the last epoch is always validated."""
+    select: Literal["last", "best"]
+    """Which epoch's weights are kept; best: highest top-1 on the hold-out, if there is one."""
+    save_every: Annotated[int, Field(ge=0, le=MOST)]
+    """Also keep epoch-XXXX.safetensors every so many epochs; 0: never."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        one_fewer = len(self.grow_at) == len(self.sizes) - 1
+        _require(
+            one_fewer, "grow_at", f"sizes has {len(self.sizes)}, so give {len(self.sizes) - 1} here"
+        )
+        _require(_rising(self.grow_at), "grow_at", "the shares must rise")
+        _require(_rising(self.milestones), "milestones", "the epochs must rise")
+        least = self.val_size
+        _require(self.val_resize >= least, "val_resize", f"the crop of {least} needs at least that")
+        mixes = not self.mix_share or bool(self.mixup or self.cutmix)
+        _require(mixes, "mix_share", "give mixup or cutmix an alpha above 0, or set this to 0")
+        low, high = self.crop_scale
+        _require(0 < low <= high, "crop_scale", "give [low, high] with 0 < low <= high <= 1")
+        moving = self.momentum > 0 or not self.nesterov
+        _require(moving, "nesterov", "Nesterov needs a momentum above 0")
+        return self
+
+
+class Evaluate(Section):
+    checkpoint: Inside
+    """The weights to evaluate, such as checkpoint/epoch-0010.safetensors."""
+    batch_size: Count
+    size: Pixels
+    """Side of the centre crop the network sees, in pixels; explain and visualize see the same."""
+    resize: Pixels
+    """Length of the image's short side before that crop, in pixels."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        _require(self.resize >= self.size, "resize", f"the crop of {self.size} needs at least that")
+        return self
+
+
+class Gates(Section):
+    live: Annotated[float, Field(ge=1, le=2)]
+    """Least ratio of the largest gain (1 + map) to the smallest."""
+    causal: Share
+    """Least share of the decisions that shuffling the map must change."""
+    faithful: Share
+    """By how much SRG must beat the random and the centre control."""
+    local: Share
+    """By how much AUROC on the object must beat the centre control."""
+    stable: Share
+    """Least overlap (IoU of the top fifth of the cells) with networks of other seeds."""
+    sane: Share
+    """Most rank correlation that may be left once the map's branch is drawn anew."""
+
+
+class Explain(Section):
+    checkpoint: Inside
+    profile: Literal["quick", "full"]
+    """How much is spent on what every image need not have: RISE, redrawn networks, mosaics."""
+    images: Annotated[int, Field(ge=2, le=MOST)]
+    """Validation images to score, spread evenly over the classes."""
+    steps: Annotated[int, Field(ge=2, le=MOST)]
+    """Points of an insertion or deletion curve, less one."""
+    siblings: Annotated[tuple[Inside, ...], Listed]
+    """Checkpoints of the same network trained from other seeds, to see if the map is stable."""
+    gates: Gates
+    """What the verdict asks; these thresholds are the project's proposals, not a standard."""
+
+
+class Visualize(Section):
+    checkpoint: Inside
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    """First part of the picture's file name."""
+    classes: Count
+    """How many classes to show: one image each in the sheet, three in the report."""
+    errors: Annotated[int, Field(ge=0, le=100)]
+    """How many of the most confident errors the gallery shows; 0: none."""
+    alpha: Share
+    """Strength of the heat map; 1 adds it whole, as the original does."""
+    dpi: Annotated[int, Field(ge=50, le=600)]
+
+
+class Params(Section):
+    """Everything a result depends on, apart from code, data and machine."""
+
+    arch: Archs
+    seed: Seed
+    """Initial weights, order, augmentation and the draws of explain."""
+    data: Data
+    train: Train
+    evaluate: Evaluate
+    explain: Explain
+    visualize: Visualize
+
+
+def load(path: Path) -> Params:
+    """Read and check `path`; ParamsError on the first thing that is wrong."""
+    from abn.config import yaml_file  # here: a machine that only computes can do without ruamel
+
+    values = yaml_file.read(path)
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise refusal(path, Params, error.errors(include_url=False)) from None
+
+
+def schema() -> str:
+    """The JSON schema of params.yaml, as it is committed."""
+    return json.dumps(Params.model_json_schema(), indent=2) + "\n"
+
+
+def _require(condition: bool, key: str, remedy: str) -> None:
+    if not condition:
+        raise Impossible(key, remedy)
+
+
+def _rising(values: tuple[float, ...]) -> bool:
+    return all(low < high for low, high in itertools.pairwise(values))
+
+
+if __name__ == "__main__":
+    print(schema(), end="")

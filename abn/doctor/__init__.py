@@ -1,0 +1,1 @@
+"""What a killed DVC leaves behind, and the commands that repair it."""

@@ -1,0 +1,1 @@
+"""DVC's experiments, read from git."""

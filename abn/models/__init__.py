@@ -1,0 +1,1 @@
+"""The Attention Branch Network, the ResNet it is built on, and its file of weights."""

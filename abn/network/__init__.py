@@ -1,1 +1,0 @@
-"""The network, what it is fed, where it computes, and the files it is saved in."""

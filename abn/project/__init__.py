@@ -1,0 +1,1 @@
+"""The DVC project: file names, the stage runner, inputs and results."""

@@ -1,0 +1,83 @@
+"""What a stage depends on, as dvc.yaml lists it: DVC records it when the stage ends, not before.
+
+So a stage looks at its inputs first and last: a result of the old ones must not be filed as one of
+the new.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+
+from abn.config.params import Params, load
+from abn.project import paths
+from abn.runtime.errors import ChangedError
+
+Stamp = tuple[int, int, int]  # size, time of the last change, number of a file
+
+
+class Inputs(NamedTuple):
+    """The inputs of a stage at one moment."""
+
+    stage: str
+    params: dict[str, Any]  # the values that it reads, by dotted key
+    code: dict[str, str]  # digests of its source files
+    data: dict[str, Stamp]  # every other file
+
+    def check(self) -> None:
+        """ChangedError unless they are still the same."""
+        now = look(self.stage, load(paths.PARAMS))
+        for name in ("params", "code", "data"):
+            old, new = getattr(self, name), getattr(now, name)
+            if changed := sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k)):
+                what = f"changed while the stage ran: {', '.join(changed)}"
+                raise ChangedError(what, f"{name} of {self.stage}", "run the same command again")
+
+
+def look(stage: str, params: Params) -> Inputs:
+    """The inputs that `stage` has now, where `params` are those of params.yaml.
+
+    None for what is no stage of the graph: it records nothing.
+    """
+    graph = YAML(typ="safe", pure=True).load(paths.GRAPH)["stages"]
+    described = graph.get(stage, {"deps": [], "params": []})
+    files = [file for dep in described["deps"] for file in _files(_filled(dep, params))]
+    code = {str(file): _digest(file) for file in files if file.suffix == ".py"}
+    data = {str(file): _stamp(file) for file in files if file.suffix != ".py"}
+    return Inputs(stage, {key: _value(params, key) for key in described["params"]}, code, data)
+
+
+def _filled(text: str, params: Params) -> str:
+    """`text` with the values of params in place of ${their.names}."""
+    return re.sub(r"\$\{([\w.]+)\}", lambda found: str(_value(params, found[1])), text)
+
+
+def _value(params: Params, key: str) -> Any:
+    value: Any = params.model_dump(mode="json")
+    for name in key.split("."):
+        value = value[name]
+    return value
+
+
+def _files(dep: str) -> Iterator[Path]:
+    """The files that `dep` is or holds; none where it is missing, which the stage will say."""
+    path = Path(dep)
+    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return (file for file in found if file.is_file() and not _is_litter(file))
+
+
+def _is_litter(file: Path) -> bool:
+    """What Python, editors and desktops leave in a folder; no stage reads it."""
+    return "__pycache__" in file.parts or file.name.startswith(".") or file.name.endswith("~")
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _stamp(file: Path) -> Stamp:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino

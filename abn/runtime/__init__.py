@@ -1,0 +1,1 @@
+"""The process: errors, files, locks, signals, progress, device, random numbers, launching."""

@@ -1,0 +1,35 @@
+"""One at a time: who comes second waits, then says who is at work."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from abn.runtime import env
+from abn.runtime.errors import BusyError
+
+WAIT = 60.0  # seconds
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path`; BusyError where another process stays at `what` too long.
+
+    That is WAIT seconds, unless ABN_WAIT says otherwise. The lock goes with the process, however
+    it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=env.number("ABN_WAIT", WAIT))
+    except Timeout:
+        holder = f"process {path.read_text() or 'unknown'}"
+        raise BusyError(f"{what} is under way", holder, "wait for it, or stop it") from None
+    try:
+        path.write_text(str(os.getpid()))
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # who waits for it sees that, and makes the file anew
+        lock.release()

@@ -1,0 +1,138 @@
+"""Batches: how the images of a split are brought to the device and looked at without chance."""
+
+import dataclasses
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from abn.data import loader, packed
+from abn.data.loader import View
+from abn.data.packed import Split
+from tests import toys
+from tests.toys import CPU, WHOLE
+
+ROWS = torch.tensor([7, 3, 30, 1, 12, 8])
+ORDER = torch.tensor([[5, 0, 3], [1, 1, 2], [4, 3, 5]])
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> Split:
+    """40 images in a file, read by memory map."""
+    return packed.read(toys.pack(tmp_path / "train.safetensors", toys.split()))
+
+
+def seen(split: Split, device: torch.device = CPU) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """All that `gathered` yields of `split` for ORDER, on the CPU."""
+    steps = loader.gathered(split, ORDER, device)
+    return [(index.cpu(), canvases.cpu(), labels.cpu()) for index, canvases, labels in steps]
+
+
+def as_indexed(split: Split) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The same by indexing a copy."""
+    copy = split.take(torch.arange(len(split)))
+    return [(index, copy.images[index], copy.labels[index]) for index in ORDER]
+
+
+def alike(found: list[tuple[Tensor, ...]], expected: list[tuple[Tensor, ...]]) -> bool:
+    return all(
+        one.equal(other)
+        for ours, theirs in zip(found, expected, strict=True)
+        for one, other in zip(ours, theirs, strict=True)
+    )
+
+
+def test_what_is_gathered_from_a_mapped_file_is_what_indexing_gives(mapped: Split) -> None:
+    assert alike(seen(mapped), as_indexed(mapped))
+
+
+def test_so_is_what_is_gathered_from_a_subset(mapped: Split) -> None:
+    part, original = mapped.subset(ROWS), toys.split()
+    found = seen(part)
+    assert alike(found, as_indexed(part))
+    for row, (_, canvases, labels) in zip(ORDER, found, strict=True):
+        assert canvases.equal(original.images[ROWS[row]])
+        assert labels.equal(original.labels[ROWS[row]])
+
+
+@needs_gpu
+@pytest.mark.parametrize("resident", [True, False])
+def test_what_travels_to_a_gpu_arrives_as_it_was(mapped: Split, resident: bool) -> None:
+    part, gpu = mapped.subset(ROWS), torch.device("cuda")
+    assert alike(seen(part.to(gpu) if resident else part, gpu), as_indexed(part))
+
+
+def test_an_abandoned_epoch_leaves_no_thread_behind(mapped: Split) -> None:
+    before = set(threading.enumerate())
+    steps = loader.gathered(mapped, ORDER, CPU)
+    next(steps)
+    assert len(set(threading.enumerate()) - before) == 1
+    steps.close()
+    assert set(threading.enumerate()) == before
+
+
+def test_a_finished_epoch_leaves_no_thread_behind(mapped: Split) -> None:
+    before = set(threading.enumerate())
+    seen(mapped)
+    assert set(threading.enumerate()) == before
+
+
+def test_what_goes_wrong_in_the_thread_is_raised_where_the_batch_is_wanted(mapped: Split) -> None:
+    broken = dataclasses.replace(mapped, rows=torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(IndexError):
+        seen(broken)
+
+
+def test_evaluation_shows_every_image_once_and_in_order() -> None:
+    split = toys.split()
+    shown = list(loader.evaluation(split, WHOLE, 9, CPU))
+    assert [len(images) for images in shown] == [9, 9, 9, 9, 4]
+    torch.testing.assert_close(torch.cat(shown), split.images.permute(0, 3, 1, 2) / 255)
+    assert all(images.is_contiguous(memory_format=torch.channels_last) for images in shown)
+
+
+@pytest.mark.parametrize("batch_size, sizes", [(40, [40]), (100, [40]), (20, [20, 20])])
+def test_evaluation_has_no_empty_batch(batch_size: int, sizes: list[int]) -> None:
+    shown = loader.evaluation(toys.split(), WHOLE, batch_size, CPU)
+    assert [len(images) for images in shown] == sizes
+
+
+def test_evaluation_of_a_subset_shows_its_images_in_their_own_aspect() -> None:
+    split = dataclasses.replace(toys.split(), aspect=torch.linspace(0.5, 2, 40))
+    part = torch.cat(list(loader.evaluation(split.subset(ROWS), WHOLE, 4, CPU)))
+    whole = torch.cat(list(loader.evaluation(split, WHOLE, 40, CPU)))
+    torch.testing.assert_close(part, whole[ROWS])
+
+
+def test_mirrored_evaluation_turns_left_and_right_around() -> None:
+    (plain,) = loader.evaluation(toys.split(), WHOLE, 40, CPU)
+    (mirrored,) = loader.evaluation(toys.split(), WHOLE, 40, CPU, mirrored=True)
+    torch.testing.assert_close(mirrored, plain.flip(3))
+
+
+@pytest.mark.parametrize("aspect", [0.5, 1.0, 2.0])
+def test_a_view_is_the_central_square_of_the_original(aspect: float) -> None:
+    height, width = min(aspect, 1) / 2, min(1 / aspect, 1) / 2  # shares of the squashed canvas
+    rows, columns = round(64 * height), round(64 * width)
+    canvas = torch.full((1, 64, 64, 3), 255, dtype=torch.uint8)
+    top, left = (64 - rows) // 2, (64 - columns) // 2
+    canvas[:, top : top + rows, left : left + columns] = 0
+    seen = loader.through(canvas, torch.tensor([aspect]), View(16, 32))[0, 0]
+    assert not seen[1:-1, 1:-1].any()  # the rim is interpolated
+    wider = loader.through(canvas, torch.tensor([aspect]), View(16, 24))[0, 0]
+    assert wider[0].all() and wider[:, 0].all()
+
+
+def test_on_the_cpu_a_split_stays_as_it_is() -> None:
+    split = toys.split(4)
+    assert loader.place(split, CPU) is split
+
+
+@needs_gpu
+def test_on_a_gpu_a_small_split_is_resident_without_its_masks() -> None:
+    placed = loader.place(toys.split(8).subset(ROWS.clamp(max=7)), torch.device("cuda"))
+    assert placed.images.is_cuda and placed.labels.is_cuda and placed.masks is None
+    assert placed.images.cpu().equal(toys.split(8).images[ROWS.clamp(max=7)])

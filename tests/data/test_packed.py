@@ -1,0 +1,254 @@
+"""Packed data sets: what is written is read, what is broken refused, what is held out fair."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from abn.data import packed
+from abn.data.packed import Split, Writer
+from abn.runtime.errors import UserError
+from tests import toys
+
+
+def tensors(split: Split) -> dict[str, Tensor]:
+    found = {"images": split.images, "labels": split.labels, "aspect": split.aspect}
+    return found if split.masks is None else found | {"masks": split.masks}
+
+
+def same(one: Split, other: Split) -> bool:
+    ours, theirs = tensors(one), tensors(other)
+    return ours.keys() == theirs.keys() and all(ours[n].equal(theirs[n]) for n in ours)
+
+
+def copied(split: Split) -> Split:
+    return split.take(torch.arange(len(split)))
+
+
+@pytest.fixture
+def split() -> Split:
+    return dataclasses.replace(toys.split(), aspect=torch.linspace(0.5, 2, 40))
+
+
+@pytest.fixture
+def file(tmp_path: Path, split: Split) -> Path:
+    return toys.pack(tmp_path / "train.safetensors", split)
+
+
+def test_what_is_written_is_read(file: Path, split: Split) -> None:
+    found = packed.read(file)
+    assert same(found, split)
+    assert (found.classes, found.source, len(found)) == (split.classes, "toys", 40)
+    assert found.images.dtype == torch.uint8 and found.aspect.dtype == torch.float32
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_without_masks_there_are_none(tmp_path: Path, split: Split) -> None:
+    bare = dataclasses.replace(split, masks=None)
+    assert same(packed.read(toys.pack(tmp_path / "bare.safetensors", bare)), bare)
+
+
+def test_the_file_is_a_safetensors_file_like_any_other(file: Path, split: Split) -> None:
+    found = load_file(file)
+    assert found.keys() == tensors(split).keys()
+    assert all(found[name].equal(tensor) for name, tensor in tensors(split).items())
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path: Path, file: Path, split: Split) -> None:
+    assert toys.pack(tmp_path / "new/again.safetensors", split).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["images", "labels", "aspect", "masks"])
+def test_the_digest_tells_one_changed_value(tmp_path: Path, split: Split, name: str) -> None:
+    changed = split.take(torch.arange(40))
+    tensors(changed)[name][8] += 1
+    first, second = (
+        packed.read(toys.pack(tmp_path / f"{i}.safetensors", s))
+        for i, s in enumerate((split, changed))
+    )
+    assert first.digest != second.digest
+    assert len(first.digest) == 64
+
+
+def test_an_interrupted_write_leaves_the_former_file(file: Path, split: Split) -> None:
+    before = file.read_bytes()
+    for path in (file, file.with_name("new.safetensors")):
+        writer = Writer(path, 40, 32, split.classes, "toys", masks=True)
+        writer.add(next(toys.samples(split)))
+        writer.file.close()  # as the system does when the process is gone
+    assert file.read_bytes() == before
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("count", [39, 41])
+def test_another_number_of_samples_than_announced_leaves_the_former_file(
+    file: Path, split: Split, count: int
+) -> None:
+    before = file.read_bytes()
+    writer = Writer(file, count, 32, split.classes, "toys", masks=True)
+    for sample in toys.samples(split):
+        writer.add(sample)
+    with pytest.raises(ValueError, match=f"^40 samples for {count} places$"):
+        writer.close()
+    writer.file.close()
+    assert file.read_bytes() == before
+
+
+def test_samples_may_come_to_two_files_in_turn(tmp_path: Path, split: Split) -> None:
+    paths = [tmp_path / name for name in ("one.safetensors", "two.safetensors")]
+    writers = [Writer(path, 40, 32, split.classes, "toys", masks=True) for path in paths]
+    for sample in toys.samples(split):
+        for writer in writers:
+            writer.add(sample)
+    for writer in writers:
+        writer.close()
+    assert all(same(packed.read(path), split) for path in paths)
+
+
+def test_a_file_that_is_given_up_leaves_nothing(tmp_path: Path, split: Split) -> None:
+    writer = Writer(tmp_path / "x.safetensors", 40, 32, split.classes, "toys", masks=True)
+    writer.add(next(toys.samples(split)))
+    assert writer.part.exists()
+    writer.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_size_of_a_file_is_known_before_it_is_written(file: Path, split: Split) -> None:
+    writer = Writer(file.with_name("x"), 40, 32, split.classes, "toys", masks=True)
+    assert writer.size == file.stat().st_size
+    writer.discard()
+
+
+def test_a_missing_file_is_refused_with_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"^not found; .*train\.safetensors; run `dvc repro download`"
+    ):
+        packed.read(tmp_path / "train.safetensors")
+
+
+def foreign(path: Path) -> None:
+    save_file({"images": torch.zeros(1)}, path)
+
+
+def header(path: Path, **changes: object) -> None:
+    """`path` again, with another header of its own."""
+    about = {"classes": toys.NAMES, "source": "toys", "digest": ""} | changes
+    save_file(load_file(path), path.with_name("new"), {"abn": json.dumps(about)})
+    path.with_name("new").replace(path)
+
+
+def tensor(path: Path, name: str, value: Tensor) -> None:
+    save_file(load_file(path) | {name: value}, path.with_name("new"), {"abn": "{}"})
+    path.with_name("new").replace(path)
+    header(path)
+
+
+BROKEN = {
+    "a class twice": lambda path: header(path, classes=["red"] * 4),
+    "a source that is no word": lambda path: header(path, source=7),
+    "deep in brackets": lambda path: save_file(load_file(path), path, {"abn": "[" * 100_000}),
+    "labels of another type": lambda path: tensor(path, "labels", torch.zeros(40)),
+    "no aspect": lambda path: tensor(path, "aspect", torch.full((40,), float("nan"))),
+    "labels without a class": lambda path: header(path, classes=["red"]),
+    "no classes": lambda path: header(path, classes=None),
+    "a header that is no JSON": lambda path: save_file(load_file(path), path, {"abn": "{"}),
+    "fewer labels": lambda path: tensor(path, "labels", torch.zeros(39, dtype=torch.int64)),
+    "flat images": lambda path: tensor(path, "images", torch.zeros(40, dtype=torch.uint8)),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "cut in the tensors": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "cut in the header": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("<html>not found</html>"),
+    "other tensors": foreign,
+    "a checkpoint": lambda path: save_file({"fc": torch.zeros(1)}, path, {"abn": "{}"}),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_another_file_is_refused_in_one_line(file: Path, how: str) -> None:
+    BROKEN[how](file)
+    with pytest.raises(UserError, match=r"^not a packed .*train\.safetensors; delete it") as error:
+        packed.read(file)
+    assert "\n" not in str(error.value)
+
+
+def test_samples_are_taken_by_index_as_copies(split: Split) -> None:
+    part = split.take(torch.tensor([3, 1]))
+    assert part.images.equal(split.images[[3, 1]]) and part.masks.equal(split.masks[[3, 1]])
+    part.images.zero_()
+    assert split.images[3].any()
+
+
+def test_a_subset_copies_no_image_and_no_mask(split: Split) -> None:
+    part = split.subset(torch.tensor([3, 1]))
+    assert part.images.data_ptr() == split.images.data_ptr() and part.masks is split.masks
+    assert len(part) == 2 and part.labels.equal(split.labels[[3, 1]])
+    assert part.aspect.equal(split.aspect[[3, 1]])
+
+
+def test_what_is_taken_of_a_subset_are_its_own_samples(split: Split) -> None:
+    part = split.subset(torch.tensor([5, 3, 8, 1]))
+    assert same(part.take(torch.tensor([3, 0])), split.take(torch.tensor([1, 5])))
+    assert part.take(torch.tensor([3, 0])).rows is None
+
+
+def test_a_subset_of_a_subset_is_one_of_the_whole(split: Split) -> None:
+    part = split.subset(torch.tensor([5, 3, 8, 1])).subset(torch.tensor([2, 1]))
+    assert part.rows is not None and part.rows.tolist() == [8, 3]
+    assert same(copied(part), split.take(torch.tensor([8, 3])))
+
+
+def test_only_a_splits_own_samples_move_to_a_device_and_no_masks(split: Split) -> None:
+    index = torch.tensor([5, 3])
+    moved = split.subset(index).to(toys.CPU)
+    assert same(moved, dataclasses.replace(split.take(index), masks=None))
+    assert moved.rows is None
+    assert same(split.to(toys.CPU), dataclasses.replace(split, masks=None))
+
+
+def test_a_network_for_other_classes_is_refused(split: Split) -> None:
+    packed.check_classes(split, split.classes)
+    for others in (split.classes[::-1], split.classes[:3]):
+        with pytest.raises(UserError, match="classes red, blue, green, yellow; a checkpoint of"):
+            packed.check_classes(split, others)
+
+
+def test_without_a_share_nothing_is_held_out() -> None:
+    train, val = toys.split(), toys.split(8, seed=1)
+    kept, watched = packed.hold_out(train, val, 0.0, seed=0)
+    assert kept is train and watched is val
+
+
+def test_a_share_of_every_class_is_held_out_and_nothing_lost() -> None:
+    split = toys.split()
+    train, held = packed.hold_out(split, toys.split(8), 0.2, seed=0)
+    assert held.labels.bincount().tolist() == [2] * 4
+    assert train.labels.bincount().tolist() == [8] * 4
+    images = torch.cat([copied(train).images, copied(held).images]).flatten(1)
+    assert len(images) == 40
+    assert images.unique(dim=0).equal(split.images.flatten(1).unique(dim=0))
+
+
+def test_holding_out_copies_no_image() -> None:
+    split = toys.split()
+    for part in packed.hold_out(split, toys.split(8), 0.2, seed=0):
+        assert part.images.data_ptr() == split.images.data_ptr()
+
+
+def test_what_is_held_out_depends_on_the_seed_alone() -> None:
+    first, again, other = (
+        copied(packed.hold_out(toys.split(), toys.split(8), 0.2, s)[1]) for s in (0, 0, 1)
+    )
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_a_share_too_small_to_hold_anything_out_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"holds out not one image; data\.holdout = 0\.01; give a larger share"
+    ):
+        packed.hold_out(toys.split(), toys.split(8), 0.01, seed=0)

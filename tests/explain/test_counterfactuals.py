@@ -1,0 +1,164 @@
+"""Parts taken away and put in question: what is drawn, and what is made of the answers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from abn.config.params import Params, Shapes
+from abn.data import packed
+from abn.datasets import pack, shapes
+from abn.explain import counterfactuals
+from abn.runtime.errors import UserError
+from abn.runtime.rng import generator
+
+INDEX = torch.tensor([3, 7, 12, 25])
+NAN = torch.nan
+
+
+@pytest.fixture
+def config(params: Params, changed: Callable[..., Any]) -> Shapes:
+    """Pictures with a patch, and some with distractors."""
+    return changed(params.data.shapes, shortcut=0.5, distractors=3, train=2, val=30)
+
+
+def drawn(config: Shapes, index: int, **change: Any) -> np.ndarray:
+    return shapes.render(5, "val", index, 32, config, **change).image
+
+
+def same(canvases: Tensor, images: list[np.ndarray]) -> bool:
+    return np.array_equal(canvases.numpy(), np.stack(images))
+
+
+def parts_of(values: Tensor) -> dict[str, Tensor]:
+    return dict(zip("abcd", values.double().T.contiguous(), strict=False))
+
+
+def test_pictures_come_whole_and_without_each_part(config: Shapes) -> None:
+    whole, masks, without = counterfactuals.parts(config, 5, 32, INDEX)
+    assert whole.shape == (4, 32, 32, 3) and whole.dtype == masks.dtype == torch.uint8
+    assert same(whole, [drawn(config, i) for i in INDEX.tolist()])
+    assert list(without) == ["background", "distractors", "target", "patch"]
+    for part in ("distractors", "target", "patch"):
+        assert same(without[part], [drawn(config, i, without=[part]) for i in INDEX.tolist()])
+    swapped = [drawn(config, i, redrawn={"background": i + 1}) for i in INDEX.tolist()]
+    assert same(without["background"], swapped)
+
+
+def test_a_set_without_a_shortcut_has_no_patch(config: Shapes, changed: Callable[..., Any]) -> None:
+    pictures = counterfactuals.parts(changed(config, shortcut=None), 5, 32, INDEX)
+    assert list(pictures.without) == ["background", "distractors", "target"]
+    assert int(pictures.masks.max()) <= 2
+
+
+def test_a_patch_recoloured_is_that_of_the_class_asked_for(config: Shapes) -> None:
+    classes = torch.tensor([0, 1, 2, 3])
+    canvases = counterfactuals.recoloured(config, 5, 32, INDEX, classes)
+    assert same(canvases, [drawn(config, i, colour=c) for c, i in enumerate(INDEX.tolist())])
+
+
+def test_a_conflict_is_each_other_class_equally_often() -> None:
+    index = torch.arange(180)
+    away = (counterfactuals.conflicting(index) - index) % 10
+    assert torch.bincount(away, minlength=10).tolist() == [0] + [20] * 9
+    assert torch.bincount(counterfactuals.conflicting(index)).tolist() == [18] * 10
+
+
+def test_pictures_drawn_again_are_those_that_were_packed(
+    params: Params, config: Shapes, changed: Callable[..., Any], tmp_path: Path
+) -> None:
+    described = changed(params.data, shapes=config, size=32, seed=5)
+    source = pack.open_source(described, tmp_path)
+    pack.pack(source, 32, {split: tmp_path / split for split in source.counts})
+    canvases = packed.read(tmp_path / "val").images[INDEX]
+    counterfactuals.check(counterfactuals.parts(config, 5, 32, INDEX).whole, canvases)
+    other = changed(config, clutter=config.clutter + 0.01)
+    with pytest.raises(UserError, match="run `dvc repro`"):
+        counterfactuals.check(counterfactuals.parts(other, 5, 32, INDEX).whole, canvases)
+
+
+def test_regions_are_where_the_mask_says() -> None:
+    found = counterfactuals.regions(torch.tensor([[[0, 1], [2, 3]]]), ["target", "patch"])
+    assert found["target"].tolist() == [[[False, True], [False, False]]]
+    assert found["patch"].tolist() == [[[False, False], [False, True]]]
+
+
+def test_importance_is_the_fall_of_the_classs_logit_and_unknown_where_there_is_no_part() -> None:
+    whole = torch.tensor([[5.0, 1.0], [2.0, 3.0]])
+    without = {"target": torch.tensor([[1.0, 9.0], [0.0, 3.5]]), "patch": torch.zeros(2, 2)}
+    masks = {"target": torch.ones(2, 1, 2).bool(), "patch": torch.tensor([[[0, 1]], [[0, 0]]]) > 0}
+    found = counterfactuals.importance(whole, without, torch.tensor([0, 1]), masks)
+    assert found["target"].tolist() == [4.0, -0.5]
+    assert found["patch"][0] == 5 and found["patch"][1].isnan()
+
+
+def test_density_is_the_mean_over_a_part_relative_to_the_whole() -> None:
+    maps = torch.tensor([[[7.0, 7.0], [7.0, 11.0]]])  # less its minimum: 4 in one cell of four
+    masks = {
+        "hit": torch.tensor([[[0, 0], [0, 1]]]) > 0,
+        "half": torch.tensor([[[0, 1], [0, 1]]]) > 0,
+        "miss": torch.tensor([[[1, 0], [0, 0]]]) > 0,
+        "all": torch.ones(1, 2, 2).bool(),
+        "absent": torch.zeros(1, 2, 2).bool(),
+    }
+    found = counterfactuals.density(maps, masks)
+    means = [float(found[part]) for part in ("hit", "half", "miss", "all")]
+    assert means == pytest.approx([4, 2, 0, 1])
+    assert found["absent"].isnan()
+
+
+def test_the_density_of_a_flat_map_is_unknown() -> None:
+    masks = {"all": torch.ones(2, 8, 8).bool()}
+    maps = torch.tensor([[[0.3, 0.3], [0.3, 0.3]], [[0.3, 0.3], [0.3, 0.4]]])
+    assert counterfactuals.density(maps, masks)["all"].isnan().tolist() == [True, False]
+
+
+def test_density_is_taken_at_the_resolution_of_the_masks() -> None:
+    maps = torch.tensor([[[0.0, 4.0]]])  # upsampled to four: 0, 1, 3, 4
+    right = torch.tensor([[[0, 0, 0, 1]]]) > 0
+    assert counterfactuals.density(maps, {"right": right})["right"].item() == 4 / 2
+
+
+def test_agreement_is_one_in_the_same_order_and_minus_one_in_the_opposite() -> None:
+    importance = parts_of(torch.tensor([[1.0, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]]))
+    density = parts_of(torch.tensor([[0.1, 5, 6, 90], [9, 8, 7, -6], [2, 1, 4, 3]]))
+    found = counterfactuals.agreement(importance, density)
+    assert found.tolist() == pytest.approx([1, -1, 1 - 6 * 4 / (4 * 15)])
+
+
+def test_agreement_is_over_the_parts_that_are_there_and_they_must_be_three() -> None:
+    importance = parts_of(torch.tensor([[1, 2, NAN, 3], [1, 2, 3, NAN], [1, 1, 1, 1.0]]))
+    density = parts_of(torch.tensor([[3.0, 2, 9, 1], [1, NAN, 3, 4], [1, 2, 3, 4]]))
+    found = counterfactuals.agreement(importance, density)
+    assert found[0] == pytest.approx(-1)
+    assert found[1:].isnan().all()  # two parts; no order at all
+
+
+def test_agreement_is_scipys_spearman() -> None:
+    draws = generator(0, "pairs")
+    a, b = torch.randint(4, (2, 40, 4), generator=draws).double()
+    found = counterfactuals.agreement(parts_of(a), parts_of(b))
+    for row, x, y in zip(found.tolist(), a.numpy(), b.numpy(), strict=True):
+        if np.ptp(x) and np.ptp(y):
+            assert row == pytest.approx(spearmanr(x, y).statistic)
+        else:
+            assert np.isnan(row)
+
+
+def test_reliance_is_how_often_a_conflicting_patch_is_believed() -> None:
+    labels, shown = torch.tensor([0, 1, 2, 0]), torch.tensor([1, 2, 0, 2])
+    aligned = torch.eye(3)[labels]
+    conflict = torch.eye(3)[torch.tensor([1, 2, 2, 1])]  # believed, believed, resisted, neither
+    removed = torch.eye(3)[torch.tensor([0, 1, 2, 2])]
+    found = counterfactuals.reliance(aligned, conflict, removed, labels, shown)
+    assert found == {
+        "accuracy_aligned": 1.0,
+        "accuracy_conflict": 0.25,
+        "accuracy_removed": 0.75,
+        "reliance": 0.5,
+    }

@@ -1,0 +1,83 @@
+"""Intervals, wins and the table of maps against answers known by arithmetic."""
+
+import pytest
+import torch
+
+from abn.explain import intervals
+from abn.runtime.rng import generator
+
+
+def test_the_bootstrap_of_a_constant_has_no_width():
+    mean, low, high = intervals.bootstrap(torch.full((7,), 0.3), generator(0))
+    assert low == high == pytest.approx(mean) == pytest.approx(0.3)
+
+
+def test_the_bootstrap_interval_matches_the_normal_one_and_repeats():
+    values = torch.arange(400.0) % 2
+    mean, low, high = intervals.bootstrap(values, generator(0), draws=4000)
+    assert mean == 0.5
+    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.005)
+    assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.005)
+    assert (mean, low, high) == intervals.bootstrap(values, generator(0), draws=4000)
+
+
+def test_the_bootstrap_takes_hits_and_misses():
+    mean, low, high = intervals.bootstrap(torch.tensor([True, False, True, True]), generator(0))
+    assert mean == 0.75 and 0 <= low < mean < high <= 1
+
+
+def test_what_was_not_measured_does_not_count():
+    values = torch.tensor([0.25, float("nan"), 0.75])
+    mean, low, high = intervals.interval(values, 0) or (0, 0, 0)
+    assert mean == 0.5 and low == 0.25 and high == 0.75
+    assert intervals.interval(torch.tensor([float("nan")]), 0) is None
+    assert intervals.interval(None, 0) is None
+
+
+def test_wins_are_counted_in_pairs_and_a_tie_is_half_a_win():
+    ours = torch.tensor([3.0, 1.0, 2.0, float("nan")])
+    theirs = torch.tensor([1.0, 2.0, 2.0, 0.0])
+    assert intervals.beats(ours, theirs) == 0.5
+    assert intervals.beats(ours[:1], theirs[:1]) == 1
+    assert intervals.beats(ours[:1], theirs[:1], lower=True) == 0
+    assert intervals.beats(ours[3:], theirs[3:]) is None
+
+
+def test_the_table_holds_every_map_against_the_controls_and_the_ceiling():
+    scored = {
+        "attention": {"auroc": torch.tensor([0.5, 0.75]), "deletion": torch.tensor([0.1, 0.1])},
+        "random": {"auroc": torch.tensor([0.25, 0.75]), "deletion": torch.tensor([0.5, 0.5])},
+        "centre": {"auroc": torch.tensor([1.0, 1.0])},
+        "oracle": {"auroc": torch.tensor([1.0, 1.0])},
+    }
+    table = intervals.table(scored, seed=0).set_index(["map", "score"])
+    row = table.loc["attention", "auroc"]
+    assert row[["mean", "images", "beats_random", "beats_centre"]].tolist() == [0.625, 2, 0.75, 0]
+    assert row["low"] <= row["mean"] <= row["high"] and row["of_ceiling"] == 0.625
+    assert table.loc["attention", "deletion"]["beats_random"] == 1  # less is better
+    assert table["beats_random"].isna()["random", "auroc"]
+    assert table["of_ceiling"].isna()["attention", "deletion"]
+
+
+def test_a_map_of_fewer_images_is_compared_on_those_alone():
+    nan = float("nan")
+    scored = {
+        "rise": {"auroc": torch.tensor([nan, 0.5])},
+        "random": {"auroc": torch.tensor([0.9, 0.4])},
+        "oracle": {"auroc": torch.tensor([0.1, 1.0])},
+        "sobel": {"iou": torch.tensor([nan, nan])},
+    }
+    table = intervals.table(scored, seed=0).set_index("map")
+    row = table.loc["rise"]
+    assert (row["images"], row["beats_random"], row["of_ceiling"]) == (1, 1, 0.5)
+    assert "sobel" not in table.index
+
+
+def test_where_the_oracle_gains_nothing_there_is_no_ceiling() -> None:
+    for best in (0.0, -0.5, float("nan")):
+        scored = {
+            "attention": {"srg": torch.tensor([0.1, 0.2])},
+            "oracle": {"srg": torch.full((2,), best)},
+        }
+        row = intervals.table(scored, seed=0).set_index("map").loc["attention"]
+        assert row["of_ceiling"] is None or row["of_ceiling"] != row["of_ceiling"]

@@ -1,0 +1,129 @@
+"""Localisation scores against answers known by arithmetic."""
+
+import pytest
+import torch
+
+from abn.explain import localisation
+from abn.runtime.rng import generator
+
+GRID = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])  # top left first, then along the rows
+
+
+def half_mask() -> torch.Tensor:
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[:, :, :4] = True
+    return mask
+
+
+def test_auroc_of_a_perfect_an_inverted_and_a_flat_map():
+    perfect = torch.tensor([[1.0, 0.0]]).expand(2, 2).unsqueeze(0)
+    maps = torch.cat([perfect, 1 - perfect, torch.full((1, 2, 2), 0.3)])
+    assert localisation.auroc(maps, half_mask().expand(3, 8, 8)).tolist() == [1, 0, 0.5]
+
+
+def test_auroc_is_the_share_of_pairs_won_exactly():
+    maps = torch.randint(0, 3, (1, 120, 120), generator=generator("map")).float()
+    mask = torch.rand(1, 120, 120, generator=generator("mask")) < 0.3
+    inside, outside = maps[mask].unsqueeze(1), maps[~mask]
+    won, drawn = (inside > outside).sum().item(), (inside == outside).sum().item()
+    wins = won + drawn / 2
+    assert torch.tensor(wins).item() != wins  # a count too long for float32
+    expected = wins / (len(inside) * len(outside))
+    assert localisation.auroc(maps, mask).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_map_that_varies_sideways_alone_does_not_tell_top_from_bottom():
+    maps = torch.rand(20, 1, 4, generator=generator("maps")).expand(20, 4, 4)
+    masks = torch.zeros(20, 64, 64, dtype=torch.bool)
+    masks[:, :30] = True
+    assert localisation.auroc(maps, masks).tolist() == pytest.approx([0.5] * 20, abs=1e-12)
+
+
+def test_auroc_without_an_inside_or_an_outside_is_not_a_number():
+    masks = torch.stack([torch.zeros(8, 8), torch.ones(8, 8)]).bool()
+    assert localisation.auroc(GRID.expand(2, 2, 2), masks).isnan().all()
+
+
+def test_pointing_looks_at_the_centre_pixel_of_the_top_cell():
+    maps = torch.eye(6).view(6, 2, 3)
+    masks = torch.zeros(6, 8, 12, dtype=torch.bool)
+    for cell in range(6):
+        masks[cell, 2 + 4 * (cell // 3), 2 + 4 * (cell % 3)] = True
+    assert localisation.pointing(maps, masks).all()
+    assert not localisation.pointing(maps, ~masks).any()
+
+
+def test_energy_counts_the_mass_above_the_minimum():
+    left = torch.tensor([[0.5, 0.25]]).expand(2, 2).unsqueeze(0)
+    flat = torch.full((1, 2, 2), 0.3)
+    maps = torch.cat([left, flat])
+    masks = half_mask().repeat(2, 1, 1)
+    masks[1, :, 2:] = False
+    share, area_share = localisation.energy(maps, masks).tolist()
+    weights = [1, 1, 0.875, 0.625, 0.375, 0.125, 0, 0]  # bilinear, from one cell to the next
+    assert share == pytest.approx(sum(weights[:4]) / sum(weights))
+    assert area_share == pytest.approx(0.25)
+
+
+def test_rank_accuracy_counts_the_highest_pixels_that_are_inside():
+    maps = torch.arange(16.0).view(1, 4, 4).repeat(3, 1, 1)  # the highest last
+    masks = torch.zeros(3, 4, 4, dtype=torch.bool)
+    masks[0, 3] = True  # the four highest
+    masks[1, 2:, :2] = True  # 8 9 12 13, of the four highest two
+    masks[2, 0] = True  # the four lowest
+    assert localisation.rank_accuracy(maps, masks).tolist() == [1, 0.5, 0]
+
+
+def test_of_tied_pixels_as_many_are_inside_as_is_to_be_expected():
+    maps = torch.zeros(2, 4, 4)
+    maps[1, 0, 0] = 1
+    masks = torch.zeros(2, 4, 4, dtype=torch.bool)
+    masks[:, 0] = True
+    flat, peaked = localisation.rank_accuracy(maps, masks).tolist()
+    assert flat == pytest.approx(0.25)  # chance: the mask's own share
+    assert peaked == pytest.approx((1 + 3 * 3 / 15) / 4)
+
+
+def test_without_an_inside_rank_accuracy_is_not_a_number():
+    assert localisation.rank_accuracy(GRID, torch.zeros(1, 8, 8, dtype=torch.bool)).isnan().all()
+
+
+def test_a_tolerance_forgives_pointing_beside_the_object():
+    masks = torch.zeros(1, 8, 8, dtype=torch.bool)
+    masks[0, 4, 4] = True  # the top cell's centre is 2 pixels off, at (2, 2)
+    assert not localisation.pointing(GRID, localisation.dilated(masks, 1)).any()
+    assert localisation.pointing(GRID, localisation.dilated(masks, 2)).all()
+    assert localisation.dilated(masks, 2).sum() == 25
+
+
+def test_raw_energy_counts_what_the_minimum_adds_everywhere():
+    maps = torch.tensor([[[0.75, 0.25]]]).expand(1, 2, 2)
+    inside = localisation.energy_raw(maps, half_mask()).item()
+    assert inside == pytest.approx((0.75 * 2 + 0.6875 + 0.5625) / 4)
+    assert localisation.energy(maps, half_mask()).item() > inside
+    negative = torch.tensor([[[1.0, -1.0]]]).expand(1, 2, 2)
+    assert localisation.energy_raw(negative, half_mask()).item() == 1  # -1 is no mass
+
+
+def test_iou_by_hand():
+    maps = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    masks = torch.tensor([[[True, True], [False, False]]])
+    assert localisation.iou(maps, masks, 0.5).item() == 0.5
+    assert localisation.iou(maps * 7 - 3, masks, 0.5).item() == 0.5  # any scale
+    assert localisation.iou(maps, masks, 0.0).item() == 0.5  # all four of which two
+    assert localisation.iou(torch.zeros(1, 2, 2), masks, 0.5).item() == 0
+
+
+def test_the_best_threshold_cuts_where_the_object_ends():
+    column = torch.tensor([[1.0, 0.8, 0.4, 0.0]])
+    maps, masks = column.expand(1, 4, 4), torch.tensor([[1, 1, 0, 0]]).bool().expand(1, 4, 4)
+    best = localisation.best_threshold(maps, masks)
+    assert 0.4 < best <= 0.8 and localisation.iou(maps, masks, best).item() == 1
+
+
+def test_every_score_of_a_perfect_map_is_at_its_best():
+    maps = torch.zeros(1, 8, 8)
+    maps[:, :, :4] = 1
+    found = {k: v.item() for k, v in localisation.located(maps, half_mask(), 0.5).items()}
+    assert found.pop("lift") == 2  # all of the mass on half of the area
+    assert found == dict.fromkeys(found, 1.0) and "iou" in found

@@ -1,0 +1,187 @@
+"""Explanation scores against answers known by arithmetic."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from abn.explain import intervals, localisation, scores
+from abn.runtime.rng import generator
+
+GRID = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])  # top left first, then along the rows
+
+
+def brightness(images: Tensor) -> Tensor:
+    """Class 1 in proportion to the mean pixel."""
+    mean = images.mean((1, 2, 3))
+    return torch.stack([1 - mean, mean], 1)
+
+
+def corner(images: Tensor) -> Tensor:
+    """Class 1 in proportion to the top left quarter alone."""
+    side = images.shape[-1] // 2
+    return brightness(images[..., :side, :side])
+
+
+def curves(classify, maps: Tensor, steps: int = 4, images: Tensor | None = None):
+    """The curves of class 1 between white images of 8 pixels and a black baseline."""
+    images = torch.ones(len(maps), 3, 8, 8) if images is None else images
+    labels = torch.ones(len(maps), dtype=torch.int64)
+    key = generator("curves")
+    black = torch.zeros_like(images)
+    return scores.perturbation_curves(classify, images, black, maps, labels, steps, key)
+
+
+def test_cells_are_ranked_from_the_highest_down():
+    assert scores.ranks(GRID, generator(0)).tolist() == [[0, 1, 2, 3]]
+    assert scores.ranks(-GRID, generator(0)).tolist() == [[3, 2, 1, 0]]
+
+
+def test_equal_cells_are_ordered_by_the_generator_alone():
+    flat = torch.zeros(200, 2, 2)
+    order = scores.ranks(flat, generator(1))
+    assert torch.equal(order, scores.ranks(flat, generator(1)))
+    assert not torch.equal(order, scores.ranks(flat, generator(2)))
+    assert order[:, 0].bincount(minlength=4).min() > 25  # every cell comes first sometimes
+
+
+def test_a_map_of_71_percent_zeros_is_ranked_to_the_last_cell():
+    sparse = (torch.arange(100.0) - 70).clamp_min(0).view(1, 10, 10)
+    assert (sparse == 0).float().mean().item() == pytest.approx(0.71)
+    order = scores.ranks(sparse, generator(0))[0]
+    assert order[:29].tolist() == list(range(99, 70, -1))
+    assert order.sort().values.tolist() == list(range(100))
+
+
+def test_a_sparse_map_removes_exactly_what_each_step_asks_for():
+    sparse = torch.zeros(1, 8, 8)
+    sparse[0, 0, :5] = 1
+    insertion, _ = curves(brightness, sparse, steps=8)
+    torch.testing.assert_close(insertion[0], torch.linspace(0, 1, 9))
+
+
+def test_blur_keeps_a_constant_and_the_mean_of_what_is_far_from_the_edge():
+    torch.testing.assert_close(
+        scores.blur(torch.full((1, 3, 20, 30), 0.3), 2.0), torch.full((1, 3, 20, 30), 0.3)
+    )
+    point = torch.zeros(1, 1, 21, 21)
+    point[..., 10, 10] = 1
+    assert scores.blur(point, 2.0).sum().item() == pytest.approx(1)
+
+
+def test_blur_is_a_gaussian_in_both_directions():
+    point = torch.zeros(1, 1, 21, 31)
+    point[..., 10, 15] = 1
+    blurred = scores.blur(point, 2.0)[0, 0]
+    peak = blurred[10, 15]
+    for y, x in [(0, 1), (1, 0), (2, 3), (-4, 2)]:
+        expected = math.exp(-(y * y + x * x) / 8)
+        assert (blurred[10 + y, 15 + x] / peak).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_blur_reflects_at_the_edge():
+    row = torch.rand(1, 1, 1, 12, generator=generator(0)).expand(1, 1, 12, 12)
+    wide = torch.nn.functional.pad(row, (6, 6, 6, 6), mode="reflect")
+    torch.testing.assert_close(
+        scores.blur(row, 1.0), scores.blur(wide, 1.0)[..., 6:18, 6:18], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_linear_classifier_gives_straight_curves_whatever_the_order():
+    insertion, deletion = curves(brightness, torch.cat([GRID, -GRID]))
+    straight = torch.tensor([0, 0.25, 0.5, 0.75, 1])
+    assert torch.equal(insertion, straight.expand(2, 5))
+    assert torch.equal(deletion, straight.flip(0).expand(2, 5))
+    assert scores.area(insertion).tolist() == scores.area(deletion).tolist() == [0.5, 0.5]
+
+
+def test_finding_the_deciding_cell_first_or_last_gives_the_extreme_areas():
+    insertion, deletion = curves(corner, torch.cat([GRID, -GRID]))
+    assert insertion.tolist() == [[0, 1, 1, 1, 1], [0, 0, 0, 0, 1]]
+    assert deletion.tolist() == [[1, 0, 0, 0, 0], [1, 1, 1, 1, 0]]
+    assert scores.area(insertion).tolist() == [0.875, 0.125]
+    assert scores.area(deletion).tolist() == [0.125, 0.875]
+
+
+def test_the_ends_of_the_curves_are_the_image_and_the_baseline():
+    images = torch.rand(5, 3, 12, 12, generator=generator("images"))
+    baseline = scores.blur(images, 1.2)
+    maps = torch.rand(5, 4, 4, generator=generator("maps"))
+    labels = torch.tensor([0, 1, 0, 1, 1])
+    insertion, deletion = scores.perturbation_curves(
+        corner, images, baseline, maps, labels, 7, generator(0)
+    )
+    image = corner(images)[torch.arange(5), labels]
+    blurred = corner(baseline)[torch.arange(5), labels]
+    assert torch.equal(insertion[:, -1], image) and torch.equal(deletion[:, 0], image)
+    assert torch.equal(insertion[:, 0], blurred) and torch.equal(deletion[:, -1], blurred)
+    assert insertion.shape == deletion.shape == (5, 8)
+
+
+def test_cells_are_blocks_of_pixels_also_on_sides_the_grid_does_not_divide():
+    maps = torch.zeros(1, 2, 3)
+    maps[0, 1, 2] = 1
+    seen = []
+
+    def record(images: Tensor) -> Tensor:
+        seen.append(images[0, 0])
+        return brightness(images)
+
+    curves(record, maps, steps=6, images=torch.ones(1, 3, 4, 7))
+    first_cell = torch.zeros(4, 7)
+    first_cell[2:, 5:] = 1
+    assert torch.equal(seen[2], first_cell)  # after the whole image and the baseline
+
+
+def test_an_increasing_affine_change_of_a_map_changes_no_rank_score():
+    maps = (torch.rand(6, 4, 4, generator=generator("maps")) * 8).floor() / 8  # many ties
+    moved = maps / 4 + 0.5
+    masks = torch.rand(6, 32, 32, generator=generator("masks")) < 0.3
+    assert torch.equal(scores.ranks(maps, generator(0)), scores.ranks(moved, generator(0)))
+    assert torch.equal(localisation.auroc(maps, masks), localisation.auroc(moved, masks))
+    assert torch.equal(localisation.pointing(maps, masks), localisation.pointing(moved, masks))
+    before, after = (localisation.rank_accuracy(m, masks) for m in (maps, moved))
+    assert torch.equal(before, after)
+    for before, after in zip(curves(corner, maps), curves(corner, moved), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_gain_of_a_known_map():
+    report = scores.gain(torch.tensor([[[0.0, 0.0], [0.5, 0.5]], [[0.0, 0.0], [0.0, 1.0]]]))
+    assert report["minimum"].tolist() == [0, 0]
+    assert report["mean"].tolist() == [0.25, 0.25]
+    assert report["maximum"].tolist() == [0.5, 1]
+    assert report["ratio"].tolist() == [1.5, 2]
+    assert report["entropy"].tolist() == pytest.approx([0.5, 0])
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+def test_a_flat_map_gains_nothing_and_has_full_entropy(level):
+    report = scores.gain(torch.full((1, 3, 5), level))
+    assert report["ratio"].item() == 1
+    assert report["entropy"].item() == pytest.approx(1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_generator_on_the_cpu_serves_maps_on_the_gpu():
+    maps = torch.rand(4, 4, 4, generator=generator("maps"))
+    masks = torch.rand(4, 32, 32, generator=generator("masks")) < 0.3
+    images = torch.rand(4, 3, 32, 32, generator=generator("images"))
+    labels = torch.ones(4, dtype=torch.int64)
+
+    def measured(device: str) -> list[Tensor]:
+        m, k, i, y = (t.to(device) for t in (maps, masks, images, labels))
+        key = generator("curves")
+        drawn = scores.perturbation_curves(corner, i, scores.blur(i, 3.2), m, y, 8, key)
+        values = [
+            *drawn,
+            localisation.auroc(m, k),
+            localisation.pointing(m, k),
+            localisation.energy(m, k),
+        ]
+        interval = intervals.bootstrap(scores.area(drawn[0]), generator("draws"))
+        return [t.cpu() for t in (*values, *scores.gain(m).values(), torch.tensor(interval))]
+
+    for here, there in zip(measured("cpu"), measured("cuda"), strict=True):
+        torch.testing.assert_close(there, here, rtol=1e-5, atol=1e-6)

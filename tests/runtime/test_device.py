@@ -1,0 +1,138 @@
+"""The device that is asked for, or one line that says what could have been; its memory kept."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils import deterministic
+
+from abn.runtime import device
+from abn.runtime.device import keep_memory
+from abn.runtime.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+BEFORE_AND_AFTER = """
+import resource, torch
+from abn.network import device
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)  # 64 MB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(min(faults() for _ in range(3)))
+device.keep_memory()
+print([faults() for _ in range(40)][-1])  # what is freed has to find its place first
+"""
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch):
+    """How often memory was to be kept, which is not done here: it cannot be undone."""
+    times = []
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    was_filled = deterministic.fill_uninitialized_memory
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # choose() may set it for good
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")
+    monkeypatch.setattr(device, "keep_memory", lambda: times.append(1))
+    yield times
+    torch.use_deterministic_algorithms(was_deterministic)
+    deterministic.fill_uninitialized_memory = was_filled
+
+
+def test_the_named_device_is_taken(monkeypatch):
+    monkeypatch.setenv("ABN_DEVICE", "cpu")
+    assert device.choose() == torch.device("cpu")
+
+
+@pytest.mark.parametrize("unnamed", [None, ""])
+def test_without_a_name_it_is_the_gpu_where_there_is_one(monkeypatch, unnamed):
+    monkeypatch.delenv("ABN_DEVICE", raising=False)
+    if unnamed is not None:
+        monkeypatch.setenv("ABN_DEVICE", unnamed)
+    assert device.choose().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "cpu:x", "cuda:-1", "CPU"])
+def test_a_device_that_is_not_there_is_refused_in_one_line(monkeypatch, name):
+    monkeypatch.setenv("ABN_DEVICE", name)
+    with pytest.raises(UserError) as caught:
+        device.choose()
+    message = str(caught.value)
+    assert f"; ABN_DEVICE={name}; " in message
+    assert message.endswith("; use cpu, cuda or cuda:N")
+    assert len(message.splitlines()) == 1
+
+
+def test_from_then_on_torch_is_deterministic(monkeypatch):
+    monkeypatch.setenv("ABN_DEVICE", "cpu")
+    torch.use_deterministic_algorithms(False)
+    device.choose()
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+def test_the_compiler_is_not_imported_for_that():
+    """It takes a second or two, in every stage."""
+    code = "import sys; from abn.network import device; device.choose(); "
+    code += "print('torch._dynamo' in sys.modules)"
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert said == "False\n"
+
+
+def test_memory_that_is_written_anyway_is_not_filled_before(monkeypatch):
+    monkeypatch.setenv("ABN_DEVICE", "cpu")
+    deterministic.fill_uninitialized_memory = True
+    device.choose()
+    assert not deterministic.fill_uninitialized_memory
+
+
+def test_on_the_cpu_memory_is_kept(monkeypatch, kept):
+    monkeypatch.setenv("ABN_DEVICE", "cpu")
+    device.choose()
+    assert kept == [1]
+
+
+@pytest.mark.parametrize("given, expected", [(None, "1"), ("0", "0")])
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_on_other_systems_keeping_memory_only_asks_torch(monkeypatch, system, given, expected):
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    if given is not None:
+        monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", given)
+    keep_memory()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_memory_that_is_kept_causes_no_more_faults():
+    command = [sys.executable, "-c", BEFORE_AND_AFTER]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before > 10 and after < before / 10
+
+
+@pytest.mark.parametrize("given, expected", [(None, ":4096:8"), (":16:8", ":16:8")])
+def test_cublas_is_deterministic_unless_the_user_chose(monkeypatch, given, expected):
+    monkeypatch.setenv("ABN_DEVICE", "cpu")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    if given is not None:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", given)
+    device.choose()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected
+
+
+def test_the_cpu_is_described_with_its_threads():
+    threads = torch.get_num_threads()
+    assert device.describe(torch.device("cpu")) == f"cpu ({threads} threads)"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_described_with_its_name():
+    name = torch.cuda.get_device_name(0)
+    assert device.describe(torch.device("cuda:0")) == f"cuda:0 ({name})"

@@ -1,0 +1,23 @@
+"""Numbers from the environment, or one line that says what to give."""
+
+import pytest
+
+from abn.runtime import env
+from abn.runtime.errors import ParamsError
+
+
+@pytest.mark.parametrize(("text", "value"), [("7", 7.0), ("0.5", 0.5), ("", 3.0), (None, 3.0)])
+def test_a_number_is_read_and_nothing_is_the_default(
+    monkeypatch: pytest.MonkeyPatch, text: str | None, value: float
+) -> None:
+    monkeypatch.delenv("ABN_X", raising=False)
+    if text is not None:
+        monkeypatch.setenv("ABN_X", text)
+    assert env.number("ABN_X", 3.0) == value
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "nan", "inf", "0.5"])
+def test_anything_else_is_refused_with_its_name(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("ABN_X", text)
+    with pytest.raises(ParamsError, match=rf"^wrong value; ABN_X={text}; give a number from 1 on$"):
+        env.number("ABN_X", 3.0, least=1)

@@ -1,0 +1,137 @@
+"""Being asked to stop, by real signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from abn.runtime.signals import SIGNALS, Stopped, Stopper
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """No signal is ignored, as under nohup or in the background of a shell it may be."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_stops_at_once_what_is_not_held(number: signal.Signals) -> None:
+    with pytest.raises(Stopped), Stopper().listening():
+        os.kill(os.getpid(), number)
+        pytest.fail("it went on")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_is_held_is_finished_first(number: signal.Signals) -> None:
+    done = []
+    with pytest.raises(Stopped), Stopper().listening() as stopper:
+        with stopper.hold():
+            with stopper.hold():
+                os.kill(os.getpid(), number)
+            done.append("all of it")
+        pytest.fail("it went on")
+    assert done == ["all of it"]
+
+
+def test_a_fault_inside_is_not_hidden_by_the_wish_to_stop() -> None:
+    with (
+        pytest.raises(ValueError, match="mine"),
+        Stopper().listening() as stopper,
+        stopper.hold(),
+    ):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise ValueError("mine")
+
+
+def test_a_patient_one_takes_note_and_goes_on() -> None:
+    with Stopper(patient=True).listening() as stopper:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with stopper.hold():
+            pass
+    assert stopper.asked
+
+
+def test_afterwards_signals_do_what_they_did() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with Stopper().listening():
+        assert signal.getsignal(signal.SIGTERM) not in before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_what_the_process_ignores_it_goes_on_ignoring() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stopper().listening() as stopper:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not stopper.asked
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+STUBBORN = """
+import time
+from abn.runtime.signals import Stopper
+stopper = Stopper()
+with stopper.listening(), stopper.hold():
+    print("held", flush=True)
+    while True:
+        time.sleep(0.01)
+"""
+
+
+def test_the_second_signal_ends_the_process() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        process.terminate()
+        assert process.wait(10) == -signal.SIGTERM
+
+
+PARENT = """
+import subprocess, sys, time
+child = "from abn.core import signals; signals.end_with_parent(); print('ready', flush=True);"
+child += "import time; time.sleep(600)"
+started = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, text=True)
+started.stdout.readline()
+print(started.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child")
+def test_no_orphan_outlives_a_parent_that_was_killed() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+    until = time.monotonic() + 10
+    while alive(child):
+        assert time.monotonic() < until, "the child outlived its parent"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: one that is dead but not yet waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,589 @@
+"""Training images: order, crops, flips, colours, holes and mixes, each by a chance of its own."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as reference
+
+from abn.config.params import Params, Train
+from abn.data.loader import Batch
+from abn.data.packed import Split
+from abn.runtime.rng import generator
+from abn.training import augment
+from abn.training.augment import Mix
+from tests import toys
+from tests.toys import CPU, TINTS
+
+GPU = pytest.param(
+    torch.device("cuda"),
+    marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+)
+SCALE = (0.08, 1.0)
+OFF: dict[str, Any] = {"jitter": 0.0, "erase": 0.0, "mixup": 0.0, "cutmix": 0.0, "mix_share": 0.0}
+MIXUP: dict[str, Any] = {"mixup": 1.0, "mix_share": 1.0, "mix_until": 1.0}
+CUTMIX: dict[str, Any] = {"cutmix": 1.0, "mix_share": 1.0, "mix_until": 1.0}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "alternating": {"flip": "alternating"},
+    "jitter": {"jitter": 0.4},
+    "erase": {"erase": 1.0},
+    "mixup": MIXUP,
+    "cutmix": CUTMIX,
+    "all": {"flip": "alternating", "jitter": 0.4, "erase": 0.5} | MIXUP | CUTMIX,
+}
+
+
+@pytest.fixture
+def config(params: Params, changed: Callable[..., Train]) -> Train:
+    return changed(params.train, batch_size=9, flip=False, crop_scale=(0.6, 1.0), **OFF)
+
+
+def numbered(split: Split) -> Split:
+    """`split` with every image a class of its own, so that a label tells which image it is."""
+    everyone = torch.arange(len(split))
+    classes = tuple(str(number) for number in everyone.tolist())
+    return dataclasses.replace(split, labels=everyone, classes=classes)
+
+
+def shaded(count: int) -> Split:
+    """Numbered images that are black on the left and white on the right."""
+    images = torch.zeros(count, 32, 32, 3, dtype=torch.uint8)
+    images[:, :, 16:] = 255
+    return numbered(dataclasses.replace(toys.split(count), images=images))
+
+
+def flat(count: int, grey: int = 100) -> Split:
+    """Numbered images of one grey, on which crops and flips do not show."""
+    images = torch.full((count, 32, 32, 3), grey, dtype=torch.uint8)
+    return numbered(dataclasses.replace(toys.split(count), images=images))
+
+
+def epoch(
+    split: Split, config: Train, number: int = 0, seed: int = 0, size: int = 32
+) -> tuple[Tensor, Tensor]:
+    """The images and targets of one epoch."""
+    shown = augment.batches(split, config, size, seed, number, CPU)
+    images, targets = (torch.cat(column) for column in zip(*shown, strict=True))
+    return images, targets
+
+
+def by_number(split: Split, config: Train, number: int = 0, seed: int = 0) -> Tensor:
+    """The images of one unmixed epoch of a numbered split, in the split's order."""
+    images, targets = epoch(split, config, number, seed)
+    return images[targets.argmax(1).argsort()]
+
+
+def brighter_right(images: Tensor) -> Tensor:
+    left, right = images.mean(dim=(1, 2)).chunk(2, dim=1)
+    return right.mean(1) > left.mean(1)
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=generator("noise"))
+
+
+# An epoch: what is shown, in which order.
+
+
+def test_an_epoch_shows_no_image_twice_and_drops_a_short_tail(config: Train) -> None:
+    split = numbered(toys.split(40))
+    shown = list(augment.batches(split, config, 32, 0, 0, CPU))
+    assert [len(batch.images) for batch in shown] == [len(batch.targets) for batch in shown]
+    assert [len(batch.images) for batch in shown] == [9] * 4
+    assert len(torch.cat([batch.targets.argmax(1) for batch in shown]).unique()) == 36
+
+
+def test_a_split_smaller_than_a_batch_is_one_batch(config: Train) -> None:
+    (batch,) = augment.batches(numbered(toys.split(5)), config, 32, 0, 0, CPU)
+    assert sorted(batch.targets.argmax(1).tolist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_epoch_repeats_bit_for_bit(
+    config: Train, changed: Callable[..., Train], variant: str
+) -> None:
+    config, split = changed(config, **VARIANTS[variant]), toys.split()
+    for first, again in zip(epoch(split, config, 3), epoch(split, config, 3), strict=True):
+        assert first.equal(again)
+
+
+@pytest.mark.parametrize("key", [{"number": 1}, {"seed": 1}])
+def test_epoch_and_seed_each_change_order_and_crops(config: Train, key: dict[str, int]) -> None:
+    split = numbered(toys.split(36))
+    order, other = (epoch(split, config, **draw)[1].argmax(1) for draw in ({}, key))
+    assert not order.equal(other)
+    assert not by_number(split, config).equal(by_number(split, config, **key))
+
+
+@pytest.mark.parametrize("key", [{"number": 1}, {"seed": 1}])
+@pytest.mark.parametrize("variant", ["jitter", "erase"])
+def test_epoch_and_seed_each_change_colours_and_holes(
+    config: Train, changed: Callable[..., Train], variant: str, key: dict[str, int]
+) -> None:
+    config = changed(config, **VARIANTS[variant])
+    first, other = (by_number(flat(9), config, **draw) for draw in ({}, key))
+    assert (first != other).flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("key", [{"number": 1}, {"seed": 1}])
+@pytest.mark.parametrize("variant", ["mixup", "cutmix"])
+def test_epoch_and_seed_each_change_the_mixes(
+    config: Train, changed: Callable[..., Train], variant: str, key: dict[str, int]
+) -> None:
+    config = changed(config, **VARIANTS[variant])
+    first, other = (epoch(flat(36), config, **draw)[1].max(1).values for draw in ({}, key))
+    assert set(first.tolist()).isdisjoint(other.tolist())
+
+
+def test_every_image_has_a_crop_of_its_own(config: Train) -> None:
+    alike = toys.split(36).take(torch.zeros(36, dtype=torch.int64))
+    images, _ = epoch(alike, config)
+    assert len(images.flatten(1).unique(dim=0)) == 36
+
+
+def test_image_and_target_stay_together(config: Train) -> None:
+    images, targets = epoch(toys.split(), config)
+    distance = torch.cdist(images.mean((2, 3)), TINTS / 255)
+    assert distance.argmin(1).equal(targets.argmax(1))
+
+
+def test_so_they_do_in_a_subset(config: Train) -> None:
+    part = toys.split().subset(torch.tensor([1, 2, 3, 5, 6, 7, 9, 10, 11]))  # no red one
+    images, targets = epoch(part, config)
+    found = torch.cdist(images.mean((2, 3)), TINTS / 255).argmin(1)
+    assert found.equal(targets.argmax(1))
+    assert found.bincount().tolist() == [0, 3, 3, 3]
+
+
+@pytest.mark.parametrize("device", [CPU, GPU], ids=str)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_images_are_floats_from_0_to_1_at_the_asked_size_channels_last(
+    config: Train, changed: Callable[..., Train], variant: str, device: torch.device
+) -> None:
+    config = changed(config, precision="fp32", **VARIANTS[variant])
+    for images, _ in augment.batches(toys.split(), config, 24, 0, 0, device):
+        assert images.shape == (9, 3, 24, 24) and images.dtype == torch.float32
+        assert images.min() >= 0 and 0.5 < images.max() <= 1
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_targets_are_shares_of_the_classes(
+    config: Train, changed: Callable[..., Train], variant: str
+) -> None:
+    _, targets = epoch(toys.split(), changed(config, **VARIANTS[variant]))
+    assert targets.shape == (36, 4) and targets.dtype == torch.float32
+    assert targets.min() >= 0
+    torch.testing.assert_close(targets.sum(1), torch.ones(36))
+
+
+def test_unmixed_targets_are_one_for_the_label(config: Train) -> None:
+    _, targets = epoch(numbered(toys.split(36)), config)
+    assert targets.sum(1).eq(1).all() and targets.max(1).values.eq(1).all()
+    assert targets.sum(0).eq(1).all()
+
+
+# Flips.
+
+
+def test_without_flip_no_image_is_mirrored(config: Train) -> None:
+    images, _ = epoch(shaded(36), config)
+    assert brighter_right(images).all()
+
+
+@pytest.mark.parametrize("flip", [True, "alternating"])
+def test_with_flip_about_half_are_mirrored(
+    config: Train, changed: Callable[..., Train], flip: bool | str
+) -> None:
+    images, _ = epoch(shaded(900), changed(config, flip=flip))
+    assert 0.45 < brighter_right(images).float().mean() < 0.55
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_alternating_shows_every_image_both_ways_in_two_epochs(
+    config: Train, changed: Callable[..., Train], number: int
+) -> None:
+    config = changed(config, flip="alternating")
+    one, next_one, after = (
+        brighter_right(by_number(shaded(90), config, n)) for n in range(number, number + 3)
+    )
+    assert one.equal(~next_one) and one.equal(after)
+
+
+def test_by_chance_some_images_are_shown_one_way_twice(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    config = changed(config, flip=True)
+    one, other = (brighter_right(by_number(shaded(90), config, n)) for n in (0, 1))
+    assert 0.3 < one.eq(other).float().mean() < 0.7
+
+
+def test_alternating_depends_on_the_seed(config: Train, changed: Callable[..., Train]) -> None:
+    config = changed(config, flip="alternating")
+    one, other = (brighter_right(by_number(shaded(90), config, seed=s)) for s in (0, 1))
+    assert 0.3 < one.eq(other).float().mean() < 0.7
+
+
+# Random crops.
+
+
+def boxes(aspect: float, count: int = 2000, scale: tuple[float, float] = SCALE) -> Tensor:
+    return augment.random_boxes(torch.full((count,), aspect), scale, generator(1, "boxes"))
+
+
+def inside(boxes: Tensor) -> bool:
+    start, extent = boxes[:, :2], boxes[:, 2:]
+    return bool((start >= 0).all() and (extent > 0).all() and (start + extent <= 1 + 1e-6).all())
+
+
+@pytest.mark.parametrize("aspect", [0.05, 0.1, 0.5, 0.75, 1.0, 4 / 3, 2.0, 10.0, 20.0])
+@pytest.mark.parametrize("scale", [SCALE, (1.0, 1.0), (0.01, 0.01)])
+def test_random_boxes_lie_on_the_canvas(aspect: float, scale: tuple[float, float]) -> None:
+    assert inside(boxes(aspect, scale=scale))
+
+
+@pytest.mark.parametrize("aspect", [0.5, 0.75, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("scale", [SCALE, (0.25, 0.4)])
+def test_random_boxes_have_the_area_and_the_shape_asked_for_in_the_original(
+    aspect: float, scale: tuple[float, float]
+) -> None:
+    top, left, height, width = boxes(aspect, scale=scale).unbind(1)
+    area, ratio = height * width, width * aspect / height
+    fallback = torch.isclose(top, (1 - height) / 2) & torch.isclose(left, (1 - width) / 2)
+    asked = (scale[0] - 1e-6 <= area) & (area <= scale[1] + 1e-6)
+    assert (asked | fallback).all()
+    assert (fallback & ~asked).float().mean() < 0.01  # rare: ten draws seldom all fail
+    assert ratio.min() >= 3 / 4 - 1e-5
+    assert ratio.max() <= 4 / 3 + 1e-5
+
+
+def test_area_shape_and_place_spread_over_their_whole_range() -> None:
+    top, left, height, width = boxes(1.0, 4000, (0.1, 0.5)).unbind(1)
+    area, ratio = height * width, width / height
+    assert area.min() < 0.11 and area.max() > 0.49 and abs(area.mean() - 0.3) < 0.01
+    assert ratio.min() < 0.76 and ratio.max() > 1.32 and abs(ratio.log().mean()) < 0.01
+    places = torch.stack([top / (1 - height), left / (1 - width)])
+    for place in places:
+        assert place.min() < 0.01 and place.max() > 0.99 and abs(place.mean() - 0.5) < 0.02
+    draws = torch.cat([torch.stack([area, ratio]), places])
+    assert (torch.corrcoef(draws) - torch.eye(4)).abs().max() < 0.1  # none follows another
+
+
+@pytest.mark.parametrize(
+    "aspect, height, width",
+    [(10.0, 1.0, 4 / 3 / 10), (0.1, 0.1 / (3 / 4), 1.0)],
+    ids=["a panorama", "a tower"],
+)
+def test_where_no_draw_fits_it_is_the_widest_allowed_box_in_the_centre(
+    aspect: float, height: float, width: float
+) -> None:
+    found = boxes(aspect, 50, scale=(1.0, 1.0))
+    expected = torch.tensor([(1 - height) / 2, (1 - width) / 2, height, width])
+    torch.testing.assert_close(found, expected.expand(50, 4))
+
+
+def test_where_no_draw_fits_an_ordinary_image_it_is_the_whole() -> None:
+    found = boxes(1.0, 50, scale=(1.0, 1.0))  # only a square would fit, which is never drawn
+    torch.testing.assert_close(found, torch.tensor([0.0, 0, 1, 1]).expand(50, 4))
+
+
+def test_the_same_generator_draws_the_same_boxes_and_another_draws_others() -> None:
+    aspect = torch.ones(5)
+    first, again, other = (
+        augment.random_boxes(aspect, SCALE, generator(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.isclose(first, other).all(1).any()
+
+
+# Colours.
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_factors_of_one_change_nothing(count: int) -> None:
+    images = noise(count, 3, 5, 7)
+    assert augment.jitter(images, torch.ones(count, 3)).equal(images)
+
+
+def test_half_the_brightness_halves() -> None:
+    images = noise(2, 3, 4, 4)
+    found = augment.jitter(images, torch.tensor([[0.5, 1, 1], [1, 1, 1]]))
+    torch.testing.assert_close(found, torch.stack([images[0] / 2, images[1]]))
+
+
+def test_half_the_contrast_goes_half_way_to_the_mean_grey() -> None:
+    black_and_white = torch.tensor([0.0, 1.0]).expand(1, 3, 1, 2)
+    found = augment.jitter(black_and_white, torch.tensor([[1, 0.5, 1]]))
+    torch.testing.assert_close(found, torch.tensor([0.25, 0.75]).expand(1, 3, 1, 2))
+
+
+def test_no_contrast_is_the_mean_grey() -> None:
+    red_and_black = torch.zeros(1, 3, 1, 2)
+    red_and_black[0, 0, 0, 0] = 1
+    found = augment.jitter(red_and_black, torch.tensor([[1.0, 0, 1]]))
+    torch.testing.assert_close(found, torch.full((1, 3, 1, 2), 0.299 / 2))
+
+
+def test_no_saturation_is_grey() -> None:
+    colours = torch.eye(3).view(3, 3, 1, 1)  # red, green, blue
+    found = augment.jitter(colours, torch.tensor([[1.0, 1, 0]]).expand(3, 3))
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1, 1)
+    torch.testing.assert_close(found, luma.expand(3, 3, 1, 1))
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.6, 1.4, 2.0])
+@pytest.mark.parametrize("place, name", [(0, "brightness"), (1, "contrast"), (2, "saturation")])
+def test_each_factor_does_what_torchvisions_does(place: int, name: str, factor: float) -> None:
+    images, factors = noise(4, 3, 8, 8), torch.ones(4, 3)
+    factors[:, place] = factor
+    expected = getattr(reference, f"adjust_{name}")(images, factor)
+    # torchvision rounds the weight of red to 0.2989
+    torch.testing.assert_close(augment.jitter(images, factors), expected, rtol=0, atol=3e-4)
+
+
+def test_all_three_follow_each_other_as_torchvisions_do() -> None:
+    images = noise(1, 3, 8, 8)
+    expected = reference.adjust_brightness(images, 1.3)
+    expected = reference.adjust_saturation(reference.adjust_contrast(expected, 0.7), 1.6)
+    found = augment.jitter(images, torch.tensor([[1.3, 0.7, 1.6]]))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_jittered_images_stay_between_0_and_1() -> None:
+    factors = 2 * torch.cartesian_prod(*3 * [torch.arange(2.0)])  # all of 0 and 2
+    found = augment.jitter(noise(8, 3, 8, 8), factors)
+    assert found.min() >= 0 and found.max() <= 1
+
+
+def test_every_image_has_factors_of_its_own() -> None:
+    images, factors = noise(3, 3, 4, 4), 0.6 + 0.8 * noise(3, 3)
+    found = augment.jitter(images, factors)
+    for n in range(3):
+        alone = augment.jitter(images[n : n + 1], factors[n : n + 1])[0]
+        torch.testing.assert_close(found[n], alone)
+
+
+def test_brightness_is_drawn_per_image_from_the_whole_range(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    split = flat(360)
+    factors = by_number(split, changed(config, jitter=0.4)).mean((1, 2, 3)) * 255 / 100
+    assert len(factors.unique()) > 350
+    assert 0.6 - 1e-5 < factors.min() < 0.61 and 1.39 < factors.max() < 1.4 + 1e-5
+    assert abs(factors.mean() - 1) < 0.03
+
+
+def test_jitter_leaves_order_crops_and_flips_as_they_were(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    def seen(**values: Any) -> tuple[Tensor, Tensor]:
+        """Up to brightness and contrast, which on grey images without clipping are affine."""
+        images, targets = epoch(split, changed(config, flip=True, **values))
+        middle = images.mean((1, 2, 3), keepdim=True)
+        return (images - middle) / images.std((1, 2, 3), keepdim=True), targets
+
+    grey = torch.randint(80, 150, (36, 32, 32, 1), generator=generator("grey"), dtype=torch.uint8)
+    split = numbered(dataclasses.replace(toys.split(36), images=grey.expand(36, 32, 32, 3)))
+    (plain, order), (jittered, same_order) = seen(), seen(jitter=0.2)
+    assert same_order.equal(order)
+    torch.testing.assert_close(jittered, plain, rtol=0, atol=1e-4)
+
+
+# Holes.
+
+
+def test_exactly_the_hole_is_blanked() -> None:
+    images = noise(2, 3, 8, 8)
+    holes = torch.tensor([[0.25, 0.5, 0.5, 0.25], [0, 0.125, 1, 0.125]])
+    expected = images.clone()
+    expected[0, :, 2:6, 4:6] = 0.5
+    expected[1, :, :, 1] = 0.5
+    before = images.clone()
+    assert augment.erase(images, holes).equal(expected)
+    assert images.equal(before)
+
+
+def test_an_empty_hole_blanks_nothing() -> None:
+    images = noise(2, 3, 8, 8)
+    holes = torch.tensor([[0.0, 0, 0, 0], [0.4, 0.7, 0, 0]])
+    assert augment.erase(images, holes).equal(images)
+
+
+def test_a_pixel_belongs_to_the_hole_that_holds_its_centre() -> None:
+    dark = torch.zeros(1, 3, 4, 4)
+    found = augment.erase(dark, torch.tensor([[0.12, 0.13, 0.26, 0.5]]))
+    assert found[0, 0].tolist() == [[0, 0.5, 0.5, 0], [0, 0.5, 0.5, 0], [0] * 4, [0] * 4]
+
+
+@pytest.mark.parametrize("share, least, most", [(0.0, 0, 0), (1.0, 1, 1), (0.25, 0.22, 0.28)])
+def test_a_share_of_the_images_has_a_hole(share: float, least: float, most: float) -> None:
+    holes = augment.random_holes(4000, share, generator("holes"))
+    there = holes[:, 2:].gt(0).all(1)
+    assert least <= there.float().mean() <= most
+    assert not there.any() or holes[there, 2:].prod(1).max() > 0.19  # not the small ones alone
+    assert holes[~there, 2:].eq(0).all()
+
+
+def test_holes_have_the_areas_and_shapes_of_the_paper_and_lie_inside() -> None:
+    holes = augment.random_holes(4000, 1.0, generator("holes"))
+    assert inside(holes)
+    _, _, height, width = holes.unbind(1)
+    for found, (low, high) in (
+        (height * width, augment.HOLE),
+        (width / height, augment.HOLE_RATIO),
+    ):
+        assert low * (1 - 1e-5) < found.min() < 1.05 * low
+        assert 0.95 * high < found.max() < high * (1 + 1e-5)
+
+
+def test_holes_are_everywhere() -> None:
+    top, left, height, width = augment.random_holes(4000, 1.0, generator("holes")).unbind(1)
+    for place in (top / (1 - height), left / (1 - width)):
+        assert place.min() < 0.01 and place.max() > 0.99 and abs(place.mean() - 0.5) < 0.02
+
+
+def test_erasing_leaves_order_crops_and_flips_as_they_were(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    config, split = changed(config, flip=True), numbered(toys.split(36))
+    plain, order = epoch(split, config)
+    erased, same_order = epoch(split, changed(config, erase=1.0))
+    assert same_order.equal(order)
+    blank = erased.eq(0.5).all(1, keepdim=True).expand_as(erased)
+    assert erased[~blank].equal(plain[~blank])
+    areas = blank.float().mean((1, 2, 3))
+    assert areas.min() > 0.01 and areas.max() < 0.22
+
+
+# Mixes.
+
+
+def test_without_a_mix_a_batch_stays_as_it_is() -> None:
+    batch = Batch(noise(2, 3, 4, 4), torch.eye(2))
+    assert augment.blend(batch, None) is batch
+
+
+def test_mixup_of_two_images_by_hand() -> None:
+    images = torch.tensor([0.2, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    mixed = augment.blend(Batch(images, torch.eye(2)), Mix(0.75))
+    expected = torch.tensor([0.75 * 0.2 + 0.25, 0.75 + 0.25 * 0.2]).view(2, 1, 1, 1)
+    torch.testing.assert_close(mixed.images, expected.expand(2, 3, 4, 4))
+    torch.testing.assert_close(mixed.targets, torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
+
+
+def test_cutmix_of_two_images_by_hand() -> None:
+    images = torch.tensor([0.2, 1.0]).view(2, 1, 1, 1).repeat(1, 3, 4, 4)
+    batch = Batch(images, torch.eye(2))
+    mixed = augment.blend(batch, Mix(0.625, (0, 2, 1, 4)))
+    assert mixed.images[0, 0].eq(1.0).tolist() == 2 * [[False, True, True, True]] + 2 * [
+        [False] * 4
+    ]
+    assert mixed.images[1, 2].eq(images[0, 0, 0, 0]).equal(mixed.images[0, 0].eq(1.0))
+    torch.testing.assert_close(mixed.targets, torch.tensor([[0.625, 0.375], [0.375, 0.625]]))
+    assert batch.images[0].unique().tolist() == pytest.approx([0.2])  # the input is left alone
+
+
+def test_every_image_is_mixed_with_the_one_before_it() -> None:
+    batch = Batch(torch.arange(3.0).view(3, 1, 1, 1), torch.eye(3))
+    mixed = augment.blend(batch, Mix(0.5))
+    assert mixed.images.flatten().tolist() == [1, 0.5, 1.5]
+    assert mixed.targets.tolist() == [[0.5, 0, 0.5], [0.5, 0.5, 0], [0, 0.5, 0.5]]
+
+
+def test_two_of_one_class_keep_it() -> None:
+    targets = torch.tensor([[0.0, 1], [0, 1]])
+    mixed = augment.blend(Batch(noise(2, 3, 4, 4), targets), Mix(0.3))
+    torch.testing.assert_close(mixed.targets, targets)
+
+
+def pairs(config: Train, mixed: Train, number: int = 0, count: int = 36) -> list[Any]:
+    """For each batch of an epoch: as it is, as it is mixed, and each image's share of its label."""
+    split = numbered(toys.split(count))
+    plain = augment.batches(split, config, 32, 0, number, CPU)
+    blended = augment.batches(split, mixed, 32, 0, number, CPU)
+    return [
+        (before, after, after.targets[before.targets.bool()])
+        for before, after in zip(plain, blended, strict=True)
+    ]
+
+
+def kind(before: Batch, after: Batch) -> str:
+    """none, mixup or cutmix, told by the images."""
+    own, other = (after.images == images for images in (before.images, before.images.roll(1, 0)))
+    if own.all():
+        return "none"
+    return "cutmix" if (own | other).all() else "mixup"
+
+
+def test_mixup_blends_the_same_order_crops_and_flips(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    config = changed(config, flip=True)
+    for before, after, own in pairs(config, changed(config, **MIXUP)):
+        assert kind(before, after) == "mixup"
+        expected = augment.blend(before, Mix(own[0].item()))
+        for found, wanted in zip(after, expected, strict=True):
+            torch.testing.assert_close(found, wanted)
+
+
+def test_with_cutmix_an_images_share_of_its_label_is_the_area_left_to_it(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    config = changed(config, flip=True)
+    for before, after, own in pairs(config, changed(config, **CUTMIX)):
+        assert kind(before, after) == "cutmix"
+        left = (after.images == before.images).all(1)
+        torch.testing.assert_close(left.float().mean((1, 2)), own)
+
+
+def test_with_cutmix_what_is_taken_over_is_one_rectangle(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    for before, after, _ in pairs(config, changed(config, **CUTMIX)):
+        taken = (after.images != before.images).any(1)
+        assert taken.eq(taken[0]).all()  # the same for the whole batch
+        rows, columns = taken[0].any(1), taken[0].any(0)
+        assert taken[0].equal(rows[:, None] & columns)
+        for edge in (rows, columns):
+            assert edge.int().diff().abs().sum() <= 2
+
+
+def test_with_both_on_a_coin_decides(config: Train, changed: Callable[..., Train]) -> None:
+    found = pairs(config, changed(config, **MIXUP | CUTMIX), count=360)
+    kinds = [kind(before, after) for before, after, _ in found]
+    assert 0.25 < kinds.count("mixup") / 40 < 0.75
+    assert kinds.count("mixup") + kinds.count("cutmix") == 40
+
+
+def test_a_share_of_the_batches_is_mixed(config: Train, changed: Callable[..., Train]) -> None:
+    found = pairs(config, changed(config, **MIXUP | {"mix_share": 0.25}), count=900)
+    kinds = [kind(before, after) for before, after, _ in found]
+    assert 0.15 < kinds.count("mixup") / 100 < 0.35
+    assert kinds.count("mixup") + kinds.count("none") == 100
+
+
+def test_mixing_stops_after_its_share_of_the_training(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    mixed = changed(config, **MIXUP | {"epochs": 4, "mix_until": 0.5})
+    kinds = [{kind(*pair[:2]) for pair in pairs(config, mixed, number)} for number in range(4)]
+    assert kinds == [{"mixup"}, {"mixup"}, {"none"}, {"none"}]
+
+
+def test_where_no_batch_is_mixed_the_alphas_change_no_bit(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    idle = changed(config, mixup=0.2, cutmix=1.0, mix_share=0.0)
+    for one, other in zip(epoch(toys.split(), config), epoch(toys.split(), idle), strict=True):
+        assert one.equal(other)
+
+
+def test_mixing_spreads_over_all_strengths(config: Train, changed: Callable[..., Train]) -> None:
+    for variant in (MIXUP, CUTMIX):  # with an alpha of 1 no strength is rare
+        found = pairs(config, changed(config, **variant), count=360)
+        own = torch.tensor([shares[0].item() for _, _, shares in found])
+        assert own.min() < 0.3 and own.max() > 0.8  # a box over the edge takes less

@@ -1,0 +1,169 @@
+"""Rates, crop sizes, steps and averages of weights at points computed by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from abn.models.abn import AttentionBranchNetwork
+from abn.training import optim
+
+EPOCHS = 90
+
+
+@pytest.fixture
+def steps(params, changed):
+    """The original recipe: 0.1, a tenth of that after 30 and again after 60 of 90 epochs."""
+    recipe = {"epochs": EPOCHS, "lr": 0.1, "schedule": "step", "gamma": 0.1, "warmup": 0.0}
+    return changed(params.train, milestones=(31, 61), **recipe)
+
+
+@pytest.fixture
+def cosine(params, changed):
+    return changed(params.train, epochs=10, lr=0.4, schedule="cosine", warmup=0.2)
+
+
+@pytest.mark.parametrize(
+    "epoch, rate",
+    [(0, 0.1), (1, 0.1), (30.999, 0.1), (31, 0.01), (60.999, 0.01), (61, 0.001), (89.999, 0.001)],
+)
+def test_steps_fall_at_the_milestones(steps, epoch, rate):
+    assert optim.learning_rate(steps, epoch / EPOCHS) == pytest.approx(rate)
+
+
+def test_a_milestone_is_never_missed_by_rounding(steps, changed):
+    for epochs in range(2, 100):
+        for milestone in range(1, epochs):
+            config = changed(steps, epochs=epochs, milestones=(milestone,))
+            assert optim.learning_rate(config, milestone / epochs) == pytest.approx(0.01)
+
+
+def test_without_milestones_the_rate_stays(steps, changed):
+    config = changed(steps, milestones=())
+    assert {optim.learning_rate(config, share / 10) for share in range(10)} == {0.1}
+
+
+@pytest.mark.parametrize("progress, rate", [(0, 0), (0.05, 0.025), (0.1, 0.05), (0.199, 0.0995)])
+def test_warmup_rises_linearly_from_zero(steps, changed, progress, rate):
+    assert optim.learning_rate(changed(steps, warmup=0.2), progress) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    "progress, rate",
+    # the cosine of 0, 60, 90, 120 and 180 degrees
+    [(0.1, 0.2), (0.2, 0.4), (0.2 + 0.8 / 3, 0.3), (0.6, 0.2), (1 - 0.8 / 3, 0.1), (1, 0)],
+)
+def test_the_cosine_falls_from_the_peak_after_warmup_to_zero_at_the_end(cosine, progress, rate):
+    assert optim.learning_rate(cosine, progress) == pytest.approx(rate, abs=1e-12)
+
+
+def test_the_cosine_without_warmup_starts_at_its_peak(cosine, changed):
+    assert optim.learning_rate(changed(cosine, warmup=0.0), 0) == 0.4
+
+
+@pytest.mark.parametrize(
+    "epoch, size", [(0, 64), (4, 64), (5, 96), (6, 96), (7, 96), (8, 128), (9, 128)]
+)
+def test_crops_grow_at_the_epoch_that_begins_at_the_share(params, changed, epoch, size):
+    config = changed(params.train, epochs=10, sizes=(64, 96, 128), grow_at=(0.5, 0.75))
+    assert optim.crop_size(config, epoch) == size
+
+
+def test_a_share_that_floats_cannot_hold_still_begins_with_its_epoch(params, changed):
+    for epochs in range(2, 100):
+        for epoch in range(1, epochs):
+            share = round(epoch / epochs, 12)  # as someone may write it
+            config = changed(params.train, epochs=epochs, sizes=(64, 96), grow_at=(share,))
+            assert [optim.crop_size(config, epoch - 1), optim.crop_size(config, epoch)] == [64, 96]
+
+
+def test_one_size_never_grows(params, changed):
+    config = changed(params.train, epochs=3, sizes=(64,), grow_at=())
+    assert [optim.crop_size(config, epoch) for epoch in range(3)] == [64, 64, 64]
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return AttentionBranchNetwork("resnet18", num_classes=2)
+
+
+def decays(optimizer: torch.optim.SGD) -> dict[int, float]:
+    """The weight decay of every parameter, by its identity."""
+    groups = optimizer.param_groups
+    return {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+
+
+def test_norms_and_biases_are_free_of_weight_decay(params, changed, network):
+    config = changed(params.train, weight_decay=0.01, decay_norm_and_bias=False)
+    found = decays(optim.sgd(network, config))
+    for name, parameter in network.named_parameters():
+        norm_or_bias = "bn" in name or "downsample.1" in name or name.endswith("bias")
+        assert found.pop(id(parameter)) == (0.0 if norm_or_bias else 0.01), name
+    assert found == {}
+
+
+def test_norms_and_biases_decay_where_the_recipe_says_so(params, changed, network):
+    config = changed(params.train, weight_decay=0.01, decay_norm_and_bias=True)
+    found = decays(optim.sgd(network, config))
+    assert found == {id(parameter): 0.01 for parameter in network.parameters()}
+
+
+def test_two_steps_by_hand(params, changed):
+    recipe = {"lr": 0.1, "momentum": 0.5, "nesterov": True, "weight_decay": 0.2}
+    config = changed(params.train, decay_norm_and_bias=False, **recipe)
+    model = nn.Linear(1, 1)
+    for parameter in model.parameters():
+        nn.init.ones_(parameter)
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = optim.sgd(model, config)
+    optimizer.step()
+    optimizer.step()
+    # bias: velocities 1, 1.5; each step is lr * (1 + 0.5 * velocity)
+    assert model.bias.item() == pytest.approx(1 - 0.1 * 1.5 - 0.1 * 1.75)
+    # weight: gradients 1.2 and 1 + 0.2 * 0.82 = 1.164; velocities 1.2, 1.764
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 1.8 - 0.1 * (1.164 + 0.882))
+
+
+def test_the_rate_is_set_in_every_group(params, network):
+    optimizer = optim.sgd(network, params.train)
+    optim.set_rate(optimizer, 0.125)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.125]
+
+
+def test_a_rate_that_is_a_tensor_stays_the_one_it_is(params, network):
+    optimizer = optim.sgd(network, params.train)
+    rates = [torch.tensor(1.0), torch.tensor(2.0)]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    optim.set_rate(optimizer, 0.125)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        assert group["lr"] is rate and rate.item() == 0.125
+
+
+@torch.no_grad()
+def test_an_average_by_hand():
+    model = nn.Linear(1, 1)
+    nn.init.zeros_(model.weight), nn.init.ones_(model.bias)
+    average = optim.Average(model, decay=0.5)
+    for weight in (1.0, 2.0, 3.0):
+        model.weight.fill_(weight)
+        average.update(model)
+    # 0 -> 0.5 -> 1.25 -> 2.125
+    assert (average.model.weight.item(), average.model.bias.item()) == (2.125, 1.0)
+    assert (model.weight.item(), model.bias.item()) == (3.0, 1.0)
+
+
+def test_the_norms_statistics_are_averaged_too():
+    model = nn.BatchNorm2d(1, momentum=1.0)  # whose statistics are the last batch's
+    average = optim.Average(model, decay=0.75)
+    model(torch.tensor([1.0, 5.0]).view(2, 1, 1, 1))  # mean 3, variance 8
+    average.update(model)
+    assert average.model.running_mean.item() == pytest.approx(0.75 * 0 + 0.25 * 3)
+    assert average.model.running_var.item() == pytest.approx(0.75 * 1 + 0.25 * 8)
+
+
+def test_an_average_asks_for_no_gradients_and_shares_no_memory(network):
+    average = optim.Average(network, decay=0.9)
+    assert not any(p.requires_grad for p in average.model.parameters())
+    assert all(p.requires_grad for p in network.parameters())
+    theirs = {p.data_ptr() for p in network.state_dict().values()}
+    assert theirs.isdisjoint(p.data_ptr() for p in average.model.state_dict().values())

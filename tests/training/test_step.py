@@ -1,0 +1,211 @@
+"""One step of training: what plain PyTorch does, however it is run."""
+
+import copy
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from abn.config import params as parameters
+from abn.config.params import Params, Train
+from abn.data.loader import Batch
+from abn.models.abn import AttentionBranchNetwork
+from abn.runtime.rng import generator
+from abn.training import augment, optim
+from abn.training.step import LONG, RATE, RecordedStep, Step, build, is_long
+from tests import toys
+from tests.toys import CPU
+
+PRESETS = Path(__file__).parents[2] / "presets"
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture
+def config(params: Params, changed: Callable[..., Train]) -> Train:
+    return changed(params.train, lr=0.1, momentum=0.9, nesterov=True, label_smoothing=0.1)
+
+
+def batch(number: int = 0, size: int = 32, device: torch.device = CPU) -> Batch:
+    """Eight images of noise, two of them mixed."""
+    draws = generator("batch", number)
+    images = torch.rand(8, 3, size, size, generator=draws)
+    targets = F.one_hot(torch.randint(4, (8,), generator=draws), 4).float()
+    targets[:2] = torch.tensor([0.75, 0.25, 0, 0])
+    return Batch(images.to(device, memory_format=torch.channels_last), targets.to(device))
+
+
+def by_hand(model: nn.Module, optimizer: torch.optim.SGD, batch: Batch) -> list[float]:
+    """Loss and share of hits of one step without the engine."""
+    output = model(batch.images)
+    smooth = functools.partial(F.cross_entropy, label_smoothing=0.1)
+    loss = smooth(output.logits, batch.targets) + smooth(output.attention_logits, batch.targets)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    hits = [a.argmax() == b.argmax() for a, b in zip(output.logits, batch.targets, strict=True)]
+    return [loss.item(), sum(map(int, hits)) / len(hits)]
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    state = other.state_dict()
+    return all(tensor.equal(state[name]) for name, tensor in one.state_dict().items())
+
+
+def test_a_step_is_what_plain_pytorch_does(config: Train) -> None:
+    model, twin = toys.network(), toys.network()
+    step = Step(model, optim.sgd(model, config), None, config)
+    optimizer = optim.sgd(twin, config)
+    for number in range(3):
+        assert step(batch(number)).tolist() == pytest.approx(
+            by_hand(twin, optimizer, batch(number))
+        )
+        assert same(model, twin)
+
+
+def test_what_a_step_returns_carries_no_graph(config: Train) -> None:
+    model = toys.network()
+    found = Step(model, optim.sgd(model, config), None, config)(batch())
+    assert found.shape == (2,) and not found.requires_grad
+
+
+def test_a_step_moves_the_average(config: Train) -> None:
+    model = toys.network()
+    before = copy.deepcopy(model.state_dict())
+    average = optim.Average(model, decay=0.75)
+    Step(model, optim.sgd(model, config), average, config)(batch())
+    for name in ("fc.weight", "bn1.running_mean"):
+        start, now = before[name], model.state_dict()[name]
+        assert not now.equal(start)
+        expected = 0.75 * start + 0.25 * now
+        torch.testing.assert_close(average.model.state_dict()[name], expected)
+
+
+def test_an_average_changes_nothing_about_the_step(config: Train) -> None:
+    model, twin = toys.network(), toys.network()
+    with_one = Step(model, optim.sgd(model, config), optim.Average(model, 0.9), config)
+    without = Step(twin, optim.sgd(twin, config), None, config)
+    for number in range(2):
+        assert with_one(batch(number)).equal(without(batch(number)))
+    assert same(model, twin)
+
+
+def test_on_the_cpu_bf16_is_not_used(config: Train, changed: Callable[..., Train]) -> None:
+    model, twin = toys.network(), toys.network()
+    for network, precision in ((model, "bf16"), (twin, "fp32")):
+        own = changed(config, precision=precision)
+        Step(network, optim.sgd(network, own), None, own)(batch())
+    assert same(model, twin)
+
+
+@pytest.mark.parametrize("compile", ["auto", "on", "off"])
+def test_on_the_cpu_it_is_a_plain_step(
+    config: Train, changed: Callable[..., Train], compile: str
+) -> None:
+    model, own = toys.network(), changed(config, compile=compile)
+    step = build(model, optim.sgd(model, own), None, own, images=10**9)
+    assert type(step) is Step and not step.compiled
+    assert step.network is model and step.device == CPU
+
+
+def test_compiled_a_step_is_the_same(config: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a code generator behind it, which would take a minute."""
+    light = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", light)
+    model, twin = toys.network(), toys.network()
+    compiled = Step(model, optim.sgd(model, config), None, config, compiled=True)
+    plain = Step(twin, optim.sgd(twin, config), None, config)
+    for number in range(2):
+        torch.testing.assert_close(compiled(batch(number)), plain(batch(number)))
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, twin.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_toy_is_not_long(config: Train) -> None:
+    assert not is_long(toys.network(), config, images=40)
+
+
+def test_the_original_training_is_too_short_to_compile_and_twice_of_it_is_not(
+    changed: Callable[..., Train],
+) -> None:
+    """369 seconds are expected: 3 x 28.9 GFLOP an image, 9469 images, 90 epochs."""
+    params = parameters.load(PRESETS / "imagenette.yaml")
+    with torch.device("meta"):
+        model = AttentionBranchNetwork(params.arch, 10)
+    assert not is_long(model, params.train, images=9469)
+    assert is_long(model, changed(params.train, epochs=180), images=9469)
+
+
+def test_every_epoch_counts_with_its_own_size_and_every_size_costs(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    """Twice the side is four times the work: of two epochs, 0.2 and 0.8; twice to compile."""
+    model = nn.Conv2d(3, 10, 1)
+    growing = changed(config, epochs=2, sizes=(32, 64), grow_at=(0.5,))
+    work = 3 * 2 * 30 * (32**2 + 64**2)  # FLOP an image: forward and twice that backward
+    enough = round(2 * LONG * RATE / work)
+    assert is_long(model, growing, round(1.01 * enough))
+    assert not is_long(model, growing, round(0.99 * enough))
+
+
+def trained(kind: type[Step], config: Train, average: bool) -> tuple[nn.Module, list[Tensor]]:
+    """A network after steps on images of one size and then of another, as the rate changes."""
+    gpu = torch.device("cuda")
+    model = toys.network().to(gpu)
+    mean = optim.Average(model, 0.9) if average else None
+    step, seen = kind(model, optim.sgd(model, config), mean, config), []
+    for number in range(16):
+        optim.set_rate(step.optimizer, 0.1 / (1 + number))
+        seen.append(step(batch(number, 32 if number < 9 else 48, gpu)))
+    return mean.model if mean else model, seen
+
+
+@needs_gpu
+@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recorded_steps_are_the_plain_ones_bit_for_bit(
+    config: Train, changed: Callable[..., Train], precision: str, average: bool
+) -> None:
+    own = changed(config, precision=precision)
+    (plain, seen), (recorded, again) = (trained(k, own, average) for k in (Step, RecordedStep))
+    assert torch.stack(again).equal(torch.stack(seen))
+    assert same(recorded, plain)
+
+
+@needs_gpu
+@pytest.mark.parametrize("resident", [True, False])
+def test_an_epoch_never_waits_for_the_gpu(
+    config: Train, changed: Callable[..., Train], resident: bool
+) -> None:
+    everything = {"jitter": 0.3, "erase": 0.5, "mixup": 0.2, "cutmix": 1.0, "mix_share": 0.5}
+    own = changed(config, batch_size=8, precision="bf16", **everything)
+    gpu, split = torch.device("cuda"), toys.split(80)
+    model = toys.network().to(gpu)
+    step = Step(model, optim.sgd(model, own), optim.Average(model, 0.9), own)
+    shown = augment.batches(split.to(gpu) if resident else split, own, 32, 0, 0, gpu)
+    step(next(shown))
+    with warnings.catch_warnings(action="ignore"):  # that this mode is a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        for following in shown:
+            step(following)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_gpu
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # the compiler's own
+@pytest.mark.parametrize(
+    "compile, kind, compiled",
+    [("off", Step, False), ("auto", RecordedStep, False), ("on", RecordedStep, True)],
+)
+def test_on_a_gpu_steps_are_recorded_unless_switched_off(
+    config: Train, changed: Callable[..., Train], compile: str, kind: type[Step], compiled: bool
+) -> None:
+    model, own = toys.network().to("cuda"), changed(config, compile=compile)
+    step = build(model, optim.sgd(model, own), None, own, images=40)
+    assert type(step) is kind and step.compiled == compiled

@@ -1,0 +1,154 @@
+"""What is shown is chosen by a rule, and is what the network saw and said."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from abn.data.loader import View
+from abn.predict import Predictions, predict
+from abn.visualize import gallery
+from abn.visualize.gallery import by_srg, confident_errors, exhibits, first_of_each_class, slugs
+from tests import toys
+from tests.toys import CPU, NAMES, WHOLE
+
+
+def scored(*srg: float | None) -> pd.DataFrame:
+    """A table of scored images 0, 1, 2, ..."""
+    return pd.DataFrame({"index": range(len(srg)), "srg": srg})
+
+
+def said(*rows: tuple[float, int]) -> Predictions:
+    """Images of two classes: the logit of class 0 (of class 1 it is 0), and the label."""
+    logits = torch.tensor([[logit, 0.0] for logit, _ in rows])
+    labels = torch.tensor([label for _, label in rows])
+    return Predictions(logits, logits, torch.zeros(len(rows), 4, 4), labels)
+
+
+def test_the_first_image_of_each_class_is_shown() -> None:
+    split = toys.split().take(torch.tensor([6, 1, 5, 3, 2, 0, 4]))
+    tiles = first_of_each_class(toys.network().eval(), split, WHOLE, 4)
+    assert [tile.truth for tile in tiles] == list(NAMES)
+    for tile, place in zip(tiles, [5, 1, 0, 3], strict=True):
+        assert np.array_equal(tile.image, split.images[place].numpy())
+
+
+def test_no_more_classes_are_shown_than_asked_for_or_there_are() -> None:
+    model, split = toys.network().eval(), toys.split()
+    assert [t.truth for t in first_of_each_class(model, split, WHOLE, 2)] == ["red", "blue"]
+    without_blue = split.take((split.labels != 1).nonzero()[:, 0])
+    tiles = first_of_each_class(model, without_blue, WHOLE, 9)
+    assert [tile.truth for tile in tiles] == ["red", "green", "yellow"]
+
+
+def test_a_tile_is_what_the_network_saw_and_said() -> None:
+    model, split = toys.network(), toys.split(4)
+    found = predict(model, split, View(16, 24), 4, CPU)
+    tiles = first_of_each_class(model, split, View(16, 24), 4)
+    for i, tile in enumerate(tiles):
+        assert tile.image.shape == (16, 16, 3) and tile.image.dtype == np.uint8
+        assert tile.prediction == NAMES[found.logits[i].argmax()]
+        assert abs(tile.confidence - found.logits[i].softmax(0).max()) < 1e-5
+        assert np.allclose(tile.attention, found.attention[i], atol=1e-5)
+
+
+def test_a_slug_is_a_safe_file_name() -> None:
+    names = ["English springer", "../../etc/passwd", "Été!", "犬", "", "x" * 99]
+    assert slugs(names) == [
+        "english-springer",
+        "etc-passwd",
+        "ete",
+        "class",
+        "class-2",
+        "x" * 48,
+    ]
+
+
+def test_no_two_classes_share_a_slug() -> None:
+    names = ["a", "a-2", "A", "a!", "a 2", "a-2-2"]
+    assert len(set(slugs(names))) == len(names)
+    assert slugs(names)[:3] == ["a", "a-2", "a-3"]
+
+
+@pytest.mark.parametrize(
+    ("srg", "expected"),
+    [
+        ([], {}),
+        ([0.1], {"best": 0}),
+        ([0.1, 0.2], {"best": 1, "worst": 0}),
+        ([0.2, 0.3, 0.1], {"best": 1, "median": 0, "worst": 2}),
+        ([0.4, 0.3, 0.1, 0.2], {"best": 0, "median": 3, "worst": 2}),  # the lower median
+        ([0.5, 0.5, 0.5], {"best": 0, "median": 1, "worst": 2}),  # ties by index
+        ([0.1, None, 0.2], {"best": 2, "worst": 0}),
+    ],
+)
+def test_best_median_and_worst_by_srg(srg: list[float | None], expected: dict[str, int]) -> None:
+    choices = by_srg(scored(*srg), torch.zeros(9, dtype=torch.int64), ["disc"])
+    assert {choice.role: choice.place for choice in choices} == expected
+    assert all(choice.name == f"disc-{choice.role}" for choice in choices)
+
+
+def test_the_order_of_the_table_does_not_matter_and_classes_do() -> None:
+    table, labels = scored(0.1, 0.2, 0.3, 0.4), torch.tensor([1, 0, 1, 0])
+    choices = by_srg(table, labels, ["a", "b"])
+    assert [c.name for c in choices] == ["a-best", "a-worst", "b-best", "b-worst"]
+    assert [c.place for c in choices] == [3, 1, 2, 0]
+    assert by_srg(table[::-1], labels, ["a", "b"]) == choices
+
+
+def test_errors_are_shown_most_confident_first_ties_by_index() -> None:
+    found = said((3, 0), (1, 1), (2, 1), (-1, 0), (1, 1))
+    assert [(c.name, c.place) for c in confident_errors(found, 3)] == [
+        ("error-1", 2),
+        ("error-2", 1),
+        ("error-3", 3),
+    ]
+    assert len(confident_errors(found, 9)) == 4
+    assert confident_errors(found, 0) == []
+
+
+def test_an_error_comes_with_the_evidence_for_both_classes() -> None:
+    model, split = toys.network(seed=1).eval(), toys.split(12)
+    found = predict(model, split, WHOLE, 5, CPU)
+    choices = confident_errors(found, 2)
+    assert len(choices) == 2
+    for choice, shown in zip(
+        choices, exhibits(model, split, WHOLE, choices, scored(0.5)), strict=True
+    ):
+        assert shown.evidence is not None
+        logits = found.attention_logits[choice.place]
+        predicted, truth = found.logits[choice.place].argmax(), split.labels[choice.place]
+        means = [float(values.mean()) for values in shown.evidence]
+        assert np.allclose(means, [logits[predicted], logits[truth]], atol=1e-5)
+        assert shown.tile.truth == NAMES[truth] and shown.tile.prediction == NAMES[predicted]
+
+
+def test_a_score_goes_with_its_image() -> None:
+    model, split = toys.network().eval(), toys.split(8)
+    table = pd.DataFrame({"index": [5, 1], "srg": [0.25, 0.75]})
+    shown = exhibits(model, split, WHOLE, by_srg(table, split.labels, NAMES), table)
+    assert [(e.name, e.srg) for e in shown] == [("blue-best", 0.75), ("blue-worst", 0.25)]
+    assert np.array_equal(shown[1].tile.image, split.images[5].numpy())
+    assert all(e.evidence is None for e in shown)
+
+
+def test_an_empty_choice_is_an_empty_gallery(tmp_path: Path) -> None:
+    assert exhibits(toys.network(), toys.split(4), WHOLE, [], scored()) == []
+    gallery.write(tmp_path / "gallery", [], 1.0, 50)
+    assert list((tmp_path / "gallery").iterdir()) == []
+
+
+def test_a_gallery_replaces_the_one_before_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "gallery"
+    folder.mkdir()
+    (folder / "stale.png").touch()
+    model, split, table = toys.network().eval(), toys.split(4), scored(0.5)
+    shown = exhibits(model, split, WHOLE, by_srg(table, split.labels, NAMES), table)
+    with pytest.raises(AttributeError):
+        gallery.write(folder, [*shown, None], 1.0, 50)  # type: ignore[list-item]
+    assert [path.name for path in folder.iterdir()] == ["stale.png"]
+    gallery.write(folder, shown, 1.0, 50)
+    assert [path.name for path in folder.iterdir()] == ["red-best.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["gallery"]

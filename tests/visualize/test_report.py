@@ -1,0 +1,255 @@
+"""The page: valid, self-contained, the same bytes; what is missing is no number."""
+
+import html
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from abn.visualize import report
+from abn.visualize.origin import Origin
+from abn.visualize.report import Results
+from tests.visualize.test_panels import exhibit
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+VOID = {"meta", "link", "br", "img"}
+MAPS = ["attention", "att_cam", "gradcam", "random", "centre", "oracle"]
+SCORES = ["srg", "deletion", "auroc", "lift", "flip", "brand_new"]
+GATES = [
+    ("live", "Is it alive?", "gain ratio", 1.1, 1.25, 1.2, 1.3, "pass"),
+    ("faithful_centre", "Is it better?", "SRG", 0.0, -0.16, -0.25, -0.08, "fail"),
+    ("stable", "Is it stable?", "IoU", 0.5, None, None, None, "not measured"),
+    ("class_specific", "Does it know classes?", "one map", None, None, None, None, "by design"),
+]
+NOTHING = pd.DataFrame()
+
+
+def results(**changes: Any) -> Results:
+    """What the stages might have measured on two classes, with `changes`."""
+    names = ("gate", "question", "measure", "threshold", "value", "low", "high", "outcome")
+    rows = [(m, s, 0.5, 0.4, 0.6, 9, 0.7, None, 0.8) for m in MAPS for s in SCORES]
+    columns = ["map", "score", "mean", "low", "high", "images"]
+    columns += ["beats_random", "beats_centre", "of_ceiling"]
+    lines = {f"{m}_{way}": [0.0, 1.0] for m in MAPS for way in ("insertion", "deletion")}
+    found = Results(
+        train={"epoch": 2},
+        evaluate={"top1": 0.75, "loss": 0.5},
+        explain={"verdict": "partly explains", "images": 9, "baseline_confidence": 0.1},
+        history=pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "val_loss": [None, 1.5]}),
+        confusion=pd.DataFrame({"actual": ["disc", "disc"], "predicted": ["disc", "ring"]}),
+        per_class=pd.DataFrame({"class": ["disc"], "images": [2], "precision": [1.0]}).assign(
+            recall=0.5, f1=0.6667
+        ),
+        calibration=pd.DataFrame({"confidence": [0.9], "accuracy": [0.5], "images": [2]}),
+        maps=pd.DataFrame(rows, columns=columns),
+        curves=pd.DataFrame({"fraction": [0.0, 1.0]} | lines),
+        interventions=pd.DataFrame({"intervention": ["none", "zero"], "flips": [0.0, 0.31]}).assign(
+            flips_low=0.2,
+            flips_high=0.4,
+            probability=-0.1,
+            probability_low=None,
+            probability_high=None,
+            divergence=0.2,
+            top1=0.9,
+        ),
+        gates=pd.DataFrame(GATES, columns=list(names)),
+    )
+    return found._replace(**changes)
+
+
+def page(found: Results | None = None, classes: tuple[str, ...] = ("disc", "ring")) -> str:
+    facts, checksums = {"Network": "resnet18"}, {"weights": "f" * 64}
+    origin = Origin("resnet18", classes, facts, checksums, {"train.lr": "0.03"}, ["Mind the gap."])
+    shown = [exhibit(), exhibit(low=0.75, srg=None, error=True)]
+    return report.render(found or results(), origin, shown, 10, 1.0)
+
+
+def text(source: str) -> str:
+    """The words of a page, without its markup."""
+    body = re.sub(r"<style>.*?</style>", "", source, flags=re.S)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+class Balance(HTMLParser):
+    """Fails on a tag closed that is not open; remembers what is left open, ids and links."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, self.getpos()
+
+
+def parsed(source: str) -> Balance:
+    parser = Balance()
+    parser.feed(source)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+@pytest.mark.parametrize("classes", [("disc", "ring"), tuple(map(str, range(30)))])
+def test_every_tag_is_closed_and_every_link_leads_somewhere_within(
+    classes: tuple[str, ...],
+) -> None:
+    found = parsed(page(classes=classes))
+    ids = [value for _, name, value in found.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    for tag, name, value in found.attributes:
+        if name == "href" and tag == "a":
+            assert value.removeprefix("#") in ids
+        elif name in ("src", "href"):
+            assert value.startswith("data:")
+
+
+def test_there_is_no_script_and_no_other_address() -> None:
+    source = page()
+    assert "<script" not in source and "http:" not in source and "https:" not in source
+    assert "url(" not in source and "@import" not in source
+
+
+def test_every_picture_has_words_for_those_who_cannot_see_it() -> None:
+    found = parsed(page())
+    images = [value for tag, name, value in found.attributes if (tag, name) == ("img", "alt")]
+    assert len(images) == page().count("<img ") == 3 + 5 and all(images)
+    charts = [
+        value for tag, name, value in found.attributes if (tag, name) == ("svg", "aria-label")
+    ]
+    assert len(charts) == 4 and "Loss: training from 2 to 1; validation from 1.5 to 1.5" in charts
+
+
+def test_the_same_values_give_the_same_bytes() -> None:
+    assert page() == page()
+
+
+def test_what_classes_are_called_is_text_and_never_markup() -> None:
+    evil = "<script>alert('x')</script>"
+    table = pd.DataFrame({"actual": [evil], "predicted": [evil]})
+    source = page(results(confusion=table), ("disc", evil))
+    assert evil not in source and evil in html.unescape(source)
+    parsed(source)
+
+
+def test_the_first_sentence_is_the_verdict_and_what_it_rests_on() -> None:
+    said = text(page())
+    assert "Partly: the map of this resnet18 passes 1 of the 2 tests that were run, on 9" in said
+    assert "it fails: faithful centre." in said
+    for verdict, answer in (
+        ("explains", "By these tests it does:"),
+        ("does not explain", "By these tests it does not:"),
+        ("not measured", "Not measured:"),
+    ):
+        assert answer in text(page(results(explain={"verdict": verdict})))
+    assert "Mind the gap." in said
+
+
+def test_an_outcome_is_a_word_and_not_only_a_colour() -> None:
+    said = text(page())
+    for part in (
+        "pass Live. Is it alive? 1.25 (1.2 to 1.3) gain ratio, threshold 1.1",
+        "fail Faithful centre.",
+        "not measured Stable. Is it stable? not measured",
+        "by design not Class specific.",
+        "look at Att-CAM",
+        "project’s own proposals",  # noqa: RUF001
+    ):
+        assert part in said
+
+
+def test_missing_values_are_told_as_such() -> None:
+    said = text(page(results(evaluate={"top1": 0.75})))
+    assert "top-5 not measured" in said
+    assert "Not measured: Rank accuracy, Pointing, Pointing, tolerant, Energy, IoU" in said
+    assert "SRG not scored" in said
+
+
+def test_nothing_measured_at_all_is_still_a_page() -> None:
+    maps = results().maps.iloc[:0]
+    bare = Results({}, {}, {}, NOTHING, results().confusion, *[NOTHING] * 2, maps, *[NOTHING] * 3)
+    source = page(bare)
+    parsed(source)
+    said = text(source)
+    assert "Not measured: the map of this resnet18 passes 0 of the 0 tests" in said
+    assert "Loss not measured" in said and "nan" not in said.lower().split()
+
+
+def test_few_classes_get_a_matrix_and_many_the_pairs_confused_most() -> None:
+    names = tuple(f"c{i}" for i in range(30))
+    pairs = [(names[i], names[i + 1]) for i in range(20)] + [("c3", "c9")] * 5
+    table = pd.DataFrame(pairs, columns=["actual", "predicted"])
+    many = page(results(confusion=table), names)
+    assert 'class="matrix"' in page() and 'class="matrix"' not in many
+    rows = re.findall(r'<th scope="row">(c\d+)</th><td>(c\d+)</td><td>(\d+)</td>', many)
+    assert rows[0] == ("c3", "c9", "5") and len(rows) == report.PAIRS
+
+
+def test_controls_are_a_group_of_their_own() -> None:
+    source = page()
+    first = source.index('<tbody class="controls">')
+    assert source.index(">Att-CAM</th>") < first < source.index(">Random</th>")
+
+
+def test_a_flat_map_is_stamped_and_a_lively_one_is_not() -> None:
+    assert page().count("<i>flat map</i>") == 1
+
+
+WIDTH = 360
+PROBE = f"""<!DOCTYPE html><meta charset="utf-8"><body>
+<iframe id="seen" src="report.html" style="width: {WIDTH}px; height: 700px; border: 0"></iframe>
+<script>
+seen.onload = () => {{
+  const page = seen.contentDocument;
+  for (const details of page.querySelectorAll("details")) details.open = true;
+  document.body.dataset.width = page.documentElement.scrollWidth;
+}};
+</script>"""
+
+
+def seen(folder: Path, source: str) -> tuple[int, str]:
+    """How wide Chromium lays `source` out on a phone, and what its console says."""
+    (folder / "report.html").write_text(source, encoding="utf-8")
+    (folder / "probe.html").write_text(PROBE)
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --dump-dom"
+    quiet = "--disable-background-networking --disable-component-update --disable-sync"
+    more = "--allow-file-access-from-files --hide-scrollbars --enable-logging=stderr --v=0"
+    done = subprocess.run(
+        [
+            str(CHROMIUM),
+            *f"{flags} {quiet} {more} --virtual-time-budget=5000".split(),
+            f"--user-data-dir={folder / 'profile'}",
+            (folder / "probe.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    found = re.search(r'data-width="(\d+)"', done.stdout)
+    assert found, done.stdout[-500:]
+    return int(found[1]), "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_on_a_phone_nothing_overflows_and_the_console_is_silent(tmp_path: Path) -> None:
+    assert seen(tmp_path, page()) == (WIDTH, "")
+    assert seen(tmp_path, page(classes=tuple("x" * 40 + str(i) for i in range(12))))[0] == WIDTH
+    broken = page().replace(
+        "</main>", '<p style="width: 500px">wide</p><script>x()</script></main>'
+    )
+    width, console = seen(tmp_path, broken)
+    assert width > WIDTH and "x is not defined" in console
