@@ -81,12 +81,12 @@ def learn(folder: Path, changes: dict[str, Any], world: Any, stopper: Any) -> No
 def break_something(rank: int) -> None:
     """FAULT is "RANK WHAT STEP": what befalls a process after so many steps of its own."""
     from abn.runtime.errors import DiskError
-    from abn.training import step
+    from abn.training.step import Step
 
     if not (fault := os.environ["RANKS_FAULT"]) or int(fault.split()[0]) != rank:
         return
     _, what, at = fault.split()
-    count, whole = [0], step.Step.__call__
+    count, whole = [0], Step.__call__
 
     def step(self: Any, batch: Any) -> Any:
         result = whole(self, batch)
@@ -100,7 +100,7 @@ def break_something(rank: int) -> None:
                 os.kill(os.getpid(), getattr(signal, what))
         return result
 
-    step.Step.__call__ = step  # type: ignore[method-assign]
+    Step.__call__ = step  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def imports(path: Path) -> set[Path]:
 def closure(path: Path) -> set[Path]:
     """`path`, its package, and all that they import, directly or not."""
     seen: set[Path] = set()
-    waiting = {path}
+    waiting = {path, path.parent / "__init__.py"}
     while waiting:
         file = waiting.pop()
         seen.add(file)

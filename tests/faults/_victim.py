@@ -61,9 +61,9 @@ def main() -> None:
     stage, *faults = sys.argv[1:]
     due = [fault.rpartition("@") for fault in faults]
     if any(due):
-        from abn.training import step
+        from abn.training.step import Step
 
-        count, whole = [0], step.Step.__call__
+        count, whole = [0], Step.__call__
         lost = [1.0]  # what the loss is multiplied by
 
         def strike() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
             strike()
             return result * lost[0]
 
-        step.Step.__call__ = step  # type: ignore[method-assign]
+        Step.__call__ = step  # type: ignore[method-assign]
     sys.argv = [str(Path("stages", f"{stage}.py"))]
     runpy.run_module(f"stages.{stage}", run_name="__main__")
 

@@ -17,7 +17,7 @@ from abn.runtime.errors import UserError
 ROOT = Path(__file__).parents[2]
 BEFORE_AND_AFTER = """
 import resource, torch
-from abn.network import device
+from abn.runtime import device
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -78,7 +78,7 @@ def test_from_then_on_torch_is_deterministic(monkeypatch):
 
 def test_the_compiler_is_not_imported_for_that():
     """It takes a second or two, in every stage."""
-    code = "import sys; from abn.network import device; device.choose(); "
+    code = "import sys; from abn.runtime import device; device.choose(); "
     code += "print('torch._dynamo' in sys.modules)"
     said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
     assert said == "False\n"

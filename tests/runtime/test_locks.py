@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from abn.core import locks
+from abn.runtime import locks
 with locks.alone(Path(sys.argv[1]), "it"):
     print("held", flush=True)
     time.sleep(600)

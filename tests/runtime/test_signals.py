@@ -105,7 +105,7 @@ def test_the_second_signal_ends_the_process() -> None:
 
 PARENT = """
 import subprocess, sys, time
-child = "from abn.core import signals; signals.end_with_parent(); print('ready', flush=True);"
+child = "from abn.runtime import signals; signals.end_with_parent(); print('ready', flush=True);"
 child += "import time; time.sleep(600)"
 started = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, text=True)
 started.stdout.readline()
