@@ -5,28 +5,26 @@
 
 from pathlib import Path
 
+from abn import evaluate, retention
 from abn.config.params import Params
-from abn.project import paths
+from abn.data import packed
+from abn.data.loader import CenterCrop
+from abn.models import checkpoint
+from abn.predict import predict
+from abn.project import paths, reports
 from abn.project.inputs import Inputs
 from abn.project.stage import run
+from abn.runtime import device
+from stages import mirror
 
 
 def main(params: Params, inputs: Inputs) -> None:
-    from abn import evaluate, retention
-    from abn.data import packed
-    from abn.data.loader import View
-    from abn.models import checkpoint  # torch takes seconds: only once the params hold
-    from abn.predict import predict
-    from abn.project import reports
-    from abn.runtime import device
-    from stages import mirror
-
     config = params.evaluate
     path = Path(config.checkpoint)
     where = device.choose()
     trained, val = checkpoint.load(path, where), packed.read(paths.VAL_DATA)
     packed.check_classes(val, trained.classes)
-    view = View(config.size, config.resize)
+    view = CenterCrop(config.size, config.resize)
     found = predict(trained.model, val, view, config.batch_size, where)
     mirrored = predict(trained.model, val, view, config.batch_size, where, mirrored=True)
     metrics = evaluate.scores(found, mirrored)

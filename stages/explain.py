@@ -4,28 +4,26 @@ from functools import partial
 from pathlib import Path
 
 from abn.config.params import Params
-from abn.project import paths
+from abn.data import packed
+from abn.data.loader import CenterCrop
+from abn.explain import counterfactuals
+from abn.explain.findings import explain
+from abn.models import checkpoint
+from abn.project import paths, reports
 from abn.project.inputs import Inputs
 from abn.project.stage import run
+from abn.runtime import device
+from stages import mirror
 
 
 def main(params: Params, inputs: Inputs) -> None:
-    from abn.data import packed
-    from abn.data.loader import View
-    from abn.explain import counterfactuals
-    from abn.explain.findings import explain
-    from abn.models import checkpoint  # torch takes seconds: only once the params hold
-    from abn.project import reports
-    from abn.runtime import device
-    from stages import mirror
-
     config, drawn, where = params.explain, params.data, device.choose()
     train, val = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
     path, *others = map(Path, (config.checkpoint, *config.siblings))
     trained, *siblings = (checkpoint.load(file, where) for file in (path, *others))
     for network in (trained, *siblings):
         packed.check_classes(val, network.classes)
-    view = View(params.evaluate.size, params.evaluate.resize)
+    view = CenterCrop(params.evaluate.size, params.evaluate.resize)
     rerender = partial(counterfactuals.parts, drawn.shapes, drawn.seed, drawn.size)
     findings = explain(
         trained.model,

@@ -5,28 +5,29 @@ ABN_PROCESSES=N trains in N processes, one for each GPU.
 """
 
 import os
-from typing import TYPE_CHECKING
 
+import pandas as pd
+import torch
+
+from abn import tracking
 from abn.config.params import Params
-from abn.project import paths
+from abn.data import packed
+from abn.models import checkpoint
+from abn.models.abn import AttentionBranchNetwork
+from abn.project import paths, reports
 from abn.project.inputs import Inputs
 from abn.project.stage import run
-from abn.runtime import launch
+from abn.runtime import device, launch, progress
 from abn.runtime.errors import ChangedError
-
-if TYPE_CHECKING:  # torch, behind it, takes seconds: only once the params hold
-    from abn.runtime.signals import Stopper
-    from abn.training.distributed import World
+from abn.runtime.signals import Stopper
+from abn.training import distributed, loop, resume
+from abn.training.distributed import World
 
 
 def main(params: Params, inputs: Inputs) -> None:
     if (processes := launch.processes()) > 1:
         launch.run("stages.train", processes)
         return
-    from abn.runtime import progress
-    from abn.runtime.signals import Stopper
-    from abn.training import distributed
-
     with distributed.world() as world, Stopper(patient=not world.is_main).listening() as stopper:
         if not world.is_main:
             progress.silence()
@@ -34,19 +35,8 @@ def main(params: Params, inputs: Inputs) -> None:
         train(params, inputs, world, stopper)
 
 
-def train(params: Params, inputs: Inputs, world: "World", stopper: "Stopper") -> None:
+def train(params: Params, inputs: Inputs, world: World, stopper: Stopper) -> None:
     """What each process of `world` does; the main one writes."""
-    import pandas as pd
-    import torch
-
-    from abn import tracking
-    from abn.data import packed
-    from abn.models import checkpoint
-    from abn.models.abn import AttentionBranchNetwork
-    from abn.project import reports
-    from abn.runtime import device, progress
-    from abn.training import loop, resume
-
     where = device.choose(world.local_rank)
     splits = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
     learned, watched = packed.hold_out(*splits, params.data.holdout, params.data.seed)

@@ -1,29 +1,23 @@
-"""Pictures for people: -> outputs/PREFIX_attentions.png, outputs/gallery/, outputs/report.html.
+"""Pictures for people: -> outputs/PREFIX_attentions.png, outputs/gallery/, outputs/report.html."""
 
-`python -m stages.visualize --show` also opens the first of them in a window.
-"""
-
-import sys
 from pathlib import Path
 
+from abn import retention
 from abn.config.params import Params
-from abn.project import paths
+from abn.data import packed
+from abn.data.loader import CenterCrop
+from abn.models import checkpoint
+from abn.predict import predict
+from abn.project import paths, reports, results
 from abn.project.inputs import Inputs
 from abn.project.stage import run
+from abn.runtime import device
 from abn.runtime.errors import ParamsError
+from abn.visualize import gallery, origin, overlays, report
+from stages import mirror
 
 
 def main(params: Params, inputs: Inputs) -> None:
-    from abn import retention
-    from abn.data import packed
-    from abn.data.loader import View
-    from abn.models import checkpoint
-    from abn.predict import predict
-    from abn.project import reports, results
-    from abn.runtime import device
-    from abn.visualize import gallery, origin, overlays, report, window
-    from stages import mirror
-
     config = params.visualize
     if config.checkpoint != params.explain.checkpoint:
         raise ParamsError("not explain.checkpoint", "visualize.checkpoint", "name one file in both")
@@ -31,7 +25,7 @@ def main(params: Params, inputs: Inputs) -> None:
     trained = checkpoint.load(path, where)
     train, val = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
     packed.check_classes(val, trained.classes)
-    view = View(params.evaluate.size, params.evaluate.resize)
+    view = CenterCrop(params.evaluate.size, params.evaluate.resize)
     found, scored = results.read(), results.table(paths.explain_table("images"))
 
     paths.OUTPUTS.mkdir(exist_ok=True)
@@ -54,8 +48,6 @@ def main(params: Params, inputs: Inputs) -> None:
         tracked.artifact(sheet)
         tracked.artifact(paths.REPORT)
     retention.forget(paths.RESUME, weights)  # where nothing was left to evaluate
-    if "--show" in sys.argv[1:]:
-        window.show(sheet)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 """Runs a stage: params checked, one at a time, faults as one line and an exit code."""
 
+import argparse
 import errno
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
-from abn.config import params
+from abn.config import params as parameters
 from abn.config.params import Params
 from abn.project import inputs, paths
 from abn.project.inputs import Inputs
@@ -24,23 +25,53 @@ PEERS = re.compile(  # where a backend names itself, else gloo's words
 )
 
 
+_begun: list[tuple[Params, Inputs]] = []  # by `begin`, for `run`
+
+
+def begin() -> None:
+    """Check params.yaml and note the inputs, before a stage's imports take seconds (torch)."""
+    with _faults(_name(sys.orig_argv)):
+        _begun.append(_start(_name(sys.orig_argv)))
+
+
 def run(main: Callable[[Params, Inputs], None]) -> None:
-    """Check params.yaml, then call `main`; what a user can mend is one line and an exit code.
+    """Call `main` as the stage of the script that runs; its command line has no options.
 
     Ctrl-C and signals exit with 130 or 143, so that DVC never records what is half done.
-    `ABN_DEBUG=1` shows the traceback.
     """
-    stage, given = Path(sys.argv[0]).stem, None
+    description = sys.modules[main.__module__].__doc__
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
+    stage = Path(sys.argv[0]).stem
     signal.signal(signal.SIGTERM, _terminate)
     if "DVC_ROOT" in os.environ or launch.is_worker():
         signals.end_with_parent()
-    try:
-        given = params.load(paths.PARAMS)
-        with _alone(stage):
-            main(given, inputs.look(stage, given))
+    with _faults(stage):
+        params, given = _begun.pop() if _begun else _start(stage)
+        with _faults(stage, params), _alone(stage):
+            main(params, given)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # all is written; the interpreter goes down
         if launch.is_worker():
             launch.leave()
+
+
+def _name(command: list[str]) -> str:
+    """The stage that `python -m stages.NAME` runs."""
+    return command[command.index("-m") + 1].rpartition(".")[2]
+
+
+def _start(stage: str) -> tuple[Params, Inputs]:
+    given = parameters.load(paths.PARAMS)
+    return given, inputs.look(stage, given)
+
+
+@contextmanager
+def _faults(stage: str, given: Params | None = None) -> Iterator[None]:
+    """What a user can mend is one line and an exit code; `ABN_DEBUG=1` shows the traceback."""
+    try:
+        yield
     except signals.Stopped as stopped:
         _end(str(stopped) or "stopped with a checkpoint; the same command goes on from there", 143)
     except KeyboardInterrupt:
