@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from abn.data import loader
-from abn.data.loader import View
+from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.models.abn import AttentionBranchNetwork, Output, losses
 
@@ -24,7 +24,7 @@ class Predictions(NamedTuple):
 def predict(
     model: AttentionBranchNetwork,
     split: Split,
-    view: View,
+    view: CenterCrop,
     batch_size: int,
     device: torch.device,
     mirrored: bool = False,

@@ -39,7 +39,7 @@ def evaluation(folder: Path, images: int, size: int, batch: int, rounds: int) ->
     import torch
 
     from abn.data import packed
-    from abn.data.loader import View, through
+    from abn.data.loader import CenterCrop, transform
     from abn.predict import predict
     from abn.runtime import device
     from benchmarks import ours
@@ -48,8 +48,8 @@ def evaluation(folder: Path, images: int, size: int, batch: int, rounds: int) ->
     split = packed.read(folder / "val")
     split = split.subset(torch.arange(min(images, len(split))))
     model = ours.network("resnet18", len(split.classes), measure.recipe("imagenette-cpu").train)
-    view = View(size, size * 8 // 7)
-    there = through(split.images[:batch].to(where), split.aspect[:batch], view)
+    view = CenterCrop(size, size * 8 // 7)
+    there = transform(split.images[:batch].to(where), split.aspect[:batch], view)
     steps = len(split) // batch
     part = split.subset(torch.arange(steps * batch))
     ratios, speeds = [], []

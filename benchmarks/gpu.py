@@ -29,7 +29,7 @@ from torch import Tensor
 
 from abn.config.params import Train
 from abn.data import loader, packed
-from abn.data.loader import View
+from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.evaluate import scores
 from abn.explain.findings import explain
@@ -180,7 +180,7 @@ def explanation(options: argparse.Namespace, found: Found) -> Found:
         update={"images": options.explained, "profile": options.profile}
     )
     model = ours.network(options.arch, len(options.val.classes), recipe.train).eval()
-    view = View(options.size, options.size * 8 // 7)
+    view = CenterCrop(options.size, options.size * 8 // 7)
     seconds, headlines = [], []
     for _ in range(2):
         started = time.perf_counter()
@@ -292,8 +292,8 @@ def _run(options: argparse.Namespace, epochs: int, seed: int) -> Found:
     scratch = Scratch(options.cache / f"run-{epochs}-{seed}")
     loop.fit(model, options.train, options.val, config, seed, scratch, watch)
     seconds = time.monotonic() - started
-    view = View(config.val_size, config.val_resize)
-    val = loader.place(options.val, where)
+    view = CenterCrop(config.val_size, config.val_resize)
+    val = loader.to_device_if_fits(options.val, where)
     seen = [predict(model, val, view, 250, where, mirrored) for mirrored in (False, True)]
     return {
         "arch": arch,

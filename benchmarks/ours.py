@@ -32,4 +32,4 @@ def step(arch: str, split: Split, config: Train) -> Step:
 
 def placed(split: Split) -> Split:
     """`split` where the train stage would put it."""
-    return loader.place(split, device.choose())
+    return loader.to_device_if_fits(split, device.choose())

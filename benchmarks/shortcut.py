@@ -23,7 +23,7 @@ from torch import Tensor
 
 from abn.config.params import Data, Params, load
 from abn.data import packed
-from abn.data.loader import View
+from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.datasets import pack, shapes
 from abn.explain import counterfactuals, maps, subject
@@ -88,7 +88,7 @@ def main() -> None:
 
 def rehearse(params: Params, pictures: Pictures, rho: float, control: float, seed: int) -> Found:
     """What both networks rely on, trained from one seed, and what each map says of it."""
-    view = View(params.evaluate.size, params.evaluate.resize)
+    view = CenterCrop(params.evaluate.size, params.evaluate.resize)
     taught, other = (
         _examined(_trained(params, chance, seed), pictures, view, seed) for chance in (rho, control)
     )
@@ -169,7 +169,9 @@ def _trained(params: Params, chance: float, seed: int) -> AttentionBranchNetwork
     return model.eval()
 
 
-def _examined(model: AttentionBranchNetwork, pictures: Pictures, view: View, seed: int) -> Examined:
+def _examined(
+    model: AttentionBranchNetwork, pictures: Pictures, view: CenterCrop, seed: int
+) -> Examined:
     device = next(model.parameters()).device
 
     def logits(canvases: Tensor) -> Tensor:

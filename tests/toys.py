@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from abn.data.loader import View
+from abn.data.loader import CenterCrop
 from abn.data.packed import Sample, Split, Writer
 from abn.models.abn import Output
 from abn.runtime.rng import generator
 
 CPU = torch.device("cpu")
-WHOLE = View(32, 32)  # all of a square image
+WHOLE = CenterCrop(32, 32)  # all of a square image
 TINTS = torch.tensor([[200, 0, 0], [0, 0, 200], [0, 200, 0], [200, 200, 0]])
 NAMES = ("red", "blue", "green", "yellow")
 

@@ -25,14 +25,14 @@ class Batch(NamedTuple):
     targets: Tensor  # float32 [B, K]: the share of each class, a row sums to 1
 
 
-class View(NamedTuple):
+class CenterCrop(NamedTuple):
     """How an image is looked at without chance: resized, then its centre cut out, aspect kept."""
 
     size: int  # side of the crop, pixels
     resize: int  # short side of the whole image at that scale, pixels
 
 
-def place(split: Split, device: torch.device) -> Split:
+def to_device_if_fits(split: Split, device: torch.device) -> Split:
     """`split` on `device` if there is ample room for it, else as it is."""
     if device.type != "cuda":
         return split
@@ -44,7 +44,7 @@ def place(split: Split, device: torch.device) -> Split:
     return split.to(device) if fits else split
 
 
-def gathered(
+def iterate(
     split: Split, order: Tensor, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """For each row of `order` int64 [steps, B]: itself, its canvases and labels, on `device`.
@@ -73,7 +73,7 @@ def gathered(
 
 
 def evaluation(
-    split: Split, view: View, batch_size: int, device: torch.device, mirrored: bool = False
+    split: Split, view: CenterCrop, batch_size: int, device: torch.device, mirrored: bool = False
 ) -> Iterator[Tensor]:
     """Every image once, in order, through `view`; `mirrored` turns left and right around."""
     whole, rest = divmod(len(split), batch_size)
@@ -81,11 +81,11 @@ def evaluation(
     parts = [everyone[: whole * batch_size].view(whole, batch_size)] if whole else []
     parts += [everyone[whole * batch_size :][None]] if rest else []
     for order in parts:
-        for index, canvases, _ in gathered(split, order, device):
-            yield through(canvases, split.aspect[index.to(split.aspect.device)], view, mirrored)
+        for index, canvases, _ in iterate(split, order, device):
+            yield transform(canvases, split.aspect[index.to(split.aspect.device)], view, mirrored)
 
 
-def through(canvases: Tensor, aspect: Tensor, view: View, mirrored: bool = False) -> Tensor:
+def transform(canvases: Tensor, aspect: Tensor, view: CenterCrop, mirrored: bool = False) -> Tensor:
     """Canvases uint8 [B, S, S, 3] as `view` shows them: float32 [B, 3, size, size] in [0, 1].
 
     Channels last in memory, what convolutions are fastest on.

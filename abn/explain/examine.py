@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from abn.data import loader
-from abn.data.loader import View
+from abn.data.loader import CenterCrop
 from abn.explain import counterfactuals, interventions, localisation, maps, robustness, scores
 from abn.explain.counterfactuals import Pictures
 from abn.explain.interventions import Effect
@@ -174,7 +174,7 @@ def _randomised(
 
 
 def rested(
-    model: AttentionBranchNetwork, subject: Subject, pictures: Pictures, view: View
+    model: AttentionBranchNetwork, subject: Subject, pictures: Pictures, view: CenterCrop
 ) -> tuple[Values, dict[str, Tensor]]:
     """What the decisions rest on: how far the logit falls without each part, by part [N].
 
@@ -196,11 +196,11 @@ def agreeing(drawn: Tensor, importance: Values, regions: dict[str, Tensor]) -> V
 
 
 @torch.no_grad()
-def _logits(model: AttentionBranchNetwork, canvases: Tensor, view: View) -> Tensor:
+def _logits(model: AttentionBranchNetwork, canvases: Tensor, view: CenterCrop) -> Tensor:
     """What the perception branch says [N, K] of square `canvases` uint8 [N, S, S, 3]."""
     device = next(model.parameters()).device
     parts = canvases.split(BATCH)
-    shown = (loader.through(part.to(device), torch.ones(len(part)), view) for part in parts)
+    shown = (loader.transform(part.to(device), torch.ones(len(part)), view) for part in parts)
     return torch.cat([model(images).logits for images in shown])
 
 

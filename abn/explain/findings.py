@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from abn.config.params import Explain
-from abn.data.loader import View
+from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.explain import counterfactuals, examine, intervals, interventions, scores, verdict
 from abn.explain.counterfactuals import Pictures
@@ -47,7 +47,7 @@ def explain(
     model: AttentionBranchNetwork,
     train: Split,
     val: Split,
-    view: View,
+    view: CenterCrop,
     config: Explain,
     seed: int,
     siblings: Sequence[AttentionBranchNetwork] = (),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from abn.data import loader
-from abn.data.loader import View
+from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.models.abn import AttentionBranchNetwork, Output
 from abn.runtime.rng import generator
@@ -68,7 +68,9 @@ def balanced(labels: Tensor, count: int, draws: torch.Generator) -> Tensor:
     return order[turn.argsort(stable=True)[:count]].sort().values
 
 
-def observe(model: AttentionBranchNetwork, split: Split, index: Tensor, view: View) -> Subject:
+def observe(
+    model: AttentionBranchNetwork, split: Split, index: Tensor, view: CenterCrop
+) -> Subject:
     """The images of `split` at `index` int64 [N], and what `model` says of them."""
     device = next(model.parameters()).device
     chosen = split.take(index)
@@ -89,11 +91,11 @@ def _look(model: AttentionBranchNetwork, images: Tensor) -> tuple[Tensor, Tensor
     return features, class_maps, logits, attention
 
 
-def _shown(canvases: Tensor, split: Split, view: View, device: torch.device) -> Tensor:
-    return loader.through(canvases.to(device), split.aspect, view)
+def _shown(canvases: Tensor, split: Split, view: CenterCrop, device: torch.device) -> Tensor:
+    return loader.transform(canvases.to(device), split.aspect, view)
 
 
-def _masks(masks: Tensor, split: Split, view: View, device: torch.device) -> Tensor:
+def _masks(masks: Tensor, split: Split, view: CenterCrop, device: torch.device) -> Tensor:
     """Each pixel goes to the part that covers most of it, on its canvas and in the view."""
     values = range(int(masks.max()) + 1)
     planes = torch.stack([masks == value for value in values], -1).to(torch.uint8) * 255

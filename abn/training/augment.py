@@ -15,7 +15,7 @@ from torch import Tensor
 
 from abn.config.params import Train
 from abn.data.crop import crop
-from abn.data.loader import Batch, gathered
+from abn.data.loader import Batch, iterate
 from abn.data.packed import Split
 from abn.runtime.rng import generator
 from abn.training.distributed import ALONE, World
@@ -62,7 +62,7 @@ def batches(
     lead = int(world.size > 1 and any(mixes))  # an image before the part, to mix its first with
     part = torch.arange(first - lead, last) % batch
     for mix, (index, canvases, labels) in zip(
-        mixes, gathered(split, order[:, part], device), strict=True
+        mixes, iterate(split, order[:, part], device), strict=True
     ):
         images = crop(canvases, boxes[index], mirrored[index], size, dtype)
         if config.jitter:

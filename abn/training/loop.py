@@ -8,7 +8,7 @@ import torch
 
 from abn.config.params import Train
 from abn.data import loader
-from abn.data.loader import View
+from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
@@ -42,7 +42,10 @@ def fit(
     when `scratch.stopper` was asked to.
     """
     device, hold = next(model.parameters()).device, scratch.stopper.hold
-    train, watched = loader.place(train, device), loader.place(watched, device)
+    train, watched = (
+        loader.to_device_if_fits(train, device),
+        loader.to_device_if_fits(watched, device),
+    )
     distributed.synchronise(model, scratch.world)
     optimizer = optim.sgd(model, config)
     average = optim.Average(model, config.ema) if config.ema else None
@@ -111,7 +114,7 @@ def validate(
     model: AttentionBranchNetwork, split: Split, config: Train, world: World = ALONE
 ) -> Row:
     """The headline scores on `split`, a part of it from each process; NotFiniteError as `fit`."""
-    view = View(config.val_size, config.val_resize)
+    view = CenterCrop(config.val_size, config.val_resize)
     device = next(model.parameters()).device
     part = split.subset(torch.arange(*world.part(len(split)))) if world.size > 1 else split
     found = predict(model, part, view, config.batch_size, device)

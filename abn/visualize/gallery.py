@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from abn.data import loader
-from abn.data.loader import View
+from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.explain.subject import observe
 from abn.models.abn import AttentionBranchNetwork
@@ -32,14 +32,14 @@ class Choice(NamedTuple):
 
 @torch.inference_mode()
 def first_of_each_class(
-    model: AttentionBranchNetwork, split: Split, view: View, classes: int
+    model: AttentionBranchNetwork, split: Split, view: CenterCrop, classes: int
 ) -> list[Tile]:
     """The first image of each of the first `classes` classes that `split` has, and its map."""
     device = next(model.parameters()).device
     labels = split.labels.tolist()
     first = [labels.index(label) for label in sorted(set(labels))[:classes]]
     chosen = split.take(torch.tensor(first))
-    images = loader.through(chosen.images.to(device), chosen.aspect, view)
+    images = loader.transform(chosen.images.to(device), chosen.aspect, view)
     output = model(images)
     return _tiles(images, output.logits, output.attention, chosen.labels, split.classes)
 
@@ -88,7 +88,7 @@ def confident_errors(said: Predictions, count: int) -> list[Choice]:
 def exhibits(
     model: AttentionBranchNetwork,
     split: Split,
-    view: View,
+    view: CenterCrop,
     choices: Sequence[Choice],
     scored: pd.DataFrame,
 ) -> list[Exhibit]:

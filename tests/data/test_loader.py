@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from abn.data import loader, packed
-from abn.data.loader import View
+from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from tests import toys
 from tests.toys import CPU, WHOLE
@@ -27,7 +27,7 @@ def mapped(tmp_path: Path) -> Split:
 
 def seen(split: Split, device: torch.device = CPU) -> list[tuple[Tensor, Tensor, Tensor]]:
     """All that `gathered` yields of `split` for ORDER, on the CPU."""
-    steps = loader.gathered(split, ORDER, device)
+    steps = loader.iterate(split, ORDER, device)
     return [(index.cpu(), canvases.cpu(), labels.cpu()) for index, canvases, labels in steps]
 
 
@@ -67,7 +67,7 @@ def test_what_travels_to_a_gpu_arrives_as_it_was(mapped: Split, resident: bool) 
 
 def test_an_abandoned_epoch_leaves_no_thread_behind(mapped: Split) -> None:
     before = set(threading.enumerate())
-    steps = loader.gathered(mapped, ORDER, CPU)
+    steps = loader.iterate(mapped, ORDER, CPU)
     next(steps)
     assert len(set(threading.enumerate()) - before) == 1
     steps.close()
@@ -120,19 +120,19 @@ def test_a_view_is_the_central_square_of_the_original(aspect: float) -> None:
     canvas = torch.full((1, 64, 64, 3), 255, dtype=torch.uint8)
     top, left = (64 - rows) // 2, (64 - columns) // 2
     canvas[:, top : top + rows, left : left + columns] = 0
-    seen = loader.through(canvas, torch.tensor([aspect]), View(16, 32))[0, 0]
+    seen = loader.transform(canvas, torch.tensor([aspect]), CenterCrop(16, 32))[0, 0]
     assert not seen[1:-1, 1:-1].any()  # the rim is interpolated
-    wider = loader.through(canvas, torch.tensor([aspect]), View(16, 24))[0, 0]
+    wider = loader.transform(canvas, torch.tensor([aspect]), CenterCrop(16, 24))[0, 0]
     assert wider[0].all() and wider[:, 0].all()
 
 
 def test_on_the_cpu_a_split_stays_as_it_is() -> None:
     split = toys.split(4)
-    assert loader.place(split, CPU) is split
+    assert loader.to_device_if_fits(split, CPU) is split
 
 
 @needs_gpu
 def test_on_a_gpu_a_small_split_is_resident_without_its_masks() -> None:
-    placed = loader.place(toys.split(8).subset(ROWS.clamp(max=7)), torch.device("cuda"))
+    placed = loader.to_device_if_fits(toys.split(8).subset(ROWS.clamp(max=7)), torch.device("cuda"))
     assert placed.images.is_cuda and placed.labels.is_cuda and placed.masks is None
     assert placed.images.cpu().equal(toys.split(8).images[ROWS.clamp(max=7)])

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from abn.data.loader import View
+from abn.data.loader import CenterCrop
 from abn.explain.subject import balanced, choose, observe
 from abn.predict import predict
 from abn.runtime.rng import generator
@@ -45,8 +45,8 @@ def test_the_same_seed_chooses_the_same_images() -> None:
 def test_a_subject_is_what_the_network_says_of_each_image_whatever_the_batch() -> None:
     split, model = toys.split(120), toys.network().eval()
     index = torch.arange(0, 120, 2)  # more than one batch
-    subject = observe(model, split, index, View(16, 24))
-    said = predict(model, split.take(index), View(16, 24), 60, toys.CPU)
+    subject = observe(model, split, index, CenterCrop(16, 24))
+    said = predict(model, split.take(index), CenterCrop(16, 24), 60, toys.CPU)
     torch.testing.assert_close(subject.output.logits, said.logits)
     torch.testing.assert_close(subject.output.attention_logits, said.attention_logits)
     torch.testing.assert_close(subject.attention, said.attention)
@@ -60,7 +60,7 @@ def test_masks_are_seen_through_the_same_view_as_the_images() -> None:
     assert split.masks is not None
     split.masks[:, 15, :] = 3
     split = dataclasses.replace(split, images=split.masks[..., None].expand(-1, -1, -1, 3) * 80)
-    subject = observe(toys.network().eval(), split, torch.arange(4), View(16, 32))
+    subject = observe(toys.network().eval(), split, torch.arange(4), CenterCrop(16, 32))
     objects, masks = subject.objects, subject.masks
     assert objects is not None and masks is not None and masks.dtype == torch.uint8
     assert objects.sum((1, 2)).tolist() == [56, 56, 64, 64]  # a quarter, less the row cut out

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from abn.data.loader import View
+from abn.data.loader import CenterCrop
 from abn.predict import Predictions, predict
 from abn.visualize import gallery
 from abn.visualize.gallery import by_srg, confident_errors, exhibits, first_of_each_class, slugs
@@ -45,8 +45,8 @@ def test_no_more_classes_are_shown_than_asked_for_or_there_are() -> None:
 
 def test_a_tile_is_what_the_network_saw_and_said() -> None:
     model, split = toys.network(), toys.split(4)
-    found = predict(model, split, View(16, 24), 4, CPU)
-    tiles = first_of_each_class(model, split, View(16, 24), 4)
+    found = predict(model, split, CenterCrop(16, 24), 4, CPU)
+    tiles = first_of_each_class(model, split, CenterCrop(16, 24), 4)
     for i, tile in enumerate(tiles):
         assert tile.image.shape == (16, 16, 3) and tile.image.dtype == np.uint8
         assert tile.prediction == NAMES[found.logits[i].argmax()]
