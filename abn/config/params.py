@@ -1,6 +1,6 @@
-"""params.yaml, typed, frozen and checked once: the values live there, what they may be lives here.
+"""params.yaml, typed, frozen and checked once: the values are there, their rules are here.
 
-`python -m abn.config.params` prints the JSON schema that editors read (schema/params.schema.json).
+`abn schema` prints the JSON schema that editors read (schema/params.schema.json).
 """
 
 import itertools
@@ -19,38 +19,38 @@ from pydantic import (
     model_validator,
 )
 
-from abn.config.messages import Impossible, refusal
+from abn.config.messages import InvalidCombination, params_error
 from abn.runtime.redaction import redacted
 
-Archs = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-MOST = 10**9  # of anything that is counted: past it, arithmetic fails before memory does
-Count = Annotated[int, Field(ge=1, le=MOST)]
+Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+LARGEST = 10**9  # of any count; beyond it, integers overflow before memory is full
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=32, le=1024)]
-Listed = Field(strict=False)  # YAML has lists where we keep tuples; their items stay strict
+FromList = Field(strict=False)  # YAML has lists, we keep tuples; their items stay strict
 
 
 def _printable(text: str) -> str:
-    """`text`, which a terminal, a table or a page shows as it is."""
+    """`text` unless it would move a terminal's cursor or hide in a table."""
     if not text.isprintable():
         raise ValueError("give a text without control characters")
     return text
 
 
-def _inside(path: str) -> str:
-    """`path`, which leads to nothing outside the project unless a link in the project does."""
+def _in_project(path: str) -> str:
+    """`path` unless it leads out of the project; a link in the project may."""
     parts = PurePosixPath(path).parts
     if path.startswith("/") or ".." in parts or set(path) & set("\\:"):
-        raise ValueError("name what is in the project, with / between folders; a link will do")
+        raise ValueError("give a path in the project, with / between folders; a link will do")
     if any(len(part.encode()) > 255 for part in parts):
         raise ValueError("give each folder and file a name of 255 bytes at most")
     return path
 
 
 Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
-Inside = Annotated[Text, AfterValidator(_inside)]
-Address = Annotated[Text, PlainSerializer(redacted, when_used="json")]  # JSON is shown to others
+ProjectPath = Annotated[Text, AfterValidator(_in_project)]
+Url = Annotated[Text, PlainSerializer(redacted, when_used="json")]  # JSON is shown to others
 
 
 class Section(BaseModel):
@@ -74,13 +74,13 @@ class Shapes(Section):
     """Amplitude of the background's texture: 0 is flat."""
     distractors: Annotated[int, Field(ge=0, le=3)]
     """Most distractors in one image."""
-    diameter: Annotated[tuple[Share, Share], Listed]
+    diameter: Annotated[tuple[Share, Share], FromList]
     """Smallest and largest diameter of the shape, as shares of the image's side."""
     shortcut: Share | None
     """Chance that a patch at the border has the colour of the class; null: no patch."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _check(self) -> Self:
         low, high = self.diameter
         _require(0.1 <= low <= high <= 0.6, "diameter", "give [low, high] within 0.1 and 0.6")
         return self
@@ -97,18 +97,18 @@ class Data(Section):
     """Share of the training split kept out of training, to select and watch on; 0: none."""
     variant: Literal["full", "320px", "160px"]
     """imagenette: which of the three published archives."""
-    url: Address | None
+    url: Url | None
     """imagenette: another address or a local file to take the archive from."""
     md5: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None
     """imagenette: the checksum of the file at `url`."""
-    root: Inside
+    root: ProjectPath
     """folder: holds train/CLASS/* and val/CLASS/*, or CLASS/*; may be a link; watched by DVC."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     """folder: share of every class for validation where ROOT has no train/ and val/."""
     shapes: Shapes
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check(self) -> Self:
         both = (self.url is None) == (self.md5 is None)
         _require(both, "md5", "data.url and data.md5 go together: give both or neither")
         return self
@@ -124,13 +124,13 @@ def _flip(value: Any) -> Any:
 class Train(Section):
     epochs: Count
     """Passes over the training split."""
-    batch_size: Annotated[int, Field(ge=2, le=MOST)]
+    batch_size: Annotated[int, Field(ge=2, le=LARGEST)]
     """Images a step."""
     sizes: Annotated[tuple[Pixels, ...], Field(strict=False, min_length=1)]
     """Sides of the training crops, in pixels; more than one: training grows through them."""
-    grow_at: Annotated[tuple[Share, ...], Listed]
+    grow_at: Annotated[tuple[Share, ...], FromList]
     """Shares of the training after which the next size is taken; one fewer than sizes."""
-    crop_scale: Annotated[tuple[Share, Share], Listed]
+    crop_scale: Annotated[tuple[Share, Share], FromList]
     """Smallest and largest share of an image's area in a random crop."""
     flip: Annotated[bool | Literal["alternating"], BeforeValidator(_flip)]
     """Mirror a random half of the images; alternating: every other epoch the other half."""
@@ -155,7 +155,7 @@ class Train(Section):
     """Whether weight decay also shrinks batch norms and biases."""
     schedule: Literal["step", "cosine"]
     """step: multiply by gamma at each milestone; cosine: fall to zero."""
-    milestones: Annotated[tuple[Count, ...], Listed]
+    milestones: Annotated[tuple[Count, ...], FromList]
     """step: epochs after which the rate is multiplied by gamma."""
     gamma: Annotated[float, Field(gt=0, le=1)]
     warmup: Annotated[float, Field(ge=0, lt=1)]
@@ -168,7 +168,7 @@ class Train(Section):
     precision: Literal["bf16", "fp32"]
     """bf16: autocast on CUDA; the CPU always computes in fp32."""
     compile: Literal["auto", "on", "off"]
-    """Compile the network, CUDA only; auto: where training is long enough to earn it back."""
+    """Compile the network (CUDA only); auto: if the training is long enough to gain by it."""
     val_size: Pixels
     """Side of the centre crop validated on, in pixels."""
     val_resize: Pixels
@@ -177,11 +177,11 @@ class Train(Section):
     """Epochs between validations; the last epoch is always validated."""
     select: Literal["last", "best"]
     """Which epoch's weights are kept; best: highest top-1 on the hold-out, if there is one."""
-    save_every: Annotated[int, Field(ge=0, le=MOST)]
+    save_every: Annotated[int, Field(ge=0, le=LARGEST)]
     """Also keep epoch-XXXX.safetensors every so many epochs; 0: never."""
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check(self) -> Self:
         one_fewer = len(self.grow_at) == len(self.sizes) - 1
         _require(
             one_fewer, "grow_at", f"sizes has {len(self.sizes)}, so give {len(self.sizes) - 1} here"
@@ -200,7 +200,7 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    checkpoint: Inside
+    checkpoint: ProjectPath
     """The weights to evaluate, such as checkpoint/epoch-0010.safetensors."""
     batch_size: Count
     size: Pixels
@@ -209,7 +209,7 @@ class Evaluate(Section):
     """Length of the image's short side before that crop, in pixels."""
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check(self) -> Self:
         _require(self.resize >= self.size, "resize", f"the crop of {self.size} needs at least that")
         return self
 
@@ -226,25 +226,25 @@ class Gates(Section):
     stable: Share
     """Least overlap (IoU of the top fifth of the cells) with networks of other seeds."""
     sane: Share
-    """Most rank correlation that may be left once the map's branch is drawn anew."""
+    """Most rank correlation that may remain after the map's branch is re-initialised."""
 
 
 class Explain(Section):
-    checkpoint: Inside
+    checkpoint: ProjectPath
     profile: Literal["quick", "full"]
-    """How much is spent on what every image need not have: RISE, redrawn networks, mosaics."""
-    images: Annotated[int, Field(ge=2, le=MOST)]
+    """How much is spent on RISE, re-initialised networks and mosaics."""
+    images: Annotated[int, Field(ge=2, le=LARGEST)]
     """Validation images to score, spread evenly over the classes."""
-    steps: Annotated[int, Field(ge=2, le=MOST)]
-    """Points of an insertion or deletion curve, less one."""
-    siblings: Annotated[tuple[Inside, ...], Listed]
+    steps: Annotated[int, Field(ge=2, le=LARGEST)]
+    """Steps of an insertion or deletion curve; it has one point more."""
+    siblings: Annotated[tuple[ProjectPath, ...], FromList]
     """Checkpoints of the same network trained from other seeds, to see if the map is stable."""
     gates: Gates
     """What the verdict asks; these thresholds are the project's proposals, not a standard."""
 
 
 class Visualize(Section):
-    checkpoint: Inside
+    checkpoint: ProjectPath
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     """First part of the picture's file name."""
     classes: Count
@@ -252,14 +252,14 @@ class Visualize(Section):
     errors: Annotated[int, Field(ge=0, le=100)]
     """How many of the most confident errors the gallery shows; 0: none."""
     alpha: Share
-    """Strength of the heat map; 1 adds it whole, as the original does."""
+    """Strength of the heat map, 0 to 1; the original has 1."""
     dpi: Annotated[int, Field(ge=50, le=600)]
 
 
 class Params(Section):
-    """Everything a result depends on, apart from code, data and machine."""
+    """All that a result depends on, except code, data and machine."""
 
-    arch: Archs
+    arch: Arch
     seed: Seed
     """Initial weights, order, augmentation and the draws of explain."""
     data: Data
@@ -270,14 +270,14 @@ class Params(Section):
 
 
 def load(path: Path) -> Params:
-    """Read and check `path`; ParamsError on the first thing that is wrong."""
-    from abn.config import yaml_file  # here: a machine that only computes can do without ruamel
+    """The parameters in the file `path`; ParamsError for the first thing that is wrong."""
+    from abn.config import yaml_file  # here: an installation that only predicts has no PyYAML
 
     values = yaml_file.read(path)
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise refusal(path, Params, error.errors(include_url=False)) from None
+        raise params_error(path, Params, error.errors(include_url=False)) from None
 
 
 def schema() -> str:
@@ -287,12 +287,8 @@ def schema() -> str:
 
 def _require(condition: bool, key: str, remedy: str) -> None:
     if not condition:
-        raise Impossible(key, remedy)
+        raise InvalidCombination(key, remedy)
 
 
 def _rising(values: tuple[float, ...]) -> bool:
     return all(low < high for low, high in itertools.pairwise(values))
-
-
-if __name__ == "__main__":
-    print(schema(), end="")

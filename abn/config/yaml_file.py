@@ -1,105 +1,101 @@
-"""params.yaml as plain values: YAML 1.2 by the parser that DVC reads it with, less its tricks.
+"""YAML files read as DVC reads them: YAML 1.2, where `on` is a word and `1e-3` a number.
 
-Anchors, aliases, merge keys, tags and directives let a short file mean much, or another thing than
-it seems to; no params need them, so they are refused, and so is what is too long or deep to be any.
+PyYAML reads YAML 1.1 and keeps the last of two equal keys. This loader takes numbers and booleans
+as YAML 1.2 has them (with the underscores that DVC's parser allows) and refuses a key that comes
+twice, and tags and directives, which change what a value means.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.composer import Composer
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent, Event, ScalarEvent
-from ruamel.yaml.nodes import Node
+import yaml
+from yaml.scanner import ScannerError
 
 from abn.runtime.errors import ParamsError
 
-BYTES = 32 << 10  # six times the longest preset
-VALUES = 2000  # keys count too
-LENGTH = 2000  # characters in one of them
-DEPTH = 20
+LARGEST_FILE = 1 << 20  # bytes
+LONGEST_NUMBER = 1000  # characters of an integer
+BASES = {"0b": 2, "0o": 8, "0x": 16}
+SCALARS = {  # YAML 1.2; PyYAML's own patterns of these are YAML 1.1
+    "bool": ("tTfF", r"true|True|TRUE|false|False|FALSE"),
+    "float": (
+        "-+.0123456789",
+        r"[-+]?[0-9][0-9_]*(\.[0-9_]*([eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)"
+        r"|[-+]?\.[0-9_]+([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    ),
+    "int": ("-+0123456789", r"[-+]?(0b[01_]+|0o?[0-7_]+|[0-9_]+|0x[0-9a-fA-F_]+)"),
+}
 
 
-def read(path: Path) -> Any:
-    """The values in the file at `path`, as DVC reads them; ParamsError where it has none."""
-    text = _text(path)
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Composer = _Plain
-    try:
-        return yaml.load(text)
-    except _Trick as trick:
-        raise ParamsError(str(trick), path, "write plain values") from None
-    except (YAMLError, ValueError, OverflowError) as error:  # the last two: of numbers and dates
-        raise ParamsError(f"not valid YAML: {_problem(error)}", path, "correct it there") from None
-
-
-def _text(path: Path) -> str:
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in the file `path`; ParamsError for a file that is missing or holds none."""
     if not path.is_file():
         what = "not a file" if path.exists() else "not found"
         raise ParamsError(what, path, "run from the project's root")
+    if path.stat().st_size > LARGEST_FILE:
+        raise ParamsError(f"over {LARGEST_FILE:,} bytes", path, "give a file of parameters")
     try:
-        with path.open("rb") as file:
-            content = file.read(BYTES + 1)
-    except OSError as error:
-        raise ParamsError(f"cannot be read: {error.strerror}", path, "mend that") from None
-    if len(content) > BYTES:
-        raise ParamsError(f"over {BYTES} bytes", path, "presets/ has complete examples")
-    try:
-        return content.decode("utf-8")
+        return loads(path.read_bytes().decode("utf-8-sig"), path)
     except UnicodeDecodeError as error:
-        what = f"not UTF-8: byte {error.start} is {content[error.start]:#04x}"
+        what = f"not UTF-8: byte {error.start} is {error.object[error.start]:#04x}"
         raise ParamsError(what, path, "save it as UTF-8") from None
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+        raise ParamsError(what, path, "check the file's permissions") from None
 
 
-class _Trick(Exception):
-    """More than plain values."""
-
-    def __init__(self, what: str, event: Event) -> None:
-        super().__init__(f"{what} in line {event.start_mark.line + 1}")
-
-
-class _Plain(Composer):
-    """Composes no more than scalars, lists and mappings, each written out where it is."""
-
-    values = 0
-
-    def compose_document(self) -> Node | None:
-        event = self.parser.peek_event()
-        if event.version or event.tags:
-            raise _Trick("a directive", event)
-        return super().compose_document()
-
-    def compose_node(self, parent: Node | None, index: Any) -> Node:
-        event = self.parser.peek_event()
-        self.values += 1
-        if self.values > VALUES:
-            raise _Trick(f"more than {VALUES} values", event)
-        if self.depth == DEPTH:
-            raise _Trick(f"nested more than {DEPTH} deep", event)
-        if trick := _trick(event):
-            raise _Trick(trick, event)
-        return super().compose_node(parent, index)
+def loads(text: str, name: object) -> dict[str, Any]:
+    """The mapping that `text` spells; `name` says in errors where the text is from."""
+    try:
+        if odd := re.search("[\x85\u2028\u2029]", text):  # line ends in YAML 1.1 only
+            raise ValueError(f"character {ord(odd[0]):#06x}")
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506  # a subclass of SafeLoader
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise ParamsError(f"not valid YAML: {_problem(error)}", name, "correct it there") from None
+    if not isinstance(values, dict):
+        raise ParamsError("not a mapping of keys to values", name, "presets/ has complete examples")
+    return values
 
 
-def _trick(event: Any) -> str:
-    """What is not plain about the beginning of a value; "" if nothing."""
-    if isinstance(event, AliasEvent):
-        return "an alias"
-    if event.anchor is not None:
-        return "an anchor"
-    if event.tag is not None:
-        return "a tag"
-    if not isinstance(event, ScalarEvent):
-        return ""
-    if event.value == "<<" and event.implicit[0]:
-        return "a merge key"
-    return f"a value of more than {LENGTH} characters" if len(event.value) > LENGTH else ""
+class _Loader(yaml.SafeLoader):
+    """Plain YAML 1.2 values."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as PyYAML declares it
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith(tuple(SCALARS))]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def _refuse(self) -> None:
+        raise ScannerError(None, None, "a tag or a directive", self.get_mark())
+
+    fetch_tag = fetch_directive = _refuse
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = set()
+        for key, _ in node.value:
+            if (spelling := (key.tag, str(key.value))) in keys:
+                raise ScannerError(None, None, f'duplicate key "{key.value}"', key.start_mark)
+            keys.add(spelling)
+        return node
+
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        text = node.value.replace("_", "")
+        if len(text) > LONGEST_NUMBER:
+            raise ValueError(f"a number of {len(text)} characters")
+        return int(text, BASES.get(text.lstrip("-+")[:2], 10))
+
+
+for _tag, (_first, _pattern) in SCALARS.items():
+    _resolver = re.compile(rf"(?:{_pattern})\Z")
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _resolver, list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
 
 
 def _problem(error: Exception) -> str:
-    """What the parser stumbled over, with the line where it knows it."""
+    """What is wrong and in which line, without the value, which may be secret."""
+    if isinstance(error, RecursionError):
+        return "nested too deep"
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-    if not problem or not mark:
-        return str(error)
-    return f"{problem.partition(' with value ')[0]}, line {mark.line + 1}"  # values may be secret
+    return f"{problem}, line {mark.line + 1}" if problem and mark else str(error)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from abn.config import yaml_file
 from abn.doctor import processes
 from abn.experiments import git
 from abn.project import paths
 from abn.retention import DONE
+from abn.runtime.errors import ParamsError
 
 DVC, LOCK = Path(".dvc/tmp"), Path("dvc.lock")
 MADE = ("data", "checkpoint", "checkpoint.part", "metrics", "plots", "outputs")
@@ -104,10 +104,10 @@ def unfinished() -> Iterator[str]:
 def is_whole(content: bytes) -> bool:
     """Whether a dvc.lock ends where DVC ended it: what is cut off can be valid YAML too."""
     try:
-        described = YAML(typ="safe", pure=True).load(content)
+        described = yaml_file.loads(content.decode(), LOCK)
         stages = described["stages"].values()
         return content.endswith(b"\n") and all(_is_recorded(stage) for stage in stages)
-    except (YAMLError, UnicodeDecodeError, TypeError, AttributeError, KeyError):
+    except (ParamsError, UnicodeDecodeError, TypeError, AttributeError, KeyError):
         return False
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from abn.config.params import Archs
+from abn.config.params import Arch
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime import files
 from abn.runtime.errors import DataError
@@ -55,7 +55,7 @@ def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
 class Header(BaseModel):
     """What a file says about its weights."""
 
-    arch: Archs
+    arch: Arch
     classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
     params: Recipe
 

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
-
+from abn.config import yaml_file
 from abn.config.params import Params, load
 from abn.project import paths
 from abn.runtime.errors import ChangedError
@@ -42,7 +41,7 @@ def look(stage: str, params: Params) -> Inputs:
 
     None for what is no stage of the graph: it records nothing.
     """
-    graph = YAML(typ="safe", pure=True).load(paths.GRAPH)["stages"]
+    graph = yaml_file.read(paths.GRAPH)["stages"]
     described = graph.get(stage, {"deps": [], "params": []})
     files = [file for dep in described["deps"] for file in _files(_filled(dep, params))]
     code = {str(file): _digest(file) for file in files if file.suffix == ".py"}

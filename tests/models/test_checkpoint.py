@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from abn.config.params import Archs
+from abn.config.params import Arch
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.errors import UserError
@@ -121,7 +121,7 @@ def test_a_checkpoint_of_another_network_is_refused_before_anything_is_copied(
     assert str(caught.value) == f"{said}; {path}; name another file, or train anew"
 
 
-@pytest.mark.parametrize("arch", get_args(Archs))
+@pytest.mark.parametrize("arch", get_args(Arch))
 def test_the_longest_header_is_far_from_what_is_refused(arch: str, tmp_path: Path) -> None:
     with torch.device("meta"):
         layout = AttentionBranchNetwork(arch, 1000).state_dict()
