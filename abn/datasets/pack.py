@@ -1,4 +1,4 @@
-"""Where a data set comes from: each source gives its classes and the samples of both splits."""
+"""Data sets packed: each source gives its classes and the samples of both splits, all decoded."""
 
 import os
 from collections import deque
@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from abn.config.params import Data
 from abn.data.packed import Sample, Writer
-from abn.datasets import archive, fetch, folder, imagenette, images, shapes
+from abn.datasets import archive, download, folder, images, shapes
 from abn.runtime import files, progress
 from abn.runtime.errors import DataError
 
@@ -20,7 +20,7 @@ R = TypeVar("R")
 Item = tuple[bytes | Path, str, str, int]  # content, its name for errors, split, label
 CHUNK = 16  # images that a thread decodes at a time
 AHEAD = 4  # chunks decoded or waiting per thread
-NAMED = 5  # bad images that are named
+MOST_NAMED = 5  # bad images
 
 
 class Bad(NamedTuple):
@@ -34,23 +34,26 @@ class Source(NamedTuple):
     """A data set, not yet packed."""
 
     classes: tuple[str, ...]
-    origin: str  # what and from where, in words that are the same on every machine
+    origin: str  # a description that is the same on every machine
     masks: bool
     counts: dict[str, int]  # images of each split
-    samples: Iterable[tuple[str, Sample]]  # each with its split's name, to be gone through once
+    samples: Iterable[tuple[str, Sample]]  # (split, sample); can be read once
 
 
 def open_source(config: Data, cache: Path) -> Source:
-    """The data set that `config` names; `cache` keeps what is downloaded."""
+    """The data set that `config` names; downloads are kept in the folder `cache`.
+
+    Raises DataError, DiskError, BusyError.
+    """
     if config.name == "shapes":
         return _shapes(config)
     return _imagenette(config, cache) if config.name == "imagenette" else _folder(config)
 
 
 def pack(source: Source, size: int, paths: dict[str, Path]) -> None:
-    """Write the file of every split, on canvases of `size` pixels; see `data.Writer`.
+    """Write the file of every split to `paths`, on canvases of `size` x `size` pixels.
 
-    All of them or, where a sample or the disk fails, none. Raises DataError, DiskError.
+    If a sample or the disk fails, no file is written. Raises DataError, DiskError.
     """
     folder = next(iter(paths.values())).parent
     with files.writing(folder), ExitStack() as discarding:
@@ -90,31 +93,32 @@ def _render(config: Data, split: str, index: int) -> Sample:
 
 
 def _imagenette(config: Data, cache: Path) -> Source:
-    official, md5 = imagenette.VARIANTS[config.variant]
-    url, md5 = config.url or official, config.md5 or md5
-    size = imagenette.SIZES.get(md5)
-    file = fetch.fetch(url, cache / md5 / "imagenette.tgz", md5, size)
-    found = imagenette.find(archive.names(file))
-    known = {name: (split, label) for split in found for name, label in found[split]}
+    from abn.datasets import imagenette  # here: only this data set needs torchvision (2 seconds)
+
+    official_url, official_md5 = imagenette.ARCHIVES[config.variant]
+    url, md5 = config.url or official_url, config.md5 or official_md5
+    file = download.fetch(url, cache / md5 / "imagenette.tgz", md5)
+    splits = imagenette.find(archive.names(file))
+    known = {name: (split, label) for split in splits for name, label in splits[split]}
     items = ((content, name, *known[name]) for name, content in archive.read(file, known))
-    classes, counts = tuple(imagenette.CLASSES.values()), {s: len(found[s]) for s in found}
+    classes, counts = tuple(imagenette.CLASSES.values()), {s: len(splits[s]) for s in splits}
     samples = _decoded(items, config.size)
     return Source(classes, f"imagenette, archive md5 {md5}", False, counts, samples)
 
 
 def _folder(config: Data) -> Source:
     classes, train, val = folder.find(Path(config.root), config.val_fraction, config.seed)
-    found = {"train": train, "val": val}
-    items = ((path, str(path), split, label) for split in found for path, label in found[split])
-    counts = {split: len(found[split]) for split in found}
+    splits = {"train": train, "val": val}
+    items = ((path, str(path), split, label) for split in splits for path, label in splits[split])
+    counts = {split: len(splits[split]) for split in splits}
     return Source(classes, "folder", False, counts, _decoded(items, config.size))
 
 
 def _decoded(items: Iterable[Item], size: int) -> Iterator[tuple[str, Sample]]:
-    """Decode on every core, in order; Pillow lets other threads run.
+    """Decode `items` in threads, in order; Pillow releases Python's lock.
 
-    All bad images are refused at once, after the last: none is skipped, for that would be another
-    data set, and nobody should mend them one run at a time.
+    Bad images are an error, not left out: that would be another data set. All are read before the
+    error, so that it can name several.
     """
 
     def sample(item: Item) -> tuple[str, Sample] | Bad:
@@ -132,29 +136,29 @@ def _decoded(items: Iterable[Item], size: int) -> Iterator[tuple[str, Sample]]:
         elif not bad:
             yield result
     if bad:
-        raise _refused(bad)
+        raise _error(bad)
 
 
-def _refused(bad: list[Bad]) -> DataError:
+def _error(bad: list[Bad]) -> DataError:
     """One error for all of `bad`: how many, and the first of them by name."""
-    where = ", ".join(f"{name} ({reason})" for name, reason in bad[:NAMED])
-    more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    where = ", ".join(f"{name} ({reason})" for name, reason in bad[:MOST_NAMED])
+    more = f" and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
     what = f"{len(bad)} image{'s' * (len(bad) > 1)} cannot be used"
     return DataError(what, f"{where}{more}", "replace or remove them")
 
 
 def _in_parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """`map(work, items)` in threads that are never idle: in chunks, because a handover costs."""
+    """`map(work, items)` in threads, in chunks (a handover costs) and a bounded number ahead."""
 
-    def all_of(chunk: list[T]) -> list[R]:
+    def work_all(chunk: list[T]) -> list[R]:
         return [work(item) for item in chunk]
 
-    rest, threads = iter(items), os.cpu_count() or 1
+    remaining, threads = iter(items), os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Future[list[R]]] = deque()
-        while chunk := list(islice(rest, CHUNK)):
-            ahead.append(pool.submit(all_of, chunk))
-            if len(ahead) > AHEAD * threads:
-                yield from ahead.popleft().result()
-        while ahead:
-            yield from ahead.popleft().result()
+        pending: deque[Future[list[R]]] = deque()
+        while chunk := list(islice(remaining, CHUNK)):
+            pending.append(pool.submit(work_all, chunk))
+            if len(pending) > AHEAD * threads:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
