@@ -1,7 +1,7 @@
 """Crops, mirrored or not, as batched tensor arithmetic on the images' device.
 
-A box [top, left, height, width] is in shares of the canvas. Every canvas is a squashed image, so a
-box that is square in the original is not square here: `aspect` (width over height) undoes that.
+A box is [top, left, height, width] in shares of the canvas. A canvas is an image squashed to a
+square, so a square box of the original is not square here; `aspect` (width over height) corrects.
 """
 
 import torch
@@ -20,8 +20,8 @@ def crop(
 ) -> Tensor:
     """Cut `boxes` [B, 4] out of `images` uint8 [B, S, S, 3]: `dtype` [B, 3, size, size] in [0, 1].
 
-    `mirrored` bool [B] turns left and right around. Anti-aliased where it shrinks: each axis is a
-    product with a matrix of triangle weights, Pillow's and torchvision's bilinear filter.
+    `mirrored` bool [B] swaps left and right. Shrinking is anti-aliased: each axis is a product with
+    a matrix of triangle weights, the bilinear filter of Pillow and torchvision.
     """
     b, s = images.shape[:2]
     rows = _weights(boxes[:, 0], boxes[:, 2], s, size).to(dtype)  # [B, size, S]
@@ -34,7 +34,7 @@ def crop(
 
 
 def _weights(start: Tensor, extent: Tensor, pixels: int, size: int) -> Tensor:
-    """[B, size, pixels]: how much each of `pixels` gives to each of `size` samples of a stretch."""
+    """Weights [B, size, pixels] of the canvas pixels in each of `size` samples of an interval."""
     step = extent[:, None] * pixels / size  # canvas pixels per output pixel
     steps = torch.arange(size, device=start.device) + 0.5
     centres = start[:, None] * pixels + steps * step  # [B, size]

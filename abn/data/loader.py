@@ -15,42 +15,43 @@ from abn.data.crop import centre_boxes, crop
 from abn.data.packed import Split
 from abn.runtime import progress
 
-RESIDENT = 0.5  # a split up to this share of a GPU's free memory is moved there whole
+RESIDENT = 0.5  # a split up to this share of a GPU's free memory is moved there
 
 
 class Batch(NamedTuple):
-    """B images and what they show."""
+    """B images and their classes."""
 
     images: Tensor  # float [B, 3, H, W] in [0, 1], channels last in memory
     targets: Tensor  # float32 [B, K]: the share of each class, a row sums to 1
 
 
 class CenterCrop(NamedTuple):
-    """How an image is looked at without chance: resized, then its centre cut out, aspect kept."""
+    """Resize so that the short side is `resize`, aspect kept; then cut the centre out."""
 
     size: int  # side of the crop, pixels
-    resize: int  # short side of the whole image at that scale, pixels
+    resize: int  # short side of the resized image, pixels
 
 
 def to_device_if_fits(split: Split, device: torch.device) -> Split:
-    """`split` on `device` if there is ample room for it, else as it is."""
+    """`split` on `device` if that is a GPU with ample room for it, else as it is."""
     if device.type != "cuda":
         return split
     free = torch.cuda.mem_get_info(device)[0]
-    needed = len(split) * split.images[0].nbytes
+    masks = 0 if split.masks is None else split.masks[0].nbytes
+    needed = len(split) * (split.images[0].nbytes + masks)
     fits = needed <= RESIDENT * free
-    where = "resident on the device" if fits else "streamed from the file"
-    progress.say(f"{len(split)} images, {needed / 1e9:.2f} of {free / 1e9:.1f} GB free: {where}")
+    place = "resident on the device" if fits else "streamed from the file"
+    progress.say(f"{len(split)} images, {needed / 1e9:.2f} of {free / 1e9:.1f} GB free: {place}")
     return split.to(device) if fits else split
 
 
 def iterate(
     split: Split, order: Tensor, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """For each row of `order` int64 [steps, B]: itself, its canvases and labels, on `device`.
+    """For each row of `order` int64 [steps, B]: the row, its canvases and its labels, on `device`.
 
-    Canvases uint8 [B, S, S, 3] that are not on the GPU are read from the file by a thread of their
-    own, one batch ahead, and travel while the GPU computes.
+    Canvases uint8 [B, S, S, 3] that are not on the GPU are read from the file by a thread, one
+    batch ahead, and copied while the GPU computes.
     """
     labels = split.labels.to(device)
     if not len(order):
@@ -75,37 +76,37 @@ def iterate(
 def evaluation(
     split: Split, view: CenterCrop, batch_size: int, device: torch.device, mirrored: bool = False
 ) -> Iterator[Tensor]:
-    """Every image once, in order, through `view`; `mirrored` turns left and right around."""
-    whole, rest = divmod(len(split), batch_size)
-    everyone = torch.arange(len(split))
-    parts = [everyone[: whole * batch_size].view(whole, batch_size)] if whole else []
-    parts += [everyone[whole * batch_size :][None]] if rest else []
-    for order in parts:
-        for index, canvases, _ in iterate(split, order, device):
-            yield transform(canvases, split.aspect[index.to(split.aspect.device)], view, mirrored)
+    """Every image once, in order, through `view`; `mirrored` swaps left and right."""
+    full, rest = divmod(len(split), batch_size)
+    index = torch.arange(len(split))
+    orders = [index[: full * batch_size].view(full, batch_size)] if full else []
+    orders += [index[full * batch_size :][None]] if rest else []
+    for order in orders:
+        for rows, canvases, _ in iterate(split, order, device):
+            yield transform(canvases, split.aspect[rows.to(split.aspect.device)], view, mirrored)
 
 
 def transform(canvases: Tensor, aspect: Tensor, view: CenterCrop, mirrored: bool = False) -> Tensor:
-    """Canvases uint8 [B, S, S, 3] as `view` shows them: float32 [B, 3, size, size] in [0, 1].
+    """Canvases uint8 [B, S, S, 3] through `view`: float32 [B, 3, size, size] in [0, 1].
 
-    Channels last in memory, what convolutions are fastest on.
+    Channels last in memory, which convolutions are fastest on.
     """
     boxes = centre_boxes(aspect.to(canvases.device), view.size / view.resize)
     mirror = torch.full((len(canvases),), mirrored, device=canvases.device)
-    shown = crop(canvases, boxes, mirror, view.size)
-    return shown.contiguous(memory_format=torch.channels_last)
+    images = crop(canvases, boxes, mirror, view.size)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _fetch(
     split: Split, index: Tensor, device: torch.device, side: torch.cuda.Stream | None
 ) -> tuple[Tensor, torch.cuda.Event | None]:
-    """The canvases at `index` on `device`, and with `side` the event of their arrival."""
+    """The canvases at `index` on `device`, and with a stream `side` the event of their arrival."""
     rows = index if split.rows is None else split.rows[index]
     canvases = torch.empty(
         (len(index), *split.images.shape[1:]), dtype=torch.uint8, pin_memory=side is not None
     )
-    _announce(split.images, rows)
-    # NumPy copies on this thread alone; torch would wake as many more as there are cores.
+    _prefetch(split.images, rows)
+    # NumPy copies on this thread alone; torch would start one per core.
     np.take(split.images.numpy(), rows.numpy(), axis=0, out=canvases.numpy(), mode="clip")
     if side is None:
         return canvases, None
@@ -113,16 +114,16 @@ def _fetch(
         return canvases.to(device, non_blocking=True), side.record_event()
 
 
-def _announce(images: Tensor, rows: Tensor) -> None:
-    """On Linux, have `rows` of a mapped file read now, and nothing but them.
+def _prefetch(images: Tensor, rows: Tensor) -> None:
+    """On Linux, ask for exactly these `rows` of a mapped file to be read now.
 
-    Left to page faults, each brings the disk's read-ahead along: 8 MB, say, for an image of 0.2.
+    A page fault would also read the disk's read-ahead: perhaps 8 MB for an image of 0.2 MB.
     """
     if sys.platform != "linux":
         return
     madvise, size = ctypes.CDLL(None).madvise, images[0].nbytes
     for row in rows.tolist():
         start = images.data_ptr() + row * size
-        before = start % mmap.PAGESIZE  # advice is for whole pages
-        place = ctypes.c_void_p(start - before), ctypes.c_size_t(before + size)
-        madvise(*place, mmap.MADV_WILLNEED)
+        before = start % mmap.PAGESIZE  # madvise takes whole pages
+        pages = ctypes.c_void_p(start - before), ctypes.c_size_t(before + size)
+        madvise(*pages, mmap.MADV_WILLNEED)

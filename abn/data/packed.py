@@ -1,9 +1,9 @@
 """Packed data sets: every image decoded once, on one square canvas, in one file per split.
 
-A split is a safetensors file, written as samples come and read by memory map, so that it may be
+A split is a safetensors file, written sample by sample and read by memory map, so that it may be
 larger than memory: `images` uint8 [N, S, S, 3] RGB, `labels` int64 [N], `aspect` float32 [N] (width
-over height of the original) and, where the truth is known, `masks` uint8 [N, S, S]. Its header
-holds one key of JSON: the class names, where the images came from, and a digest of the tensors.
+over height of the original) and, where they are known, `masks` uint8 [N, S, S]. Its header has one
+key, `abn`, of JSON: the class names, where the images came from, and a digest of the tensors.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """A split, mapped from its file or in memory."""
+    """A split, memory-mapped from its file or in memory."""
 
     images: Tensor  # uint8 [N, S, S, 3]
     labels: Tensor  # int64 [N]
@@ -49,7 +49,7 @@ class Split:
     classes: tuple[str, ...]
     source: str
     digest: str
-    rows: Tensor | None = None  # int64 [M]: the images that belong to it, where not all do
+    rows: Tensor | None = None  # int64 [M]: the rows of images and masks that belong to a subset
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,20 +73,19 @@ class Split:
         )
 
     def to(self, device: torch.device) -> "Split":
-        """All samples of this split, without their masks, on `device`."""
-        images = self.images if self.rows is None else self.images[self.rows]
+        """The samples of this split, masks included, on `device`."""
+        part = self if self.rows is None else self.take(torch.arange(len(self)))
         return dataclasses.replace(
-            self,
-            images=images.to(device),
-            labels=self.labels.to(device),
-            aspect=self.aspect.to(device),
-            masks=None,
-            rows=None,
+            part,
+            images=part.images.to(device),
+            labels=part.labels.to(device),
+            aspect=part.aspect.to(device),
+            masks=None if part.masks is None else part.masks.to(device),
         )
 
 
 class Writer:
-    """Packs `count` samples of side `size`, in their order; `path` appears when it is closed."""
+    """Writes `count` samples of side `size`, in order; `path` appears only when it is closed."""
 
     def __init__(
         self,
@@ -105,7 +104,7 @@ class Writer:
         self.meta = {"classes": classes, "source": source, "digest": "0" * 64}
         self.labels: list[int] = []
         self.aspect: list[float] = []
-        self.pixels = {name: hashlib.sha256() for name in self.shapes if name in PIXELS}
+        self.digests = {name: hashlib.sha256() for name in self.shapes if name in PIXELS}
         path.parent.mkdir(parents=True, exist_ok=True)
         header, self.offsets, self.size = _header(self.shapes, self.meta)
         self.file = self.part.open("wb")
@@ -113,36 +112,37 @@ class Writer:
 
     def add(self, sample: Sample) -> None:
         """Append `sample`."""
-        for name, sha in self.pixels.items():
+        for name, digest in self.digests.items():
             array = sample.image if name == "images" else sample.mask
             pixels = np.ascontiguousarray(array, np.uint8).data
             self.file.seek(self.offsets[name] + len(self.labels) * pixels.nbytes)
             self.file.write(pixels)
-            sha.update(pixels)
+            digest.update(pixels)
         self.labels.append(sample.label)
         self.aspect.append(sample.aspect)
 
     def close(self) -> None:
-        """Complete the file; ValueError unless as many samples came as were announced."""
-        if len(self.labels) != self.shapes["labels"][0]:
-            raise ValueError(f"{len(self.labels)} samples for {self.shapes['labels'][0]} places")
-        whole = hashlib.sha256()
+        """Complete the file; ValueError unless `count` samples were added."""
+        (count,) = self.shapes["labels"]
+        if len(self.labels) != count:
+            raise ValueError(f"{len(self.labels)} samples were added, not {count}")
+        digest = hashlib.sha256()
         for name, values in (("labels", self.labels), ("aspect", self.aspect)):
             content = np.array(values, DTYPES[name][1]).tobytes()
             self.file.seek(self.offsets[name])
             self.file.write(content)
-            whole.update(content)
-        for sha in self.pixels.values():
-            whole.update(sha.digest())
-        self.meta["digest"] = whole.hexdigest()
+            digest.update(content)
+        for pixels in self.digests.values():
+            digest.update(pixels.digest())
+        self.meta["digest"] = digest.hexdigest()
         self.file.seek(0)
         self.file.write(_header(self.shapes, self.meta)[0])
         self.file.close()
         files.settle(self.part, self.path)
 
     def discard(self) -> None:
-        """Leave nothing of a file that was not completed."""
-        with suppress(OSError):  # what could not be written before cannot be written now either
+        """Remove the file if it was not completed."""
+        with suppress(OSError):  # closing writes what is buffered, which may not fit on the disk
             self.file.close()
         self.part.unlink(missing_ok=True)
 
@@ -158,13 +158,16 @@ def read(path: Path) -> Split:
             images, labels, aspect = (file.get_tensor(name) for name in names)
             masks = file.get_tensor("masks") if "masks" in file.keys() else None  # noqa: SIM118  # no dict
         about = tuple(meta["classes"]), meta["source"], meta["digest"]
-        return _sound(Split(images, labels, aspect, masks, *about))
+        split = Split(images, labels, aspect, masks, *about)
+        _check(split)
+        return split
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"not a packed data set ({error})", path, "delete it, run again") from None
+        what = f"not a packed data set ({error})"
+        raise DataError(what, path, "delete it and run `dvc repro download`") from None
 
 
-def _sound(split: Split) -> Split:
-    """`split`; ValueError where its tensors or its words do not fit together."""
+def _check(split: Split) -> None:
+    """ValueError if the tensors or the names of `split` do not fit together."""
     count, side = (*split.images.shape, 0, 0)[:2]
     layout = [
         (split.images, (count, side, side, 3), torch.uint8),
@@ -174,51 +177,49 @@ def _sound(split: Split) -> Split:
     ]
     for tensor, shape, dtype in layout:
         if tensor is not None and (tensor.shape, tensor.dtype) != (shape, dtype):
-            raise ValueError("tensors of shapes or types that do not fit together")
+            raise ValueError("tensors whose shapes or types do not fit together")
     if not count or not 0 <= split.labels.min() <= split.labels.max() < len(split.classes):
-        raise ValueError("no labels, or labels without a class")
+        raise ValueError("no labels, or labels that are not a class")
     if not (split.aspect.isfinite() & (split.aspect > 0)).all():
-        raise ValueError("an image of no width or height")
-    words = (*split.classes, split.source, split.digest)
-    if not all(isinstance(word, str) for word in words) or not all(split.classes):
-        raise ValueError("names that are no words")
+        raise ValueError("an aspect that is not positive")
+    texts = (*split.classes, split.source, split.digest)
+    if not all(isinstance(text, str) for text in texts) or not all(split.classes):
+        raise ValueError("names that are empty or not text")
     if len(set(split.classes)) < len(split.classes):
         raise ValueError("a class twice")
-    return split
 
 
 def check_classes(split: Split, classes: tuple[str, ...]) -> None:
-    """DataError unless a network for `classes` fits `split`: the same names in the same order."""
+    """DataError unless `split` has the `classes` of a network: the same names, the same order."""
     if split.classes != classes:
-        ours, theirs = ", ".join(split.classes), ", ".join(classes)
-        raise DataError(f"the data has classes {ours}", f"a checkpoint of {theirs}", "mend one")
+        what = f"the data has classes {', '.join(split.classes)}"
+        where = f"a checkpoint of {', '.join(classes)}"
+        raise DataError(what, where, "use a checkpoint trained on these classes")
 
 
 def hold_out(train: Split, val: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """What to train on, and what to watch meanwhile: `share` of every class cut from `train`.
+    """What to train on and what to validate on meanwhile: `share` of every class of `train`.
 
-    With no share, all of `train`, and `val`. Raises ParamsError where that is not one image.
+    With share 0: all of `train`, and `val`. Raises ParamsError if the share is not one image.
     """
     if not share:
         return train, val
-    held = torch.zeros(len(train), dtype=torch.bool)
+    is_held = torch.zeros(len(train), dtype=torch.bool)
     for label in range(len(train.classes)):
         members = (train.labels == label).nonzero()[:, 0]
-        draws = generator(seed, "holdout", label)
-        order = torch.randperm(len(members), generator=draws)
-        held[members[order[: round(share * len(members))]]] = True
-    if not held.any():
-        where = f"data.holdout = {share}"
-        raise ParamsError("holds out not one image", where, "give a larger share")
-    return train.subset((~held).nonzero()[:, 0]), train.subset(held.nonzero()[:, 0])
+        order = torch.randperm(len(members), generator=generator(seed, "holdout", label))
+        is_held[members[order[: round(share * len(members))]]] = True
+    if not is_held.any():
+        raise ParamsError("no image to hold out", f"data.holdout = {share}", "give a larger share")
+    return train.subset((~is_held).nonzero()[:, 0]), train.subset(is_held.nonzero()[:, 0])
 
 
 def _header(
     shapes: dict[str, tuple[int, ...]], meta: dict[str, Any]
 ) -> tuple[bytes, dict[str, int], int]:
-    """The safetensors header, where in the file each tensor begins, and the size of the file.
+    """The safetensors header, the place of each tensor in the file, and the size of the file.
 
-    It is its own length, then JSON, padded so that the tensors are aligned.
+    The header is its own length, then JSON, padded with spaces so that the tensors are aligned.
     """
     entries: dict[str, Any] = {"__metadata__": {"abn": json.dumps(meta, sort_keys=True)}}
     begin, starts = 0, {}

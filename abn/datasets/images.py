@@ -11,9 +11,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from abn.runtime.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-LEAST_SIDE = 8  # pixels
-MOST_PIXELS = 50_000_000
-TURNS = {  # EXIF orientation -> what undoes it
+SMALLEST_SIDE = 8  # pixels
+LARGEST_AREA = 50_000_000  # pixels
+UPRIGHT = {  # EXIF orientation -> the transposition that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -22,7 +22,7 @@ TURNS = {  # EXIF orientation -> what undoes it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-FAULTS = (  # what Pillow documents, and TypeError for a TIFF whose tags have the wrong type
+PILLOW_ERRORS = (  # those it documents; TypeError is for a TIFF whose tags have the wrong type
     OSError,
     SyntaxError,
     MemoryError,
@@ -35,15 +35,15 @@ FAULTS = (  # what Pillow documents, and TypeError for a TIFF whose tags have th
 )
 
 
-# What Pillow warns of is refused here by its header; one line is enough.
+# Pillow warns of large images, which `_check` refuses: one message is enough.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Image.Image:
     """The first frame of `source` in RGB, upright, on white where it is transparent.
 
-    With `size_hint`, the side in pixels of the canvas it is meant for, a much larger JPEG is
-    decoded at 1/2, 1/4 or 1/8 of its size. Raises DataError naming `name`.
+    With `size_hint`, the side in pixels of its future canvas, a much larger JPEG is decoded at
+    1/2, 1/4 or 1/8 of its size. Raises DataError with `name` for what is not a sound image.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
@@ -52,40 +52,40 @@ def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Ima
             if size_hint:
                 image.draft(None, (2 * size_hint, 2 * size_hint))
             return _rgb(_upright(image))
-    except FAULTS as fault:
-        raise DataError(_reason(fault), name, "replace the file or remove it") from fault
+    except PILLOW_ERRORS as error:
+        raise DataError(_reason(error), name, "replace the file or remove it") from error
 
 
 def square(image: Image.Image, size: int) -> tuple[NDArray[np.uint8], float]:
-    """`image` squashed to uint8 [size, size, 3], and its aspect (width / height) before that.
+    """`image` squashed to uint8 [size, size, 3], and its former aspect (width / height).
 
-    The aspect is as exact as the sides of `image`, which a decoder scaling by 1/8 rounds up.
+    A JPEG decoded at 1/8 has sides rounded up, so its aspect is off by up to that rounding.
     """
-    # Cubic, not linear: the crop of the training resamples once more, and two linear ones blur.
-    whole = (size, size)
-    canvas = image if image.size == whole else image.resize(whole, Image.Resampling.BICUBIC)
+    # Bicubic: training crops resample once more, and bilinear twice would blur.
+    side = (size, size)
+    canvas = image if image.size == side else image.resize(side, Image.Resampling.BICUBIC)
     return np.array(canvas), image.width / image.height
 
 
 def _check(image: Image.Image) -> None:
-    """Refuse by the header, before a pixel is decoded."""
+    """ValueError by the header, before a pixel is decoded."""
     width, height = image.size
-    if min(width, height) < LEAST_SIDE:
-        raise ValueError(f"{width} x {height} pixels, a side under {LEAST_SIDE}")
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"{width} x {height} pixels, over {MOST_PIXELS:,}")
+    if min(width, height) < SMALLEST_SIDE:
+        raise ValueError(f"{width} x {height} pixels, a side under {SMALLEST_SIDE}")
+    if width * height > LARGEST_AREA:
+        raise ValueError(f"{width} x {height} pixels, over {LARGEST_AREA:,}")
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers of an unknown range")
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """`image` as it is to be seen.
+    """`image` turned as its EXIF says.
 
-    Not ImageOps.exif_transpose, which fails on a sound image when it cannot write the EXIF back.
+    Not by ImageOps.exif_transpose: it fails on sound images whose EXIF it cannot write back.
     """
-    image.load()  # turns a TIFF by itself and forgets its orientation
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image if turn is None else image.transpose(turn)
+    image.load()  # Pillow turns a TIFF while loading, and then forgets its orientation
+    undo = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if undo is None else image.transpose(undo)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -105,8 +105,8 @@ def _gray8(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
-def _reason(fault: BaseException) -> str:
-    """`fault` in one line, without the address of the object that Pillow could not read."""
-    if isinstance(fault, UnidentifiedImageError):
+def _reason(error: BaseException) -> str:
+    """`error` in one line, without the object's address that Pillow puts in."""
+    if isinstance(error, UnidentifiedImageError):
         return f"not an image of the kinds {', '.join(FORMATS)}"
-    return " ".join(str(fault).split()) or type(fault).__name__
+    return " ".join(str(error).split()) or type(error).__name__

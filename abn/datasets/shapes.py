@@ -1,7 +1,7 @@
 """The data set `shapes`: ten shapes on cluttered textures with exact masks, rendered from a seed.
 
-A picture is a stack of layers. Each draws from a random stream of its own and otherwise sees only
-the `Scene`, so it can be left out or redrawn while all others stay the same to the bit. Lengths and
+A picture is a stack of layers. Each has its own random stream and otherwise depends only on the
+`Scene`, so it can be left out or redrawn while all others stay the same to the bit. Lengths and
 positions are shares of the image size, x right and y down; luminances (Rec. 601) are in [0, 1].
 """
 
@@ -17,7 +17,7 @@ from abn.datasets.outlines import OUTLINES, scrap
 from abn.datasets.paint import Bytes, Reals, cover, flat, textured
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
-MASK = {"background": 0, "distractors": 2, "target": 1, "patch": 3}  # as they are painted
+MASK = {"background": 0, "distractors": 2, "target": 1, "patch": 3}  # in the order of painting
 GRAIN = 0.12  # amplitude of the texture of the target
 CENTRE_GAP = 0.1  # least distance of the target from the image's centre, where blind maps peak
 TILT = math.radians(15)
@@ -39,7 +39,7 @@ class Sample(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What the layers of one picture agree on."""
+    """What all layers of one picture share."""
 
     centre: Reals  # [2], x and y of the target
     diameter: float  # of the circle around the target
@@ -100,8 +100,8 @@ def _patch(
     rng: np.random.Generator, size: int, scene: Scene, own: int, shortcut: float, colour: int | None
 ) -> Piece:
     """A square at the border and off the target; its colour is that of class `colour`, or drawn."""
-    told, away = rng.random() < shortcut, 1 + int(9 * rng.random())
-    drawn = own if told else (own + away) % len(CLASSES)
+    is_own, offset = rng.random() < shortcut, 1 + int(9 * rng.random())
+    drawn = own if is_own else (own + offset) % len(CLASSES)
     across = PATCH * math.sqrt(2)
     while True:
         edge, along = int(4 * rng.random()), 2 * rng.random() - 1
