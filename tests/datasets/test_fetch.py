@@ -8,8 +8,8 @@ import random
 from pathlib import Path
 
 import pytest
-
 from abn.datasets.fetch import fetch
+
 from abn.runtime.errors import UserError
 from tests.servers import answer, cut, serving
 

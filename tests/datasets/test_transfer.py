@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import requests
+from abn.datasets.transfer import transfer
 
 from abn.datasets import transfer as module
-from abn.datasets.transfer import transfer
 from abn.runtime.errors import DataError, DiskError
 from tests.servers import Server, answer, cut, serving
 

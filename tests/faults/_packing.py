@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from abn.datasets import pack
 from abn.datasets.fetch import fetch
+
+from abn.datasets import pack
 from tests.faults import _stage
 from tests.servers import Server
 

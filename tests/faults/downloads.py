@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from abn.datasets.fetch import fetch
+
 from abn.runtime.errors import DataError
 from tests.faults import Outcome, kind
 from tests.servers import (
