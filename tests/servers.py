@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback that misbehaves as it is told, and a client in a hurry."""
+"""A real HTTP server on the loopback that misbehaves as its script says."""
 
 import os
 import socket
@@ -9,16 +9,14 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 
-from abn.datasets import transfer
+from urllib3.util import Retry
+
+from abn.datasets import download
 
 Step = Callable[["Handler"], None]
-HURRIED = {  # the constants of abn.datasets.transfer, so that no test waits for a minute
-    "PAUSE": 0.001,
-    "LONGEST_PAUSE": 0.05,
-    "TIMEOUT": (0.5, 0.3),
-    "ANSWER": 0.6,
-    "WINDOW": 0.2,
-}
+# Of abn.datasets.download, so that no test waits for seconds.
+QUICK = {"BACKOFF": 0.001, "TIMEOUT": (0.5, 0.5)}
+QUICK_RETRY = {"backoff_factor": 0.001, "retry_after_max": 0.05}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -40,33 +38,26 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def trickle(self, block: bytes, pause: float) -> None:
-        """Send `block` again and again until the client or the test has had enough."""
-        while not self.server.over.wait(pause):
-            self.wfile.write(block)
-
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_) -> None:
-        """Nothing: a client that hangs up is what is wanted here."""
+        """Nothing: a client that hangs up is expected here."""
 
 
 @contextmanager
-def serving(body: bytes, **constants: object) -> Iterator[Server]:
-    """A server of `body`; `script` is what it does first, `requests` the headers it was sent.
-
-    `constants` of abn.datasets.transfer are other than HURRIED meanwhile.
-    """
+def serving(body: bytes) -> Iterator[Server]:
+    """A server of `body`; `script` is what it does first, `requests` the headers it received."""
     server = Server(("127.0.0.1", 0), Handler)
     server.script, server.requests, server.over = [], [], threading.Event()
     server.otherwise = lambda handler: proper(handler, body)
     server.url = f"http://127.0.0.1:{server.server_port}/set.tgz"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    retry: Retry = download.RETRY.new(**QUICK_RETRY)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, NO_PROXY="127.0.0.1"))
-        stack.enter_context(mock.patch.multiple(transfer, **HURRIED | constants))
+        stack.enter_context(mock.patch.multiple(download, RETRY=retry, **QUICK))
         thread.start()
         try:
             yield server
@@ -77,21 +68,21 @@ def serving(body: bytes, **constants: object) -> Iterator[Server]:
             server.server_close()
 
 
-def proper(handler: Handler, body: bytes, etag: str = '"1"', cut: int | None = None) -> None:
-    """What an honest server does, ranges and validators included."""
+def proper(handler: Handler, body: bytes, cut: int | None = None) -> None:
+    """What an honest server does, ranges included."""
     wanted = handler.headers.get("Range")
-    if not wanted or handler.headers.get("If-Range", etag) != etag:
-        handler.send(200, body[:cut], len(body), ETag=etag)
+    if not wanted:
+        handler.send(200, body[:cut], len(body))
     elif (start := int(wanted[6:-1])) >= len(body):
         handler.send(416, Content_Range=f"bytes */{len(body)}")
     else:
         span = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        handler.send(206, body[start:cut], len(body) - start, ETag=etag, Content_Range=span)
+        handler.send(206, body[start:cut], len(body) - start, Content_Range=span)
 
 
-def cut(body: bytes, place: int, **options) -> Step:
+def cut(body: bytes, place: int) -> Step:
     """`body`, broken off at `place` as if that were its end."""
-    return lambda handler: proper(handler, body, cut=place, **options)
+    return lambda handler: proper(handler, body, cut=place)
 
 
 def reset(body: bytes, place: int) -> Step:
@@ -123,15 +114,5 @@ def hang(body: bytes = b"", place: int = 0) -> Step:
         if body:
             proper(handler, body, cut=place)
         handler.server.over.wait(20)
-
-    return step
-
-
-def drip(head: bytes) -> Step:
-    """`head`, then a byte now and then, more often than any timeout between two reads."""
-
-    def step(handler: Handler) -> None:
-        handler.wfile.write(head)
-        handler.trickle(b"x", 0.05)
 
     return step

@@ -9,6 +9,7 @@ from urllib.request import url2pathname
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
@@ -20,7 +21,15 @@ TRIES, BACKOFF = 5, 1.0  # seconds before the second try; doubled before each on
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces of an answer
 BLOCK = 1 << 16  # bytes
 LARGEST_FILE = 1 << 34  # bytes; ten times the largest archive
-RETRY = Retry(  # of what fails before a body begins
+
+
+class _Retry(Retry):
+    def sleep(self, response: BaseHTTPResponse | None = None) -> None:
+        progress.say("the server is busy or does not answer; trying again")
+        super().sleep(response)
+
+
+RETRY = _Retry(  # of what fails before a body begins
     total=TRIES - 1,
     status_forcelist=(408, 425, 429, 500, 502, 503, 504),
     backoff_factor=BACKOFF,
@@ -39,8 +48,8 @@ def fetch(url: str, target: Path, md5: str) -> Path:
     if (local := _local(url)) is not None:
         _verify(local, str(local), md5)
         return local
-    lock = target.with_name(f"{target.name}.lock")
-    with files.writing(target), locks.alone(lock, f"the download of {target}"):
+    lock = locks.alone(target.with_name(f"{target.name}.lock"), f"the download of {target}")
+    with files.writing(target), lock:
         if not target.is_file() or _md5(target) != md5:
             _download(url, target, md5)
     return target
@@ -64,9 +73,12 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _verify(path: Path, name: str, md5: str) -> None:
+def _verify(path: Path, name: str, md5: str, ours: bool = False) -> None:
+    """DataError unless `path` has this md5; then it is removed if it is `ours`."""
     if (actual := _md5(path)) != md5:
         what = f"md5 is {actual} ({path.stat().st_size} bytes), not {md5}"
+        if ours:
+            path.unlink()
         raise DataError(what, name, "correct data.url or data.md5")
 
 
@@ -76,11 +88,7 @@ def _download(url: str, target: Path, md5: str) -> None:
     if _complete(url, part) and _md5(part) != md5:  # pieces of two versions: once more, from zero
         part.unlink()
         _complete(url, part)
-    try:
-        _verify(part, redacted(url), md5)
-    except DataError:
-        part.unlink()
-        raise
+    _verify(part, redacted(url), md5, ours=True)
     files.settle(part, target)
 
 
