@@ -1,4 +1,4 @@
-"""Archives made to measure, honest or not."""
+"""Archives of any members, sound or not."""
 
 import gzip
 import io
@@ -34,10 +34,10 @@ def header(name: str, size: bytes, kind: bytes = tarfile.REGTYPE) -> bytes:
     """A header with `size` written as it is, 12 bytes, and its checksum right."""
     block = bytearray(member(name, kind).tobuf(tarfile.USTAR_FORMAT))
     block[124:136] = size
-    return with_sums(bytes(block))
+    return with_checksums(bytes(block))
 
 
-def with_sums(archive: bytes) -> bytes:
+def with_checksums(archive: bytes) -> bytes:
     """`archive` with the checksums of its headers right again."""
     result = bytearray(archive)
     for place in range(0, len(result) - 511, 512):

@@ -41,7 +41,7 @@ def _readable(archive: Path) -> Iterator[None]:
             what, remedy = f"cannot be read: {error.strerror}", "check the file's permissions"
             raise DiskError(what, archive, remedy) from error
         remedy = "delete it and run again, or correct data.url"
-        raise DataError(f"not a whole .tgz archive: {error}", archive, remedy) from error
+        raise DataError(f"not a usable .tgz archive: {error}", archive, remedy) from error
 
 
 def _files(archive: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
