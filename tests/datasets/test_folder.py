@@ -1,22 +1,25 @@
 """Finding a folder's images: both layouts, a fair split, and every gap named."""
 
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from abn.datasets.folder import find
-from abn.runtime.errors import UserError
+from abn.runtime.errors import DataError
 
 
 def touch(root: Path, *names: str) -> Path:
-    """`root` with empty files; what they hold is seen when they are decoded."""
+    """`root` with empty files; what they contain matters when they are decoded."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     return root
 
 
-def flat(root: Path, count: int = 10) -> Path:
+def unsplit(root: Path, count: int = 10) -> Path:
     """ROOT/CLASS/* with `count` images of cats and twice as many of dogs."""
     cats = [f"cat/{i:02}.png" for i in range(count)]
     dogs = [f"dog/{i:02}.png" for i in range(2 * count)]
@@ -24,22 +27,22 @@ def flat(root: Path, count: int = 10) -> Path:
 
 
 @pytest.fixture
-def ready(tmp_path: Path) -> Path:
+def presplit(tmp_path: Path) -> Path:
     """ROOT/{train,val}/CLASS/*, made in no order."""
     train = ("train/dog/b.png", "train/dog/a.jpg", "train/cat/deep/er/1.png", "train/cat/2.png")
-    return touch(tmp_path, *train, "val/dog/c.png", "val/cat/3.png")
+    return touch(tmp_path / "images", *train, "val/dog/c.png", "val/cat/3.png")
 
 
-def test_train_and_val_are_taken_as_they_are_in_alphabetical_order(ready: Path) -> None:
-    classes, train, val = find(ready, 0.2, seed=0)
+def test_train_and_val_are_taken_as_they_are_in_alphabetical_order(presplit: Path) -> None:
+    classes, train, val = find(presplit, 0.2, seed=0)
     assert classes == ("cat", "dog")
-    names = [(path.relative_to(ready / "train").as_posix(), label) for path, label in train]
+    names = [(path.relative_to(presplit / "train").as_posix(), label) for path, label in train]
     assert names == [("cat/2.png", 0), ("cat/deep/er/1.png", 0), ("dog/a.jpg", 1), ("dog/b.png", 1)]
-    assert val == [(ready / "val/cat/3.png", 0), (ready / "val/dog/c.png", 1)]
+    assert val == [(presplit / "val/cat/3.png", 0), (presplit / "val/dog/c.png", 1)]
 
 
 def test_without_train_and_val_a_share_of_every_class_is_drawn(tmp_path: Path) -> None:
-    classes, train, val = find(flat(tmp_path), 0.2, seed=0)
+    classes, train, val = find(unsplit(tmp_path), 0.2, seed=0)
     assert classes == ("cat", "dog")
     assert [label for _, label in val] == [0] * 2 + [1] * 4
     assert [label for _, label in train] == [0] * 8 + [1] * 16
@@ -47,21 +50,19 @@ def test_without_train_and_val_a_share_of_every_class_is_drawn(tmp_path: Path) -
     assert sorted(train + val) == sorted((p, p.parent.name == "dog") for p in tmp_path.rglob("*.*"))
 
 
-def test_the_draw_depends_on_the_seed_alone(tmp_path: Path) -> None:
-    flat(tmp_path)
-    first, again, other = (find(tmp_path, 0.2, seed) for seed in (0, 0, 1))
-    assert first == again
-    assert first[2] != other[2]
+def test_the_draw_depends_on_the_seed_but_not_on_the_place(tmp_path: Path) -> None:
+    def drawn(name: str, seed: int) -> list[tuple[str, str]]:
+        _, _, val = find(unsplit(tmp_path / name), 0.2, seed)
+        return [(path.parent.name, path.name) for path, _ in val]
+
+    assert drawn(".cache/here", 0) == drawn("there", 0) != drawn("there", 1)
 
 
 @pytest.mark.parametrize("split", [True, False], ids=["train and val", "classes alone"])
 def test_the_order_of_directory_entries_changes_nothing(
-    ready: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-    split: bool,
+    presplit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: bool
 ) -> None:
-    root, entries = ready if split else flat(tmp_path_factory.mktemp("flat")), Path.iterdir
+    root, entries = presplit if split else unsplit(tmp_path / "unsplit"), Path.iterdir
 
     def found(backwards: bool) -> object:
         order = lambda path: iter(sorted(entries(path), reverse=backwards))  # noqa: E731
@@ -71,60 +72,17 @@ def test_the_order_of_directory_entries_changes_nothing(
     assert found(backwards=True) == found(backwards=False)
 
 
-def test_a_copy_elsewhere_is_split_alike(tmp_path: Path) -> None:
-    vals = (find(flat(tmp_path / name), 0.2, 0)[2] for name in ("here", "there"))
-    first, second = ([(p.parent.name, p.name) for p, _ in val] for val in vals)
-    assert first == second
-
-
 def test_at_least_one_image_of_each_class_is_drawn(tmp_path: Path) -> None:
-    _, train, val = find(flat(tmp_path, 2), 0.01, seed=0)
+    _, train, val = find(unsplit(tmp_path, 2), 0.01, seed=0)
     assert [label for _, label in val] == [0, 1]
     assert len(train) == 4
 
 
-def test_what_systems_leave_behind_is_ignored(ready: Path) -> None:
-    before = find(ready, 0.2, 0)
-    touch(ready, ".DS_Store", "train/.hidden/x.png", "train/cat/.DS_Store", "val/dog/Thumbs.db")
-    touch(ready, "train/cat/.ipynb_checkpoints/2.png", "train/readme.txt")
-    assert find(ready, 0.2, 0) == before
-
-
-def test_a_root_below_a_hidden_folder_is_as_good_as_any(tmp_path: Path) -> None:
-    _, train, val = find(flat(tmp_path / ".cache/images"), 0.2, seed=0)
-    assert len(train + val) == 30
-
-
-def refused(root: Path, message: str) -> None:
-    with pytest.raises(UserError, match=message) as error:
-        find(root, 0.2, seed=0)
-    assert "\n" not in str(error.value)
-
-
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "gone", r"no such folder; .*gone; correct data\.root")
-
-
-def test_a_folder_without_two_classes_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path, r"0 class folder\(s\), at least 2 needed; .*; see data\.root")
-    refused(touch(tmp_path, "cat/1.png"), r"1 class folder\(s\), at least 2 needed")
-
-
-def test_a_class_without_images_is_refused_by_name(ready: Path) -> None:
-    (ready / "val/dog/c.png").unlink()
-    touch(ready, "val/dog/.DS_Store")
-    refused(ready, r"no images; .*val/dog; add some or remove the folder")
-
-
-def test_a_class_on_one_side_alone_is_refused_by_name(ready: Path) -> None:
-    touch(ready, "val/bird/1.png")
-    refused(ready, r"class 'bird' is not in both train/ and val/; .*; add it there")
-
-
-@pytest.mark.parametrize(("name", "other"), [("train", "val"), ("val", "train")])
-def test_half_of_a_split_is_not_taken_for_classes(ready: Path, name: str, other: str) -> None:
-    (ready / other).rename(ready / "elsewhere")
-    refused(ready, rf"{name}/ holds folders, but there is no {other}/; .*; add it")
+def test_what_systems_leave_behind_is_ignored(presplit: Path) -> None:
+    before = find(presplit, 0.2, 0)
+    touch(presplit, ".DS_Store", "train/.hidden/x.png", "train/cat/.DS_Store", "val/dog/Thumbs.db")
+    touch(presplit, "train/cat/.ipynb_checkpoints/2.png", "train/readme.txt")
+    assert find(presplit, 0.2, 0) == before
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -132,7 +90,91 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert find(touch(tmp_path, *images), 0.2, seed=0)[0] == ("car", "train")
 
 
+def rename(old: str, new: str) -> Callable[[Path], object]:
+    return lambda root: (root / old).rename(root / new)
+
+
+def link(name: str, target: str) -> Callable[[Path], object]:
+    return lambda root: (root / name).symlink_to(target)
+
+
+def in_both(change: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda root: [change(root / split) for split in ("train", "val")]
+
+
+def bind(root: Path) -> None:
+    """A socket file; its path must be short, so it is made from within its folder."""
+    here = Path.cwd()
+    os.chdir(root / "train/cat")
+    try:
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind("3.png")
+    finally:
+        os.chdir(here)
+
+
+NOT_A_FILE = "not a file: a pipe, a device, a link to a folder or a broken link; ROOT/train/cat/"
+GAPS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (rename("", "../gone"), "no such folder; ROOT; correct data.root"),
+    "a link to itself": (
+        lambda root: (root.rename(root.with_name("gone")), root.symlink_to(root)),
+        "no such folder",
+    ),
+    "no val/": (rename("val", "../gone"), "train/ holds folders, but there is no val/; ROOT; add"),
+    "Train/": (rename("train", "Train"), "val/ holds folders, but there is no train/"),
+    "a class missing in val/": (rename("val/cat", "../gone"), "1 class folder(s), at least 2"),
+    "a class renamed in val/": (rename("val/cat", "val/kat"), "class 'cat' is not in both train/"),
+    "a class more in val/": (lambda root: (root / "val/bird").mkdir(), "class 'bird' is not in"),
+    "an empty class": (
+        lambda root: (root / "val/cat/3.png").rename(root / "val/cat/.hidden"),
+        "no images; ROOT/val/cat; add some or remove the folder",
+    ),
+    "a folder called like an image": (
+        lambda root: ((root / "val/cat/3.png").unlink(), (root / "val/cat/3.png").mkdir()),
+        "no images; ROOT/val/cat",
+    ),
+    "no classes": (in_both(rename("dog", "cat/dog")), "1 class folder(s), at least 2 needed"),
+    "a class whose name has a line break": (
+        in_both(rename("cat", "c\nt")),
+        r"class 'c\nt' has a name that cannot be shown; ROOT/train; rename it",
+    ),
+    "a class whose name is not UTF-8": (
+        in_both(rename("cat", "c\udcfft")),
+        r"class 'c\udcfft' has a name that cannot be shown",
+    ),
+    "a link in circles": (link("train/cat/3.png", ".."), NOT_A_FILE),
+    "a broken link": (link("train/cat/3.png", "/nowhere/3.png"), NOT_A_FILE),
+    "a link to a device": (link("train/cat/3.png", "/dev/zero"), NOT_A_FILE),
+    "a pipe": (lambda root: os.mkfifo(root / "train/cat/3.png"), NOT_A_FILE),
+    "a socket": (bind, NOT_A_FILE),
+}
+
+
+@pytest.mark.parametrize("gap", GAPS)
+def test_a_gap_is_refused_by_name(presplit: Path, gap: str) -> None:
+    damage, words = GAPS[gap]
+    damage(presplit)
+    with pytest.raises(DataError) as caught:
+        find(presplit, 0.2, seed=0)
+    assert str(caught.value).startswith(words.replace("ROOT", str(presplit)))
+    assert caught.value.line().isprintable()
+
+
 def test_a_class_too_small_to_split_is_refused_by_name(tmp_path: Path) -> None:
-    refused(
-        touch(flat(tmp_path), "bird/1.png"), r"1 image\(s\), too few to split; .*bird; add more"
-    )
+    with pytest.raises(DataError, match=r"^1 image\(s\), too few to split; .*bird; add more"):
+        find(touch(unsplit(tmp_path), "bird/1.png"), 0.2, seed=0)
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    presplit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = Path.iterdir
+
+    def refuse(path: Path) -> object:
+        if path.name == "deep":  # root, who runs the tests, may read all
+            raise PermissionError(13, "Permission denied", str(path))
+        return entries(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=r"^cannot be read: Permission denied; .*/deep; check its"):
+        find(presplit, 0.2, seed=0)

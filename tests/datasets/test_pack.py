@@ -1,9 +1,16 @@
-"""Each source from what it is given to packed files."""
+"""Each source to packed files, also when the disk, an image or a signal interferes."""
 
+import errno
 import hashlib
 import io
-import tarfile
-from collections.abc import Callable
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +18,16 @@ import pytest
 import torch
 from PIL import Image
 
+from abn.config import params as parameters
 from abn.config.params import Data, Params
 from abn.data import packed
 from abn.data.packed import Split
 from abn.datasets import imagenette, pack, shapes
-from abn.runtime.errors import UserError
+from abn.runtime import files
+from abn.runtime.errors import DataError, DiskError, UserError
+from tests.tars import tgz
 
+ROOT = Path(__file__).parents[2]
 Make = Callable[..., Data]
 
 
@@ -31,6 +42,10 @@ def pack_both(config: Data, folder: Path) -> tuple[Split, Split]:
     source = pack.open_source(config, folder / "cache")
     pack.pack(source, config.size, {s: folder / f"{s}.safetensors" for s in source.counts})
     return packed.read(folder / "train.safetensors"), packed.read(folder / "val.safetensors")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def picture(shade: int, width: int = 40, height: int = 40, kind: str = "PNG") -> bytes:
@@ -55,18 +70,27 @@ def own(tmp_path: Path, config: Data, changed: Make) -> Data:
 
 
 @pytest.fixture
-def archive(tmp_path: Path, config: Data, changed: Make) -> Data:
-    """Two training images a class and one for validation, 40 x 20, shades by label; unsorted."""
-    path = tmp_path / "small.tgz"
-    with tarfile.open(path, "w:gz") as tar:
-        for label, wnid in reversed(list(enumerate(imagenette.CLASSES))):
-            for name in (f"val/{wnid}/v", f"train/{wnid}/b", f"train/{wnid}/a"):
-                content = picture(20 * label, 40, 20, "JPEG")
-                info = tarfile.TarInfo(f"imagenette2-160/{name}.JPEG")
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    return changed(config, name="imagenette", url=str(path), md5=md5)
+def archive(tmp_path: Path, config: Data, changed: Make) -> Callable[[bytes | None], Data]:
+    """`archive(content)`: two training images a class and one for validation, unsorted.
+
+    They are 40 x 20 with shades by label, or all are `content`.
+    """
+
+    def make(content: bytes | None = None) -> Data:
+        members = [
+            (
+                f"imagenette2-160/{name}.JPEG",
+                picture(20 * i, 40, 20, "JPEG") if content is None else content,
+            )
+            for i, wnid in reversed(list(enumerate(imagenette.CLASSES)))
+            for name in (f"val/{wnid}/v", f"train/{wnid}/b", f"train/{wnid}/a")
+        ]
+        path, data = tmp_path / "small.tgz", tgz(*members)
+        path.write_bytes(data)
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        return changed(config, name="imagenette", url=str(path), md5=md5)
+
+    return make
 
 
 def test_shapes_are_rendered_with_their_masks(config: Data, tmp_path: Path) -> None:
@@ -96,10 +120,6 @@ def test_a_folder_is_packed_in_order_although_decoded_in_threads(own: Data, tmp_
     assert train.labels.tolist() == [0] * 10 + [1] * 10
     assert val.labels.tolist() == [0] * 5 + [1] * 5
     assert train.classes == ("a", "b") and train.masks is None
-
-
-def test_a_folders_own_place_is_not_in_the_file(own: Data, tmp_path: Path) -> None:
-    pack_both(own, tmp_path)
     assert str(tmp_path).encode() not in (tmp_path / "train.safetensors").read_bytes()
 
 
@@ -111,59 +131,31 @@ def test_the_original_aspect_is_kept(own: Data, tmp_path: Path) -> None:
 
 
 def test_more_images_than_are_decoded_ahead_stay_in_order(
-    config: Data, changed: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack, "AHEAD", 4)
-    for i in range(26):
-        put(tmp_path / f"images/{'ab'[i % 2]}/{i:02}.png", picture(8 * i))
-    train, val = pack_both(
-        changed(config, name="folder", root=str(tmp_path / "images")), tmp_path / "packed"
-    )
-    shades = torch.cat([train.images, val.images])[:, 0, 0, 0].tolist()
-    assert sorted(shades) == [8 * i for i in range(26)]
-    for label in range(2):
-        mine = train.images[train.labels == label, 0, 0, 0].tolist()
-        assert mine == sorted(mine) and all(shade // 8 % 2 == label for shade in mine)
+    monkeypatch.setattr(pack, "AHEAD", 0)
+    monkeypatch.setattr(pack, "CHUNK", 2)
+    train, _ = pack_both(own, tmp_path)
+    shades = train.images[:, 0, 0, 0]
+    assert shades.tolist() == [*torch.sort(shades[:10])[0], *torch.sort(shades[10:])[0]]
 
 
-def test_an_unreadable_image_is_named(own: Data, tmp_path: Path) -> None:
-    put(tmp_path / "images/train/b/05.png", b"no image")
-    with pytest.raises(UserError, match=r"^1 image cannot be used; .*train/b/05\.png \(not an im"):
-        pack_both(own, tmp_path)
-    assert not (tmp_path / "train.safetensors").exists()
-
-
-def test_imagenette_is_unpacked_from_a_local_archive(archive: Data, tmp_path: Path) -> None:
-    train, val = pack_both(archive, tmp_path)
+def test_imagenette_is_packed_from_a_local_archive(
+    archive: Callable[..., Data], tmp_path: Path
+) -> None:
+    config = archive()
+    train, val = pack_both(config, tmp_path)
     assert train.classes == tuple(imagenette.CLASSES.values())
-    assert train.source == f"imagenette, archive md5 {archive.md5}"
+    assert train.source == f"imagenette, archive md5 {config.md5}"
     assert sorted(train.labels.tolist()) == sorted([*range(10)] * 2)
     assert sorted(val.labels.tolist()) == [*range(10)]
     for split in (train, val):
         shades = split.images[:, 16, 16, 0].int() - 20 * split.labels
         assert shades.abs().max() <= 2
-        assert (split.aspect == 2).all()
-        assert split.masks is None
+        assert (split.aspect == 2).all() and split.masks is None
 
 
-def test_another_checksum_is_refused(archive: Data, changed: Make, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"expected md5 0{32}, found .*small\.tgz"):
-        pack_both(changed(archive, md5="0" * 32), tmp_path)
-
-
-def test_a_broken_image_in_the_archive_is_named(
-    archive: Data, changed: Make, tmp_path: Path
-) -> None:
-    path, names = tmp_path / "small.tgz", list(imagenette.CLASSES)
-    with tarfile.open(path, "w:gz") as tar:
-        for name in (f"top/{split}/{wnid}/x.JPEG" for split in ("train", "val") for wnid in names):
-            tar.addfile(tarfile.TarInfo(name))
-    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    with pytest.raises(UserError, match=rf"^20 images .*; top/train/{names[0]}/x\.JPEG \(.* 15 mo"):
-        pack_both(changed(archive, md5=md5), tmp_path)
-
-
-def test_without_an_address_the_variants_own_archive_is_fetched(
+def test_without_a_url_the_variants_own_archive_is_fetched(
     config: Data, changed: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
@@ -172,8 +164,131 @@ def test_without_an_address_the_variants_own_archive_is_fetched(
         asked.append(call)
         raise UserError("no network", "here", "plug it in")
 
-    monkeypatch.setattr(pack.fetch, "fetch", fetch)
+    monkeypatch.setattr(pack.download, "fetch", fetch)
     with pytest.raises(UserError, match="no network"):
         pack.open_source(changed(config, name="imagenette", variant="320px"), tmp_path)
-    url, md5 = imagenette.VARIANTS["320px"]
-    assert asked == [(url, tmp_path / md5 / "imagenette.tgz", md5, 341_663_724)]
+    url, md5 = imagenette.ARCHIVES["320px"]
+    assert asked == [(url, tmp_path / md5 / "imagenette.tgz", md5)]
+
+
+def test_bad_images_are_counted_and_named_and_nothing_is_written(
+    own: Data, archive: Callable[..., Data], tmp_path: Path
+) -> None:
+    put(tmp_path / "images/train/b/05.png", b"not an image")
+    with pytest.raises(DataError, match=r"^1 image cannot be used; .*train/b/05\.png \(not an im"):
+        pack_both(own, tmp_path / "out")
+    wnid = list(imagenette.CLASSES)[-1]  # the archive's first
+    with pytest.raises(DataError, match=rf"^30 images .*/train/{wnid}/a\.JPEG \(.* and 25 more; "):
+        pack_both(archive(b""), tmp_path / "out")
+    assert not list(tmp_path.glob("out/*.safetensors*"))
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file of this process can grow beyond `size` bytes, as on a full disk."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(config: Data, tmp_path: Path) -> None:
+    with file_size_limit(10_000), pytest.raises(DiskError, match=r"^cannot be written: File too"):
+        pack_both(config, tmp_path)
+    assert names(tmp_path) == []
+    pack_both(config, tmp_path)
+
+
+def test_room_is_checked_before_the_first_image(
+    config: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(DiskError, match="bytes are needed, 1,000 are free"):
+        pack_both(config, tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_a_failing_disk_keeps_the_former_file(
+    config: Data, changed: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack_both(config, tmp_path)
+    before = (tmp_path / "train.safetensors").read_bytes()
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files, "sync", fail)
+    with pytest.raises(DiskError, match=r"^cannot be written: Input/output error"):
+        pack_both(changed(config, seed=1), tmp_path)
+    assert names(tmp_path) == ["train.safetensors", "val.safetensors"]
+    assert (tmp_path / "train.safetensors").read_bytes() == before
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder in which the download stage renders 1,200 shapes."""
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("train: 4500", "train: 1200"))
+    (tmp_path / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+    return tmp_path
+
+
+def start(project: Path) -> "subprocess.Popen[str]":
+    """The download stage as a process of its own, which no ignored signal is inherited by."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("ABN_")}
+    env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "stages.download"]
+    return subprocess.Popen(command, cwd=project, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def packing(project: Path) -> "subprocess.Popen[str]":
+    """The stage, while it packs."""
+    process = start(project)
+    while not (project / "data/train.safetensors.part").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    return process
+
+
+def finish(process: "subprocess.Popen[str]") -> int:
+    """Its exit code; no traceback."""
+    _, log = process.communicate(timeout=120)
+    assert "Traceback" not in log, log
+    return process.returncode
+
+
+def is_packed(project: Path, expected: Path) -> bool:
+    """Both files have the bytes of those that this process packs in `expected`."""
+    config = parameters.load(project / "params.yaml").data
+    pack_both(config, expected)
+    names = ["train.safetensors", "val.safetensors"]
+    same = all((project / "data" / n).read_bytes() == (expected / n).read_bytes() for n in names)
+    return same and sorted(path.name for path in project.glob("data/*")) == names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_stopped_stage_leaves_no_data_set_and_the_next_run_packs_the_same_bytes(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, number: int, code: int
+) -> None:
+    process = packing(project)
+    process.send_signal(number)
+    assert finish(process) == code
+    assert not list(project.glob("data/*.safetensors"))
+    assert number == signal.SIGKILL or not list(project.glob("data/*"))
+    assert finish(start(project)) == 0
+    assert is_packed(project, tmp_path_factory.mktemp("expected"))
+    assert not list(project.glob(".cache/locks/*"))
+
+
+@pytest.mark.slow
+def test_a_second_stage_waits_for_the_first(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    first, second = packing(project), start(project)
+    assert (finish(first), finish(second)) == (0, 0)
+    assert is_packed(project, tmp_path_factory.mktemp("expected"))
