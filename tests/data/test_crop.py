@@ -30,7 +30,7 @@ def images(count: int, side: int) -> Tensor:
 
 
 def cut(canvas: Tensor, boxes: Tensor, size: int, mirrored: bool = False) -> Tensor:
-    """The same turn for all."""
+    """All mirrored, or none."""
     return crop.crop(canvas, boxes, torch.full((len(canvas),), mirrored), size)
 
 
@@ -67,13 +67,13 @@ def test_every_image_of_a_batch_gets_its_own_box():
         torch.testing.assert_close(found[n], alone)
 
 
-def test_mirrored_is_the_crop_with_left_and_right_exchanged():
+def test_mirrored_is_the_crop_with_left_and_right_swapped():
     canvas = images(4, 16)
     straight = cut(canvas, BOXES, 8)
     torch.testing.assert_close(cut(canvas, BOXES, 8, mirrored=True), straight.flip(3))
 
 
-def test_only_the_images_that_are_told_are_mirrored():
+def test_only_the_marked_images_are_mirrored():
     canvas = images(2, 8)
     found = crop.crop(canvas, WHOLE.expand(2, 4), torch.tensor([True, False]), 8)
     straight = canvas.permute(0, 3, 1, 2) / 255

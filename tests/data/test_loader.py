@@ -1,4 +1,4 @@
-"""Batches: how the images of a split are brought to the device and looked at without chance."""
+"""Batches: how the images of a split come to the device, and how they are resized and cropped."""
 
 import dataclasses
 import threading
@@ -25,8 +25,8 @@ def mapped(tmp_path: Path) -> Split:
     return packed.read(toys.pack(tmp_path / "train.safetensors", toys.split()))
 
 
-def seen(split: Split, device: torch.device = CPU) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """All that `gathered` yields of `split` for ORDER, on the CPU."""
+def batches(split: Split, device: torch.device = CPU) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """All that `iterate` yields of `split` for ORDER, on the CPU."""
     steps = loader.iterate(split, ORDER, device)
     return [(index.cpu(), canvases.cpu(), labels.cpu()) for index, canvases, labels in steps]
 
@@ -45,13 +45,13 @@ def alike(found: list[tuple[Tensor, ...]], expected: list[tuple[Tensor, ...]]) -
     )
 
 
-def test_what_is_gathered_from_a_mapped_file_is_what_indexing_gives(mapped: Split) -> None:
-    assert alike(seen(mapped), as_indexed(mapped))
+def test_batches_of_a_mapped_file_are_what_indexing_gives(mapped: Split) -> None:
+    assert alike(batches(mapped), as_indexed(mapped))
 
 
-def test_so_is_what_is_gathered_from_a_subset(mapped: Split) -> None:
+def test_batches_of_a_subset_are_what_indexing_gives(mapped: Split) -> None:
     part, original = mapped.subset(ROWS), toys.split()
-    found = seen(part)
+    found = batches(part)
     assert alike(found, as_indexed(part))
     for row, (_, canvases, labels) in zip(ORDER, found, strict=True):
         assert canvases.equal(original.images[ROWS[row]])
@@ -60,9 +60,9 @@ def test_so_is_what_is_gathered_from_a_subset(mapped: Split) -> None:
 
 @needs_gpu
 @pytest.mark.parametrize("resident", [True, False])
-def test_what_travels_to_a_gpu_arrives_as_it_was(mapped: Split, resident: bool) -> None:
+def test_batches_on_a_gpu_are_those_of_the_file(mapped: Split, resident: bool) -> None:
     part, gpu = mapped.subset(ROWS), torch.device("cuda")
-    assert alike(seen(part.to(gpu) if resident else part, gpu), as_indexed(part))
+    assert alike(batches(part.to(gpu) if resident else part, gpu), as_indexed(part))
 
 
 def test_an_abandoned_epoch_leaves_no_thread_behind(mapped: Split) -> None:
@@ -76,14 +76,14 @@ def test_an_abandoned_epoch_leaves_no_thread_behind(mapped: Split) -> None:
 
 def test_a_finished_epoch_leaves_no_thread_behind(mapped: Split) -> None:
     before = set(threading.enumerate())
-    seen(mapped)
+    batches(mapped)
     assert set(threading.enumerate()) == before
 
 
-def test_what_goes_wrong_in_the_thread_is_raised_where_the_batch_is_wanted(mapped: Split) -> None:
+def test_an_error_in_the_thread_is_raised_in_the_loop(mapped: Split) -> None:
     broken = dataclasses.replace(mapped, rows=torch.zeros(2, dtype=torch.int64))
     with pytest.raises(IndexError):
-        seen(broken)
+        batches(broken)
 
 
 def test_evaluation_shows_every_image_once_and_in_order() -> None:
@@ -107,7 +107,7 @@ def test_evaluation_of_a_subset_shows_its_images_in_their_own_aspect() -> None:
     torch.testing.assert_close(part, whole[ROWS])
 
 
-def test_mirrored_evaluation_turns_left_and_right_around() -> None:
+def test_mirrored_evaluation_swaps_left_and_right() -> None:
     (plain,) = loader.evaluation(toys.split(), WHOLE, 40, CPU)
     (mirrored,) = loader.evaluation(toys.split(), WHOLE, 40, CPU, mirrored=True)
     torch.testing.assert_close(mirrored, plain.flip(3))
@@ -132,7 +132,9 @@ def test_on_the_cpu_a_split_stays_as_it_is() -> None:
 
 
 @needs_gpu
-def test_on_a_gpu_a_small_split_is_resident_without_its_masks() -> None:
-    placed = loader.to_device_if_fits(toys.split(8).subset(ROWS.clamp(max=7)), torch.device("cuda"))
-    assert placed.images.is_cuda and placed.labels.is_cuda and placed.masks is None
-    assert placed.images.cpu().equal(toys.split(8).images[ROWS.clamp(max=7)])
+def test_on_a_gpu_a_small_split_is_resident_with_its_masks() -> None:
+    split, rows = toys.split(8), ROWS.clamp(max=7)
+    placed = loader.to_device_if_fits(split.subset(rows), torch.device("cuda"))
+    assert placed.images.is_cuda and placed.labels.is_cuda
+    assert placed.masks is not None and placed.masks.cpu().equal(split.masks[rows])
+    assert placed.images.cpu().equal(split.images[rows])

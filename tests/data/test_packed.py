@@ -2,17 +2,19 @@
 
 import dataclasses
 import json
+import random
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
 from abn.data import packed
 from abn.data.packed import Split, Writer
 from abn.runtime.errors import UserError
 from tests import toys
+from tests.damage import damaged
 
 
 def tensors(split: Split) -> dict[str, Tensor]:
@@ -63,7 +65,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path, file: Path, split:
 
 
 @pytest.mark.parametrize("name", ["images", "labels", "aspect", "masks"])
-def test_the_digest_tells_one_changed_value(tmp_path: Path, split: Split, name: str) -> None:
+def test_one_changed_value_changes_the_digest(tmp_path: Path, split: Split, name: str) -> None:
     changed = split.take(torch.arange(40))
     tensors(changed)[name][8] += 1
     first, second = (
@@ -92,7 +94,7 @@ def test_another_number_of_samples_than_announced_leaves_the_former_file(
     writer = Writer(file, count, 32, split.classes, "toys", masks=True)
     for sample in toys.samples(split):
         writer.add(sample)
-    with pytest.raises(ValueError, match=f"^40 samples for {count} places$"):
+    with pytest.raises(ValueError, match=f"^40 samples were added, not {count}$"):
         writer.close()
     writer.file.close()
     assert file.read_bytes() == before
@@ -149,13 +151,13 @@ def tensor(path: Path, name: str, value: Tensor) -> None:
 
 BROKEN = {
     "a class twice": lambda path: header(path, classes=["red"] * 4),
-    "a source that is no word": lambda path: header(path, source=7),
+    "a source that is not text": lambda path: header(path, source=7),
     "deep in brackets": lambda path: save_file(load_file(path), path, {"abn": "[" * 100_000}),
     "labels of another type": lambda path: tensor(path, "labels", torch.zeros(40)),
     "no aspect": lambda path: tensor(path, "aspect", torch.full((40,), float("nan"))),
     "labels without a class": lambda path: header(path, classes=["red"]),
     "no classes": lambda path: header(path, classes=None),
-    "a header that is no JSON": lambda path: save_file(load_file(path), path, {"abn": "{"}),
+    "a header that is not JSON": lambda path: save_file(load_file(path), path, {"abn": "{"}),
     "fewer labels": lambda path: tensor(path, "labels", torch.zeros(39, dtype=torch.int64)),
     "flat images": lambda path: tensor(path, "images", torch.zeros(40, dtype=torch.uint8)),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
@@ -171,9 +173,43 @@ BROKEN = {
 @pytest.mark.parametrize("how", BROKEN)
 def test_another_file_is_refused_in_one_line(file: Path, how: str) -> None:
     BROKEN[how](file)
-    with pytest.raises(UserError, match=r"^not a packed .*train\.safetensors; delete it") as error:
+    with pytest.raises(
+        UserError, match=r"^not a packed .*train\.safetensors; delete it and run `dvc"
+    ) as error:
         packed.read(file)
     assert "\n" not in str(error.value)
+
+
+def test_a_damaged_file_is_a_split_that_fits_together_or_one_line(
+    tmp_path: Path, file: Path
+) -> None:
+    sound, path = file.read_bytes(), tmp_path / "damaged.safetensors"
+    end = 8 + int.from_bytes(sound[:8], "little")
+    for seed in range(150):
+        draws = random.Random(seed)
+        header = damaged(sound[8:end], draws, 3)
+        path.write_bytes(len(header).to_bytes(8, "little") + header + sound[end:])
+        if draws.random() < 0.3:
+            path.write_bytes(damaged(sound, draws, 4))
+        if draws.random() < 0.3:  # a sound file with one other tensor
+            tensors = load(sound)
+            name = draws.choice(list(tensors))
+            value = draws.choice([float("nan"), float("inf"), -1.0, 2.0**40])
+            tensors[name] = draws.choice(
+                [tensors[name][:-1], tensors[name][None], tensors[name].double().fill_(value)]
+            ).to(draws.choice([torch.float32, torch.int64, torch.uint8]))
+            about = {"classes": toys.NAMES, "source": "toys", "digest": ""}
+            path.write_bytes(save(tensors, {"abn": json.dumps(about)}))
+        try:
+            read = packed.read(path)
+        except UserError as error:
+            assert error.line().isprintable() and len(error.line()) < 1000
+        else:
+            count, side = read.images.shape[:2]
+            assert read.images.shape == (count, side, side, 3)
+            assert len(read.labels) == len(read.aspect) == count
+            assert all(0 <= label < len(read.classes) for label in read.labels.tolist())
+            assert (read.aspect > 0).all() and read.aspect.isfinite().all()
 
 
 def test_samples_are_taken_by_index_as_copies(split: Split) -> None:
@@ -202,12 +238,13 @@ def test_a_subset_of_a_subset_is_one_of_the_whole(split: Split) -> None:
     assert same(copied(part), split.take(torch.tensor([8, 3])))
 
 
-def test_only_a_splits_own_samples_move_to_a_device_and_no_masks(split: Split) -> None:
+def test_a_subset_moves_to_a_device_with_its_own_samples_and_masks(split: Split) -> None:
     index = torch.tensor([5, 3])
     moved = split.subset(index).to(toys.CPU)
-    assert same(moved, dataclasses.replace(split.take(index), masks=None))
-    assert moved.rows is None
-    assert same(split.to(toys.CPU), dataclasses.replace(split, masks=None))
+    assert same(moved, split.take(index)) and moved.rows is None
+    assert same(split.to(toys.CPU), split)
+    bare = dataclasses.replace(split, masks=None)
+    assert same(bare.subset(index).to(toys.CPU), bare.take(index))
 
 
 def test_a_network_for_other_classes_is_refused(split: Split) -> None:
@@ -249,6 +286,6 @@ def test_what_is_held_out_depends_on_the_seed_alone() -> None:
 
 def test_a_share_too_small_to_hold_anything_out_is_refused() -> None:
     with pytest.raises(
-        UserError, match=r"holds out not one image; data\.holdout = 0\.01; give a larger share"
+        UserError, match=r"no image to hold out; data\.holdout = 0\.01; give a larger share"
     ):
         packed.hold_out(toys.split(), toys.split(8), 0.01, seed=0)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -273,6 +274,19 @@ def test_room_is_checked_before_the_body_is_fetched(
     with pytest.raises(DiskError, match="199,000 bytes are needed, 198,999 are free"):
         fetch(server.url, target, MD5)
     assert target.with_name("set.tgz.part").read_bytes() == BODY[:1000]
+
+
+def test_a_full_disk_is_one_line_and_the_download_goes_on_from_there(
+    server: Server, target: Path
+) -> None:
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, former[1]))
+    try:
+        assert refusal(server.url, target).startswith("cannot be written: File too large; ")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    fetch(server.url, target, MD5)
+    assert is_whole(target) and server.requests[1]["Range"] == "bytes=100000-"
 
 
 def test_a_place_that_cannot_be_written_is_named(server: Server, tmp_path: Path) -> None:
