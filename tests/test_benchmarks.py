@@ -20,7 +20,7 @@ from tests.test_stages import archive
 
 ROOT = Path(__file__).parent.parent
 # What a machine that only computes may lack: an import of one of them fails.
-ABSENT = ("dvc", "mlflow", "ruamel.yaml", "torchvision", "transformers", "accelerate")
+ABSENT = ("dvc", "mlflow", "ruamel.yaml", "transformers", "accelerate")
 WITHOUT = f"import sys\nsys.modules.update(dict.fromkeys({ABSENT!r}))\n"
 
 
