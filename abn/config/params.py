@@ -178,7 +178,7 @@ class Train(Section):
     select: Literal["last", "best"]
     """Which epoch's weights are kept; best: highest top-1 on the hold-out, if there is one."""
     save_every: Annotated[int, Field(ge=0, le=LARGEST)]
-    """Also keep epoch-XXXX.safetensors every so many epochs; 0: never."""
+    """Epochs between the epoch-XXXX.safetensors that are also kept; 0: none."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -240,7 +240,7 @@ class Explain(Section):
     siblings: Annotated[tuple[ProjectPath, ...], FromList]
     """Checkpoints of the same network trained from other seeds, to see if the map is stable."""
     gates: Gates
-    """What the verdict asks; these thresholds are the project's proposals, not a standard."""
+    """Thresholds of the verdict; they are the project's proposals, not a standard."""
 
 
 class Visualize(Section):

@@ -1,4 +1,4 @@
-"""A file by URL: continued where it broke off, verified by md5, whole or not there at all."""
+"""A file by URL: continued where it broke off, and verified by md5."""
 
 import hashlib
 import time
@@ -24,6 +24,8 @@ LARGEST_FILE = 1 << 34  # bytes; ten times the largest archive
 
 
 class _Retry(Retry):
+    """Says that it waits."""
+
     def sleep(self, response: BaseHTTPResponse | None = None) -> None:
         progress.say("the server is busy or does not answer; trying again")
         super().sleep(response)
@@ -41,8 +43,8 @@ RETRY = _Retry(  # of what fails before a body begins
 def fetch(url: str, target: Path, md5: str) -> Path:
     """The path of a file with the content of `url` and the checksum `md5` (32 lower-case digits).
 
-    http(s) is downloaded to `target`, once even if several processes ask at the same time; what
-    came of an interrupted download is used. file:// and a plain path are verified where they are.
+    http(s) is downloaded to `target`, once even if several processes ask at the same time; an
+    interrupted download is continued. file:// and a plain path are verified where they are.
     Raises DataError, DiskError, BusyError.
     """
     if (local := _local(url)) is not None:
@@ -93,7 +95,7 @@ def _download(url: str, target: Path, md5: str) -> None:
 
 
 def _complete(url: str, part: Path) -> bool:
-    """Make `part` the whole file at `url`; whether it was put together from several answers."""
+    """Make `part` the whole file at `url`; True if it comes from more than one answer."""
     continued, session = part.exists(), requests.Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=RETRY))
