@@ -17,7 +17,7 @@ from abn.runtime import files, locks, progress
 from abn.runtime.errors import DataError
 from abn.runtime.redaction import redacted
 
-TRIES, BACKOFF = 5, 1.0  # seconds before the second try; doubled before each one after it
+TRIES, BACKOFF = 5, 0.5  # seconds before the second try; doubled before each one after it
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces of an answer
 BLOCK = 1 << 16  # bytes
 LARGEST_FILE = 1 << 34  # bytes; ten times the largest archive
@@ -33,6 +33,7 @@ class _Retry(Retry):
 
 RETRY = _Retry(  # of what fails before a body begins
     total=TRIES - 1,
+    other=0,  # such as a wrong certificate
     status_forcelist=(408, 425, 429, 500, 502, 503, 504),
     backoff_factor=BACKOFF,
     retry_after_max=60,  # seconds; the most that a server's Retry-After is obeyed

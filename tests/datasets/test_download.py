@@ -211,8 +211,19 @@ def test_nobody_at_the_port_is_one_line(target: Path) -> None:
         assert "no usable answer (ConnectionError)" in refusal(server.url, target)
 
 
-def test_a_wrong_certificate_is_one_line(server: Server, target: Path) -> None:
+def test_a_wrong_certificate_is_not_tried_again(
+    server: Server, target: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert "no usable answer (SSLError)" in refusal(server.url.replace("http", "https"), target)
+    assert "trying again" not in capfd.readouterr().err
+
+
+def test_waiting_for_a_busy_server_is_said(
+    server: Server, target: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.script = [answer(503)] * 2
+    fetch(server.url, target, MD5)
+    assert capfd.readouterr().err.count("is busy or does not answer; trying again") == 2
 
 
 def test_a_server_that_never_recovers_leaves_the_part(server: Server, target: Path) -> None:
