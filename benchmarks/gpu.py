@@ -32,7 +32,7 @@ from abn.data import loader, packed
 from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.evaluate import scores
-from abn.explain.findings import explain
+from abn.explain.protocol import explain
 from abn.models.resnet import ARCHS
 from abn.predict import predict
 from abn.runtime import device

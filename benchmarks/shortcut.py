@@ -26,10 +26,10 @@ from abn.data import packed
 from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.datasets import pack, shapes
-from abn.explain import counterfactuals, maps, subject
-from abn.explain.intervals import Interval, bootstrap
+from abn.explain import case, counterfactuals, maps
+from abn.explain.case import Subject
 from abn.explain.robustness import batched
-from abn.explain.subject import Subject
+from abn.explain.statistics import Interval, bootstrap
 from abn.models.abn import AttentionBranchNetwork
 from abn.predict import predict
 from abn.runtime import progress
@@ -179,7 +179,7 @@ def _examined(
         return predict(model, shown, view, BATCH, device).logits
 
     labels = pictures.aligned.labels
-    seen = subject.observe(model, pictures.aligned, torch.arange(len(labels)), view)
+    seen = case.observe(model, pictures.aligned, torch.arange(len(labels)), view)
     assert seen.masks is not None
     masks = counterfactuals.regions(seen.masks.cpu(), pictures.without)
     whole, conflict = logits(pictures.aligned.images), logits(pictures.conflict)

@@ -7,7 +7,7 @@ from abn.config.params import Params
 from abn.data import packed
 from abn.data.loader import CenterCrop
 from abn.explain import counterfactuals
-from abn.explain.findings import explain
+from abn.explain.protocol import explain
 from abn.models import checkpoint
 from abn.project import paths, reports
 from abn.project.inputs import Inputs

@@ -15,7 +15,7 @@ from torch import Tensor
 from abn.config.params import Shapes
 from abn.datasets import shapes
 from abn.explain import localisation
-from abn.explain.correlation import spearman
+from abn.explain.statistics import spearman
 from abn.runtime.errors import DataError
 
 Change = Callable[[int], dict[str, Any]]  # of the picture at an index, as `shapes.render` takes it

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from abn.data import loader
 from abn.data.loader import CenterCrop
-from abn.explain import counterfactuals, interventions, localisation, maps, robustness, scores
+from abn.explain import counterfactuals, faithfulness, interventions, localisation, maps, robustness
+from abn.explain.case import Subject, balanced
 from abn.explain.counterfactuals import Pictures
 from abn.explain.interventions import Effect
 from abn.explain.maps import network_maps
 from abn.explain.robustness import CASCADE, PARTS, batched
-from abn.explain.subject import Subject, balanced
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.rng import generator
 
@@ -74,9 +74,9 @@ def faithful(
     for ending in BASELINES:
         draws = generator(seed, "explain", name)
         insertion, deletion = _perturbed(model, subject, drawn, steps, ending, draws)
-        values[f"srg{ending}"] = scores.area(insertion) - scores.area(deletion)
-        values[f"insertion{ending}"] = scores.area(insertion)
-        values[f"deletion{ending}"] = scores.area(deletion)
+        values[f"srg{ending}"] = faithfulness.area(insertion) - faithfulness.area(deletion)
+        values[f"insertion{ending}"] = faithfulness.area(insertion)
+        values[f"deletion{ending}"] = faithfulness.area(deletion)
         curves[ending] = insertion.mean(0), deletion.mean(0)
     return values, curves
 
@@ -94,7 +94,7 @@ def _perturbed(
     columns = (subject.images, drawn, subject.predicted)
     for images, part, labels in zip(*(x.split(BATCH) for x in columns), strict=True):
         inputs = images, _hidden(images, ending), part, labels
-        curves = scores.perturbation_curves(classifier(model), *inputs, steps, draws)
+        curves = faithfulness.perturbation_curves(classifier(model), *inputs, steps, draws)
         parts.append([curve.cpu().double() for curve in curves])
     insertion, deletion = (torch.cat(column) for column in zip(*parts, strict=True))
     return insertion, deletion
@@ -104,10 +104,10 @@ def _hidden(images: Tensor, ending: str) -> Tensor:
     """The baseline: what shows where a cell is hidden."""
     if ending == "_colour":
         return images.mean((2, 3), keepdim=True).expand_as(images)
-    return scores.blur(images, BLUR * images.shape[-1])
+    return faithfulness.blur(images, BLUR * images.shape[-1])
 
 
-def classifier(model: AttentionBranchNetwork) -> scores.Classify:
+def classifier(model: AttentionBranchNetwork) -> faithfulness.Classify:
     """The perception branch's probabilities."""
     return lambda images: model(images).logits.softmax(1)
 

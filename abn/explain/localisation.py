@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn.explain.scores import shares
+from abn.explain.faithfulness import shares
 
 TOLERANCE = 15 / 224  # of the side: what TorchRay allows a pointed-at pixel to be off
 CUTS = 50  # thresholds tried

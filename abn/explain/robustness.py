@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from abn.explain.correlation import spearman
-from abn.explain.scores import Classify
+from abn.explain.faithfulness import Classify
+from abn.explain.statistics import spearman
 from abn.models.abn import AttentionBranchNetwork
 
 Explainer = Callable[[Tensor], dict[str, Tensor]]  # images [N, 3, H, W] -> {map: [N, h, w]}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from abn.config.params import Gates
-from abn.explain.intervals import Interval
+from abn.explain.statistics import Interval
 
 PASS, FAIL, UNKNOWN, BY_DESIGN = "pass", "fail", "not measured", "by design"
 EXPLAINS, PARTLY, NOT = "explains", "partly explains", "does not explain"

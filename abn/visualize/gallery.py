@@ -14,7 +14,7 @@ from torch import Tensor
 from abn.data import loader
 from abn.data.loader import CenterCrop
 from abn.data.packed import Split
-from abn.explain.subject import observe
+from abn.explain.case import observe
 from abn.models.abn import AttentionBranchNetwork
 from abn.predict import Predictions
 from abn.visualize import overlays, panels

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from abn.data.packed import Split
 from abn.explain import examine
+from abn.explain.case import Subject, observe
 from abn.explain.counterfactuals import Pictures
 from abn.explain.examine import PROFILES
-from abn.explain.subject import Subject, observe
 from abn.models.abn import Output
 from tests import toys
 

@@ -14,7 +14,7 @@ from abn.config.params import Explain, Params, Shapes
 from abn.data.packed import Split
 from abn.datasets.shapes import CLASSES
 from abn.explain import counterfactuals
-from abn.explain.findings import Findings, Rerender, explain
+from abn.explain.protocol import Findings, Rerender, explain
 from abn.predict import predict
 from abn.runtime.errors import UserError
 from tests import toys

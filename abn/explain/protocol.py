@@ -15,12 +15,12 @@ from torch import Tensor
 from abn.config.params import Explain
 from abn.data.loader import CenterCrop
 from abn.data.packed import Split
-from abn.explain import counterfactuals, examine, intervals, interventions, scores, verdict
+from abn.explain import counterfactuals, examine, faithfulness, interventions, statistics, verdict
+from abn.explain.case import Subject, choose, observe
 from abn.explain.counterfactuals import Pictures
 from abn.explain.examine import PROFILES, Curves, Scored
-from abn.explain.intervals import Interval
 from abn.explain.interventions import Effect
-from abn.explain.subject import Subject, choose, observe
+from abn.explain.statistics import Interval
 from abn.explain.verdict import Gate
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime import progress
@@ -76,7 +76,7 @@ def explain(
     for name, pair in examine.stable([model, *siblings], subject).items():
         scored[name] |= dict(zip(("stability", "stability_ranks"), pair, strict=True))
     effects = examine.effects(model, subject, seed)
-    table = intervals.table(scored, seed)
+    table = statistics.table(scored, seed)
     gates = verdict.gates(_answers(scored, effects, subject, seed), config.gates)
     headline = _headline(table, effects, subject, gates, curves["attention"])
     headline |= {f"importance_{part}": mean for part, mean in _means(importance).items()}
@@ -124,7 +124,7 @@ def _answers(
         return ours[score] - scored[control][score] if score in ours else None
 
     measured = {
-        "live": scores.gain(subject.attention)["ratio"],
+        "live": faithfulness.gain(subject.attention)["ratio"],
         "causal": effects["shuffled"].flips,
         "faithful": ahead("srg", "random"),
         "faithful_centre": ahead("srg", "centre"),
@@ -132,7 +132,7 @@ def _answers(
         "stable": ours.get("stability"),
         "sane": ours["randomised_attention"],
     }
-    return {name: intervals.interval(values, seed) for name, values in measured.items()}
+    return {name: statistics.interval(values, seed) for name, values in measured.items()}
 
 
 HEADLINE = {  # of the attention: its scores, and those whose controls are told with them
@@ -172,9 +172,9 @@ def _headline(
     found |= {f"srg_{key}": rows["attention", "srg"][key] for key in kept}
     found["baseline_confidence"] = float(curves[""][0][0])
     found["baseline_confidence_colour"] = float(curves["_colour"][0][0])
-    gain = scores.gain(subject.attention)
+    gain = faithfulness.gain(subject.attention)
     found |= {f"gain_{key}": float(value.mean()) for key, value in gain.items()}
-    found["flat_share"] = float((gain["ratio"] < scores.FLAT).double().mean())
+    found["flat_share"] = float((gain["ratio"] < faithfulness.FLAT).double().mean())
     same, apart = interventions.agreement(subject.output.attention_logits, subject.output.logits)
     found |= {"branch_agreement": float(same.double().mean())}
     found |= {"branch_divergence": float(apart.mean())}
@@ -206,7 +206,7 @@ def _changes(effects: dict[str, Effect], seed: int) -> pd.DataFrame:
     for name, effect in effects.items():
         row: dict[str, float | str] = {"intervention": name}
         for column in ("flips", "probability"):
-            found = intervals.interval(getattr(effect, column), seed)
+            found = statistics.interval(getattr(effect, column), seed)
             assert found is not None
             row |= dict(zip((column, f"{column}_low", f"{column}_high"), found, strict=True))
         row["divergence"] = float(effect.divergence.mean())
@@ -225,7 +225,7 @@ def _images(subject: Subject, srg: Tensor, classes: tuple[str, ...]) -> pd.DataF
             "predicted": [classes[label] for label in predicted.tolist()],
             "confidence": confidence.cpu(),
             "srg": srg,
-            "gain_ratio": scores.gain(subject.attention)["ratio"].cpu(),
+            "gain_ratio": faithfulness.gain(subject.attention)["ratio"].cpu(),
             "correct": (predicted == subject.labels).int().cpu(),
         }
     )

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from abn.data.loader import CenterCrop
-from abn.explain.subject import balanced, choose, observe
+from abn.explain.case import balanced, choose, observe
 from abn.predict import predict
 from abn.runtime.rng import generator
 from tests import toys
