@@ -27,8 +27,7 @@ from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.datasets import pack, shapes
 from abn.explain import case, counterfactuals, maps
-from abn.explain.case import Subject
-from abn.explain.robustness import batched
+from abn.explain.case import Subject, batched
 from abn.explain.statistics import Interval, bootstrap
 from abn.models.abn import AttentionBranchNetwork
 from abn.predict import predict

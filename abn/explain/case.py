@@ -1,5 +1,6 @@
 """What is explained: some images of a split, what the network says of them, where the object is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,9 @@ from abn.runtime.rng import generator
 
 BATCH = 50  # images the network sees at once
 OBJECT = 1  # in the masks of a split
+Classify = Callable[[Tensor], Tensor]  # images [N, 3, H, W] -> probabilities [N, K]
+Explainer = Callable[[Tensor], dict[str, Tensor]]  # images [N, 3, H, W] -> {map: [N, h, w]}
+ClassExplainer = Callable[[Tensor, Tensor], dict[str, Tensor]]  # and the classes [N] to explain
 
 
 @dataclass(frozen=True)
@@ -104,3 +108,14 @@ def _masks(masks: Tensor, split: Split, view: CenterCrop, device: torch.device) 
         for value in values
     ]
     return torch.stack(shown).argmax(0).to(torch.uint8)
+
+
+def batched(explain: ClassExplainer, classes: Tensor, batch: int = BATCH) -> Explainer:
+    """Explains `classes` [N] whatever becomes of the images, `batch` of them at once."""
+
+    def explainer(images: Tensor) -> dict[str, Tensor]:
+        pairs = zip(images.split(batch), classes.split(batch), strict=True)
+        parts = [explain(*pair) for pair in pairs]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    return explainer

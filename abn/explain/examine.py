@@ -12,12 +12,21 @@ from torch import Tensor
 
 from abn.data import loader
 from abn.data.loader import CenterCrop
-from abn.explain import counterfactuals, faithfulness, interventions, localisation, maps, robustness
-from abn.explain.case import Subject, balanced
+from abn.explain import (
+    counterfactuals,
+    faithfulness,
+    interventions,
+    localisation,
+    maps,
+    randomisation,
+    robustness,
+    statistics,
+)
+from abn.explain.case import Classify, Subject, balanced, batched
 from abn.explain.counterfactuals import Pictures
 from abn.explain.interventions import Effect
 from abn.explain.maps import network_maps
-from abn.explain.robustness import CASCADE, PARTS, batched
+from abn.explain.randomisation import CASCADE, PARTS
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.rng import generator
 
@@ -107,7 +116,7 @@ def _hidden(images: Tensor, ending: str) -> Tensor:
     return faithfulness.blur(images, BLUR * images.shape[-1])
 
 
-def classifier(model: AttentionBranchNetwork) -> faithfulness.Classify:
+def classifier(model: AttentionBranchNetwork) -> Classify:
     """The perception branch's probabilities."""
     return lambda images: model(images).logits.softmax(1)
 
@@ -167,9 +176,9 @@ def _randomised(
     left = []
     for redraw in range(redraws):
         draws = generator(seed, "explain", "redraw", redraw)
-        blank = robustness.randomise(model, modules, few.images, draws)
+        blank = randomisation.randomise(model, modules, few.images, draws)
         theirs = batched(partial(network_maps, blank), few.predicted)(few.images)
-        left.append(robustness.similarity(ours, theirs))
+        left.append(statistics.similarity(ours, theirs))
     return {name: torch.stack([part[name].abs() for part in left]).nanmean(0) for name in ours}
 
 
@@ -210,10 +219,10 @@ def pointing_grids(
     """The grid pointing game, by map: a score for each quadrant [4 * mosaics], or none at all."""
     correct = subject.predicted == subject.labels
     draws = generator(seed, "explain", "mosaics")
-    grids = robustness.mosaics(subject.images, subject.labels, correct, effort.mosaics, draws)
+    grids = localisation.mosaics(subject.images, subject.labels, correct, effort.mosaics, draws)
     if grids is None:
         return {}
-    pointed = robustness.mosaic_pointing(partial(network_maps, model), *grids)
+    pointed = localisation.mosaic_pointing(partial(network_maps, model), *grids)
     return {name: values.cpu() for name, values in pointed.items()}
 
 

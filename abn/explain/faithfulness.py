@@ -6,16 +6,16 @@ A generator may live on the CPU whatever the device of the rest.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from abn.explain.case import Classify
+
 # The network multiplies its features by (1 + map): below this ratio of the largest gain to the
 # smallest, no place counts ten per cent more than any other, and a map is called flat.
 FLAT = 1.1
-Classify = Callable[[Tensor], Tensor]  # images [N, 3, H, W] -> probabilities [N, K]
 
 
 def ranks(maps: Tensor, generator: torch.Generator) -> Tensor:

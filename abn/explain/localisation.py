@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from abn.explain.case import BATCH, ClassExplainer, batched
 from abn.explain.faithfulness import shares
 
 TOLERANCE = 15 / 224  # of the side: what TorchRay allows a pointed-at pixel to be off
@@ -123,3 +124,45 @@ def _scaled(maps: Tensor, masks: Tensor) -> Tensor:
     """Upsampled maps over their highest value, rows [N, H*W] in [0, 1]; a flat one is 0."""
     values = upsampled(maps, masks).flatten(1)
     return values / values.amax(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
+
+
+def mosaics(
+    images: Tensor, labels: Tensor, correct: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor] | None:
+    """`count` mosaics [count, 3, 2H, 2W] of 2 x 2 images and their classes int64 [count, 4].
+
+    Four different classes, each at random, not by confidence, from the images `correct` bool [N];
+    quadrants along the rows. None where fewer than four classes have a correct image.
+    """
+    known, sure = labels.cpu(), correct.cpu()
+    present = known[sure].unique()
+    if len(present) < 4:
+        return None
+    order = torch.rand(count, len(present), generator=generator).argsort(1)
+    classes = present[order[:, :4]]
+    fits = sure & (known == classes.unsqueeze(2))  # [count, 4, N]
+    picks = torch.rand(fits.shape, generator=generator).where(fits, -1).argmax(2)
+    tiles = images[picks.to(images.device)].unflatten(1, (2, 2))  # [count, 2, 2, 3, H, W]
+    whole = tiles.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    return whole, classes.to(labels.device)
+
+
+def mosaic_pointing(explain: ClassExplainer, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+    """`grid_pointing` [4 C] of each map on mosaics [C, 3, 2H, 2W] of `classes` [C, 4]."""
+    quadrants = [batched(explain, column, BATCH // 4)(images) for column in classes.T]
+    names = quadrants[0]
+    stacked = {name: torch.stack([maps[name] for maps in quadrants], 1) for name in names}
+    return {name: grid_pointing(maps) for name, maps in stacked.items()}
+
+
+def grid_pointing(maps: Tensor) -> Tensor:
+    """The share [4 C] of each positive mass in its own quadrant (Böhle et al., CVPR 2021).
+
+    `maps` [C, 4, h, w] explain the classes of the four quadrants. Chance, and the score of a map
+    without positive mass, is 0.25: also the mean of any map that is the same for every class.
+    """
+    mass = maps.double().clamp_min(0)
+    halves = mass.repeat_interleave(2, 2).repeat_interleave(2, 3)  # also of a middle row or column
+    inside = halves.unflatten(3, (2, -1)).unflatten(2, (2, -1)).sum((3, 5)).flatten(2)  # [C, 4, 4]
+    inside = inside + torch.finfo(torch.float64).tiny  # even where there is none
+    return (inside / inside.sum(2, keepdim=True)).diagonal(dim1=1, dim2=2).flatten()

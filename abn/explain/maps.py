@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn.explain.faithfulness import Classify
+from abn.explain.case import Classify
 from abn.models.abn import IMAGENET_MEAN, AttentionBranchNetwork
 
 GRID = 7  # cells a side of RISE's random grids, as published

@@ -100,3 +100,8 @@ def _centred_ranks(rows: Tensor) -> Tensor:
     not_above = torch.searchsorted(ordered, rows, right=True)
     ranks = (below + not_above).double().masked_fill(rows.isnan(), torch.nan)
     return ranks - ranks.nanmean(1, keepdim=True)
+
+
+def similarity(maps: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The rank correlation [N] of each of `maps` [N, h, w] with its namesake in `others`."""
+    return {name: spearman(maps[name].flatten(1), others[name].flatten(1)) for name in maps}

@@ -3,9 +3,10 @@
 import dataclasses
 
 import torch
+from torch import Tensor
 
 from abn.data.loader import CenterCrop
-from abn.explain.case import balanced, choose, observe
+from abn.explain.case import BATCH, balanced, batched, choose, observe
 from abn.predict import predict
 from abn.runtime.rng import generator
 from tests import toys
@@ -82,3 +83,19 @@ def test_some_rows_of_a_subject_are_a_subject() -> None:
     assert few.attention.equal(subject.attention[[1, 6]])
     assert few.features.shape[0] == few.class_maps.shape[0] == len(few.images) == 2
     assert few.objects is not None and len(few.objects) == 2
+
+
+def test_an_explainer_in_batches_gives_the_same_with_the_classes_it_was_given():
+    seen = []
+
+    def explain(images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        seen.append(len(images))
+        return {"map": images[:, 0, :4, :4] * classes.view(-1, 1, 1)}
+
+    images, classes = (
+        torch.rand(2 * BATCH + 1, 3, 8, 8, generator=generator("photos")),
+        torch.arange(2 * BATCH + 1),
+    )
+    maps = batched(explain, classes)(images)
+    assert seen == [BATCH, BATCH, 1]
+    assert torch.equal(maps["map"], explain(images, classes)["map"])
