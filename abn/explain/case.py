@@ -9,7 +9,7 @@ from torch import Tensor
 from abn.data import loader
 from abn.data.loader import CenterCrop
 from abn.data.packed import Split
-from abn.models.abn import AttentionBranchNetwork, Output
+from abn.models.abn import AttentionBranchNetwork, Trace
 from abn.runtime.rng import generator
 
 BATCH = 50  # images the network sees at once
@@ -26,29 +26,25 @@ class Subject:
     index: Tensor  # int64 [N]: where they are in their split
     images: Tensor  # float32 [N, 3, H, W] in [0, 1]
     labels: Tensor  # int64 [N]
-    features: Tensor  # [N, C, h, w], layer3's
-    class_maps: Tensor  # [N, K, h, w], the attention branch's
-    output: Output  # the decisions: those of the perception branch, right or wrong
+    trace: Trace  # the forward pass; the decisions are the perception branch's, right or wrong
     masks: Tensor | None  # uint8 [N, H, W], as `data.Sample.mask`
 
     def at(self, rows: Tensor) -> "Subject":
         """The images at `rows` int64 [n]."""
         here = rows.to(self.images.device)
-        columns = (self.images, self.labels, self.features, self.class_maps)
-        images, labels, features, class_maps = (column[here] for column in columns)
-        output = Output(*(column[here] for column in self.output))
+        trace = Trace(*(column[here] for column in self.trace))
         masks = None if self.masks is None else self.masks[here]
-        return Subject(self.index[rows], images, labels, features, class_maps, output, masks)
+        return Subject(self.index[rows], self.images[here], self.labels[here], trace, masks)
 
     @property
     def predicted(self) -> Tensor:
         """The classes whose maps are scored, int64 [N]."""
-        return self.output.logits.argmax(1)
+        return self.trace.logits.argmax(1)
 
     @property
     def attention(self) -> Tensor:
         """The map under test, [N, h, w] in (0, 1)."""
-        return self.output.attention[:, 0]
+        return self.trace.attention[:, 0]
 
     @property
     def objects(self) -> Tensor | None:
@@ -80,19 +76,10 @@ def observe(
     chosen = split.take(index)
     images = _shown(chosen.images, chosen, view, device)
     masks = None if chosen.masks is None else _masks(chosen.masks, chosen, view, device)
-    seen = [_look(model, part) for part in images.split(BATCH)]
-    features, class_maps, logits, attention = (torch.cat(part) for part in zip(*seen, strict=True))
-    output = Output(logits, class_maps.mean((2, 3)), attention)
-    labels = chosen.labels.to(device)
-    return Subject(index, images, labels, features, class_maps, output, masks)
-
-
-@torch.no_grad()
-def _look(model: AttentionBranchNetwork, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    features = model.features(images)
-    class_maps, attention = model.attention_branch(features)
-    logits = model.perception_branch(features * (1 + attention))
-    return features, class_maps, logits, attention
+    with torch.no_grad():
+        passes = [model.trace(part) for part in images.split(BATCH)]
+    trace = Trace(*(torch.cat(column) for column in zip(*passes, strict=True)))
+    return Subject(index, images, chosen.labels.to(device), trace, masks)
 
 
 def _shown(canvases: Tensor, split: Split, view: CenterCrop, device: torch.device) -> Tensor:

@@ -192,7 +192,7 @@ def rested(
     assert subject.masks is not None
     regions = counterfactuals.regions(subject.masks, pictures.without)
     without = {part: _logits(model, shown, view) for part, shown in pictures.without.items()}
-    whole = subject.output.logits
+    whole = subject.trace.logits
     return counterfactuals.importance(whole, without, subject.predicted, regions), regions
 
 
@@ -245,10 +245,10 @@ def effects(model: AttentionBranchNetwork, subject: Subject, seed: int) -> dict[
     if subject.objects is not None:
         shares = maps.oracle_maps(subject.objects, *subject.attention.shape[1:])
     rows = torch.arange(len(subject.images), device=subject.images.device)
-    class_map = subject.class_maps[rows, subject.predicted]
+    class_map = subject.trace.class_maps[rows, subject.predicted]
     draws = generator(seed, "explain", "interventions")
     others = interventions.replacements(subject.attention, class_map, shares, draws)
-    inputs = subject.features, subject.attention, others, subject.labels
+    inputs = subject.trace.features, subject.attention, others, subject.labels
     return interventions.intervene(model, *inputs)
 
 

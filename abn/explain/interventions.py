@@ -91,7 +91,7 @@ def intervene(
 def _logits(model: AttentionBranchNetwork, features: Tensor, maps: Tensor) -> Tensor:
     """What the perception branch says [N, K] of features under `maps`."""
     parts = zip(features.split(BATCH), maps.unsqueeze(1).split(BATCH), strict=True)
-    return torch.cat([model.perception_branch(part * (1 + gain)) for part, gain in parts])
+    return torch.cat([model.perception_branch(model.attend(*part)) for part in parts])
 
 
 def _effect(before: Tensor, after: Tensor, labels: Tensor) -> Effect:

@@ -33,8 +33,7 @@ def network_maps(
 
     `model` is in eval mode; not to be called under `torch.inference_mode`.
     """
-    features = model.features(images)
-    class_maps, attention = model.attention_branch(features)
+    features, class_maps, attention, _ = model.trace(images)
     ours = F.one_hot(labels, class_maps.shape[1])
     (attended, top), slopes = _slopes(model, features, attention, ours)
     h, w = attention.shape[-2:]
@@ -60,7 +59,7 @@ def _slopes(
     gate = attention.detach().requires_grad_()
     tops: list[Tensor] = []
     with model.layer4.register_forward_hook(lambda *call: tops.append(call[2])):
-        attended = features * (1 + gate)
+        attended = model.attend(features, gate)
         logits = model.perception_branch(attended)
     slopes = torch.autograd.grad(logits, (gate, attended, tops[0]), ours.to(logits))
     return (attended.detach(), tops[0].detach()), slopes

@@ -175,7 +175,9 @@ def _headline(
     gain = faithfulness.gain(subject.attention)
     found |= {f"gain_{key}": float(value.mean()) for key, value in gain.items()}
     found["flat_share"] = float((gain["ratio"] < faithfulness.FLAT).double().mean())
-    same, apart = interventions.agreement(subject.output.attention_logits, subject.output.logits)
+    same, apart = interventions.agreement(
+        subject.trace.output().attention_logits, subject.trace.logits
+    )
     found |= {"branch_agreement": float(same.double().mean())}
     found |= {"branch_divergence": float(apart.mean())}
     for name in ("zero", "shuffled", "another"):
@@ -217,7 +219,7 @@ def _changes(effects: dict[str, Effect], seed: int) -> pd.DataFrame:
 
 def _images(subject: Subject, srg: Tensor, classes: tuple[str, ...]) -> pd.DataFrame:
     """One row per image: what it shows, what was said of it, and what its map is worth."""
-    confidence, predicted = subject.output.logits.softmax(1).max(1)
+    confidence, predicted = subject.trace.logits.softmax(1).max(1)
     return pd.DataFrame(
         {
             "index": subject.index,

@@ -96,11 +96,11 @@ def exhibits(
     if not choices:
         return []
     seen = observe(model, split, torch.tensor([choice.place for choice in choices]), view)
-    logits, attention = seen.output.logits, seen.output.attention
+    logits, attention = seen.trace.logits, seen.trace.attention
     tiles = _tiles(seen.images, logits, attention, seen.labels, split.classes)
     pairs = torch.stack([seen.predicted, seen.labels], 1)
     rows = torch.arange(len(choices), device=pairs.device).unsqueeze(1)
-    evidence = seen.class_maps[rows, pairs].cpu().numpy()
+    evidence = seen.trace.class_maps[rows, pairs].cpu().numpy()
     srg = dict(zip(scored["index"].tolist(), scored["srg"].tolist(), strict=True))
     return [
         Exhibit(

@@ -48,8 +48,8 @@ def test_a_subject_is_what_the_network_says_of_each_image_whatever_the_batch() -
     index = torch.arange(0, 120, 2)  # more than one batch
     subject = observe(model, split, index, CenterCrop(16, 24))
     said = predict(model, split.take(index), CenterCrop(16, 24), 60, toys.CPU)
-    torch.testing.assert_close(subject.output.logits, said.logits)
-    torch.testing.assert_close(subject.output.attention_logits, said.attention_logits)
+    torch.testing.assert_close(subject.trace.logits, said.logits)
+    torch.testing.assert_close(subject.trace.output().attention_logits, said.attention_logits)
     torch.testing.assert_close(subject.attention, said.attention)
     assert subject.predicted.equal(said.logits.argmax(1))
     assert subject.labels.equal(split.labels[index]) and subject.images.shape == (60, 3, 16, 16)
@@ -81,7 +81,7 @@ def test_some_rows_of_a_subject_are_a_subject() -> None:
     few = subject.at(torch.tensor([1, 6]))
     assert few.index.tolist() == [1, 6] and few.predicted.equal(subject.predicted[[1, 6]])
     assert few.attention.equal(subject.attention[[1, 6]])
-    assert few.features.shape[0] == few.class_maps.shape[0] == len(few.images) == 2
+    assert few.trace.features.shape[0] == few.trace.class_maps.shape[0] == len(few.images) == 2
     assert few.objects is not None and len(few.objects) == 2
 
 

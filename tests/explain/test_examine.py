@@ -11,7 +11,7 @@ from abn.explain import examine
 from abn.explain.case import Subject, observe
 from abn.explain.counterfactuals import Pictures
 from abn.explain.examine import PROFILES
-from abn.models.abn import Output
+from abn.models.abn import Trace
 from tests import toys
 
 QUICK = PROFILES["quick"]
@@ -35,10 +35,10 @@ def subject(model: toys.Network, split: Split) -> Subject:
 class Corner(toys.Network):
     """Class 1 in proportion to the brightness of the top left quarter, else class 0."""
 
-    def forward(self, images: Tensor) -> Output:
+    def trace(self, images: Tensor) -> Trace:
         bright = images[:, :, :16, :16].mean((1, 2, 3))
         logits = torch.stack([1 - bright, bright], 1).clamp_min(1e-6).log()
-        return super().forward(images)._replace(logits=logits)
+        return super().trace(images)._replace(logits=logits)
 
 
 def test_a_classifier_of_one_corner_gives_the_areas_by_arithmetic(subject: Subject) -> None:
@@ -48,8 +48,9 @@ def test_a_classifier_of_one_corner_gives_the_areas_by_arithmetic(subject: Subje
     images = torch.zeros(2, 3, 32, 32)
     images[0] = 1
     images[1, :, :16, :16] = 1
-    output = Output(torch.tensor([[0.0, 1.0]] * 2), torch.zeros(2, 2), torch.zeros(2, 1, 4, 4))
-    two = dataclasses.replace(subject.at(torch.arange(2)), images=images, output=output)
+    two = subject.at(torch.arange(2))
+    trace = two.trace._replace(logits=torch.tensor([[0.0, 1.0]] * 2))
+    two = dataclasses.replace(two, images=images, trace=trace)
     maps = torch.zeros(2, 4, 4)
     maps[:, :2, :2] = torch.tensor([[4.0, 3.0], [2.0, 1.0]])
     values, curves = examine.faithful(Corner().eval(), two, maps, 16, "toy", 0)
@@ -72,7 +73,7 @@ def test_the_contestants_are_the_networks_maps_and_the_controls(
     assert all(maps.shape == (40, 4, 4) and maps.dtype == torch.float32 for maps in found.values())
     assert found["attention"].equal(subject.attention)
     rows = torch.arange(40)
-    torch.testing.assert_close(found["att_cam"], subject.class_maps[rows, subject.predicted])
+    torch.testing.assert_close(found["att_cam"], subject.trace.class_maps[rows, subject.predicted])
 
 
 def test_robustness_is_measured_on_some_images_and_not_on_the_others(
@@ -117,7 +118,7 @@ def test_a_decision_rests_on_what_lowers_its_logit_when_it_is_gone(
     pictures = Pictures(split.images, split.masks, {"target": gone, "background": split.images})
     importance, regions = examine.rested(model, subject, pictures, toys.WHOLE)
     assert importance["background"].abs().max() == 0
-    before = subject.output.logits[0, subject.predicted[0]]
+    before = subject.trace.logits[0, subject.predicted[0]]
     after = model(gone[:1].permute(0, 3, 1, 2) / 255).logits[0, subject.predicted[0]]
     assert importance["target"][0].item() == pytest.approx((before - after).item(), abs=1e-5)
     assert regions["target"].equal(split.masks == 1)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from abn.explain import interventions
 from abn.explain.interventions import SHUFFLES, Effect
@@ -15,14 +15,17 @@ from tests import toys
 N, K, SIDE = 60, 3, 4  # more images than a batch
 
 
-class Linear:
+class Linear(AttentionBranchNetwork):
     """Logits are the attended features of the first K channels, summed: linear in the map."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
 
     def perception_branch(self, attended: Tensor) -> Tensor:
         return attended[:, :K].sum((2, 3))
 
 
-class Blind:
+class Blind(Linear):
     """Sees only whether features are there, whatever their gain."""
 
     def perception_branch(self, attended: Tensor) -> Tensor:

@@ -23,11 +23,11 @@ WEIGHTS = torch.tensor(  # [2 classes, 2 channels, 2, 2]
 IMAGE = torch.tensor([[[1.0, 2], [1, 2]], [[3, 1], [1, 4]]])  # its features are the image itself
 
 
-class Linear(nn.Module):
+class Linear(AttentionBranchNetwork):
     """Logits are WEIGHTS times the attended image; the attention branch says MAP of every image."""
 
     def __init__(self) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.layer4 = nn.Identity()
 
     def features(self, images: Tensor) -> Tensor:
