@@ -184,9 +184,9 @@ def explanation(options: argparse.Namespace, found: Found) -> Found:
     seconds, headlines = [], []
     for _ in range(2):
         started = time.perf_counter()
-        findings = explain(model, options.train, options.val, view, config, recipe.seed)
+        results = explain(model, options.train, options.val, view, config, recipe.seed)
         seconds.append(time.perf_counter() - started)
-        headlines.append(findings.headline)
+        headlines.append(results.headline)
     return {"seconds": seconds, "repeats": headlines[0] == headlines[1]}
 
 

@@ -13,7 +13,6 @@ Maps and importance are those of the predicted class, on pictures whose patch te
 
 import argparse
 import dataclasses
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +25,8 @@ from abn.data import packed
 from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.datasets import pack, shapes
-from abn.explain import case, counterfactuals, maps
-from abn.explain.case import Subject, batched
+from abn.explain import counterfactuals, maps
+from abn.explain.case import Samples, collect
 from abn.explain.statistics import Interval, bootstrap
 from abn.models.abn import AttentionBranchNetwork
 from abn.predict import predict
@@ -178,23 +177,24 @@ def _examined(
         return predict(model, shown, view, BATCH, device).logits
 
     labels = pictures.aligned.labels
-    seen = case.observe(model, pictures.aligned, torch.arange(len(labels)), view)
-    assert seen.masks is not None
-    masks = counterfactuals.regions(seen.masks.cpu(), pictures.without)
+    samples = collect(model, pictures.aligned, torch.arange(len(labels)), view)
+    assert samples.masks is not None
+    masks = counterfactuals.regions(samples.masks.cpu(), pictures.without)
     whole, conflict = logits(pictures.aligned.images), logits(pictures.conflict)
     without = {part: logits(canvases) for part, canvases in pictures.without.items()}
+    drawn = _maps(model, samples, seed)
     return Examined(
         counterfactuals.reliance(whole, conflict, without["patch"], labels, pictures.shown),
         counterfactuals.importance(whole, without, whole.argmax(1), masks),
-        {name: counterfactuals.density(x, masks) for name, x in _maps(model, seen, seed).items()},
+        {name: counterfactuals.density(each, masks) for name, each in drawn.items()},
     )
 
 
-def _maps(model: AttentionBranchNetwork, seen: Subject, seed: int) -> dict[str, Tensor]:
+def _maps(model: AttentionBranchNetwork, samples: Samples, seed: int) -> dict[str, Tensor]:
     """Every map of the predicted classes and the two blind controls, each [N, h, w] on the CPU."""
-    drawn = batched(partial(maps.network_maps, model), seen.predicted)(seen.images)
-    found = {name: values.cpu() for name, values in drawn.items()}
-    n, h, w = seen.attention.shape
+    own = maps.explainer(model, samples.predicted)(samples.images)
+    found = {name: values.cpu() for name, values in own.items()}
+    n, h, w = samples.attention.shape
     found["centre"] = maps.centre_maps(n, h, w)
     found["random"] = maps.random_maps(n, h, w, generator(seed, "shortcut", "noise"))
     return found

@@ -1,7 +1,12 @@
-"""What is explained: some images of a split, what the network says of them, where the object is."""
+"""What is explained: a network, N images, its decisions on them, and the maps to score.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+Every score family takes a `Case` and returns `Scores`. What several of them need is computed once,
+by `Case.once`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,27 +19,59 @@ from abn.runtime.rng import generator
 
 BATCH = 50  # images the network sees at once
 OBJECT = 1  # in the masks of a split
+# The network multiplies its features by (1 + map): below this ratio of the largest gain to the
+# smallest, no place counts ten per cent more than any other, and a map is called flat.
+FLAT = 1.1
+
+T = TypeVar("T")
+Scores = dict[str, dict[str, Tensor]]  # map -> score -> float64 [N], NaN where not scored
 Classify = Callable[[Tensor], Tensor]  # images [N, 3, H, W] -> probabilities [N, K]
 Explainer = Callable[[Tensor], dict[str, Tensor]]  # images [N, 3, H, W] -> {map: [N, h, w]}
 ClassExplainer = Callable[[Tensor, Tensor], dict[str, Tensor]]  # and the classes [N] to explain
 
 
+class Budget(NamedTuple):
+    """What a profile spends beyond scoring every map on every image."""
+
+    rise_images: int
+    rise_masks: int
+    robustness_images: int  # also of randomisation
+    noise_draws: int  # of sensitivity
+    randomisations: int  # networks with other random weights, each
+    mosaics: int
+    cascade: bool  # whether weights are also randomised layer by layer
+
+
+BUDGETS = {
+    "quick": Budget(10, 200, 30, 3, 1, 10, cascade=False),
+    "full": Budget(20, 1000, 50, 10, 3, 50, cascade=True),
+}
+
+
+class Pictures(NamedTuple):
+    """N pictures rendered again, with and without their parts; canvases are uint8 [N, S, S, 3]."""
+
+    whole: Tensor
+    masks: Tensor  # uint8 [N, S, S], as `shapes.MASK`
+    without: dict[str, Tensor]  # by part; a background is replaced by the next picture's
+
+
 @dataclass(frozen=True)
-class Subject:
-    """N images and the decisions to be explained, on the model's device."""
+class Samples:
+    """N images and the decisions to explain, on the model's device."""
 
     index: Tensor  # int64 [N]: where they are in their split
     images: Tensor  # float32 [N, 3, H, W] in [0, 1]
     labels: Tensor  # int64 [N]
-    trace: Trace  # the forward pass; the decisions are the perception branch's, right or wrong
+    trace: Trace  # the decisions are the perception branch's, right or wrong
     masks: Tensor | None  # uint8 [N, H, W], as `data.Sample.mask`
 
-    def at(self, rows: Tensor) -> "Subject":
-        """The images at `rows` int64 [n]."""
+    def take(self, rows: Tensor) -> "Samples":
+        """The samples at `rows` int64 [n]."""
         here = rows.to(self.images.device)
         trace = Trace(*(column[here] for column in self.trace))
         masks = None if self.masks is None else self.masks[here]
-        return Subject(self.index[rows], self.images[here], self.labels[here], trace, masks)
+        return Samples(self.index[rows], self.images[here], self.labels[here], trace, masks)
 
     @property
     def predicted(self) -> Tensor:
@@ -52,7 +89,57 @@ class Subject:
         return None if self.masks is None else self.masks == OBJECT
 
 
-def choose(split: Split, count: int, seed: int) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Everything that a score family may use."""
+
+    model: AttentionBranchNetwork
+    samples: Samples
+    maps: dict[str, Tensor]  # by name, each [N, h, w]
+    budget: Budget
+    steps: int  # of an insertion or deletion curve
+    seed: int
+    view: CenterCrop  # how the model is shown images
+    train: "Case | None" = None  # the model on training images, where those have masks
+    siblings: Sequence[AttentionBranchNetwork] = ()  # the same network from other seeds
+    pictures: Pictures | None = None  # the samples, rendered again without their parts
+    _results: dict[Any, Any] = field(init=False, default_factory=dict)
+
+    def once(self, compute: Callable[["Case"], T]) -> T:
+        """The result of `compute(case)`, computed at the first call and then remembered."""
+        if compute not in self._results:
+            self._results[compute] = compute(self)
+        return self._results[compute]
+
+    def generator(self, *use: str | int) -> torch.Generator:
+        """The random draws for one use: always the same ones."""
+        return generator(self.seed, "explain", *use)
+
+    def some(self, count: int, use: str) -> tuple[Tensor, Samples]:
+        """Rows int64 [n] and samples for scores too expensive for all N; even over the classes."""
+        rows = balanced(self.samples.labels, count, self.generator(use))
+        return rows, self.samples.take(rows)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """The perception branch's probabilities [N, K] of `images` [N, 3, H, W]."""
+        return self.model(images).logits.softmax(1)
+
+    def spread(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Values of the samples at `rows` as float64 [N] on the CPU, NaN for the other samples."""
+        spread = torch.full((len(self.samples.images),), torch.nan, dtype=torch.float64)
+        spread[rows] = values.cpu().double()
+        return spread
+
+    def scores(self, values: Mapping[str, Mapping[str, Tensor]], rows: Tensor) -> Scores:
+        """`values`, by score and map, of the samples at `rows`, as `Scores`."""
+        names = next(iter(values.values()))
+        return {
+            name: {score: self.spread(by_map[name], rows) for score, by_map in values.items()}
+            for name in names
+        }
+
+
+def select(split: Split, count: int, seed: int) -> Tensor:
     """Indices int64, ascending, of the images to explain: the same for the same seed."""
     return balanced(split.labels, count, generator(seed, "explain", "images"))
 
@@ -61,44 +148,47 @@ def balanced(labels: Tensor, count: int, draws: torch.Generator) -> Tensor:
     """Indices int64, ascending, of `count` samples drawn evenly over the classes, or of all."""
     labels = labels.cpu()
     order = torch.randperm(len(labels), generator=draws)
-    turn = torch.zeros(len(labels), dtype=torch.int64)  # how many of its class are drawn before
+    rank = torch.zeros(len(labels), dtype=torch.int64)  # how many of its class come before
     for label in range(int(labels.max()) + 1):
         members = labels[order] == label
-        turn[members] = torch.arange(int(members.sum()))
-    return order[turn.argsort(stable=True)[:count]].sort().values
+        rank[members] = torch.arange(int(members.sum()))
+    return order[rank.argsort(stable=True)[:count]].sort().values
 
 
-def observe(
+@torch.no_grad()
+def collect(
     model: AttentionBranchNetwork, split: Split, index: Tensor, view: CenterCrop
-) -> Subject:
-    """The images of `split` at `index` int64 [N], and what `model` says of them."""
+) -> Samples:
+    """The images of `split` at `index` int64 [N], and the model's forward pass of them."""
     device = next(model.parameters()).device
-    chosen = split.take(index)
-    images = _shown(chosen.images, chosen, view, device)
-    masks = None if chosen.masks is None else _masks(chosen.masks, chosen, view, device)
-    with torch.no_grad():
-        passes = [model.trace(part) for part in images.split(BATCH)]
-    trace = Trace(*(torch.cat(column) for column in zip(*passes, strict=True)))
-    return Subject(index, images, chosen.labels.to(device), trace, masks)
+    part = split.take(index)
+    images = _cropped(part.images, part, view, device)
+    masks = None if part.masks is None else _masks(part.masks, part, view, device)
+    traces = [model.trace(batch) for batch in images.split(BATCH)]
+    trace = Trace(*(torch.cat(column) for column in zip(*traces, strict=True)))
+    return Samples(index, images, part.labels.to(device), trace, masks)
 
 
-def _shown(canvases: Tensor, split: Split, view: CenterCrop, device: torch.device) -> Tensor:
+def _cropped(canvases: Tensor, split: Split, view: CenterCrop, device: torch.device) -> Tensor:
     return loader.transform(canvases.to(device), split.aspect, view)
 
 
 def _masks(masks: Tensor, split: Split, view: CenterCrop, device: torch.device) -> Tensor:
-    """Each pixel goes to the part that covers most of it, on its canvas and in the view."""
+    """Each pixel goes to the part that covers most of it, on its canvas and in the crop."""
     values = range(int(masks.max()) + 1)
     planes = torch.stack([masks == value for value in values], -1).to(torch.uint8) * 255
-    shown = [
-        _shown(planes[..., [value]].expand(-1, -1, -1, 3), split, view, device)[:, 0]
+    cropped = [
+        _cropped(planes[..., [value]].expand(-1, -1, -1, 3), split, view, device)[:, 0]
         for value in values
     ]
-    return torch.stack(shown).argmax(0).to(torch.uint8)
+    return torch.stack(cropped).argmax(0).to(torch.uint8)
 
 
 def batched(explain: ClassExplainer, classes: Tensor, batch: int = BATCH) -> Explainer:
-    """Explains `classes` [N] whatever becomes of the images, `batch` of them at once."""
+    """An explainer of `classes` [N] that shows the network `batch` images at once.
+
+    It is always given all N images, in their order.
+    """
 
     def explainer(images: Tensor) -> dict[str, Tensor]:
         pairs = zip(images.split(batch), classes.split(batch), strict=True)

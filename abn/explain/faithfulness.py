@@ -1,21 +1,97 @@
-"""How faithful a map is to a decision: what happens as its cells are shown or hidden, and its gain.
+"""Is a map faithful to the decision? What happens as its cells are shown or hidden, and its gain.
 
-Pure functions of batches: maps [N, h, w], images [N, 3, H, W] in [0, 1].
-Only `gain` sees the scale of a map; the other scores are the same for a * map + b with a > 0.
-A generator may live on the CPU whatever the device of the rest.
+Maps [N, h, w], images [N, 3, H, W] in [0, 1]. Only `gain` sees the scale of a map; the other
+scores are the same for a * map + b with a > 0. A generator may be on the CPU for tensors on a GPU.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn.explain.case import Classify
+from abn.explain.case import Case, Classify, Samples, Scores
+from abn.explain.maps import rise
+from abn.runtime import progress
 
-# The network multiplies its features by (1 + map): below this ratio of the largest gain to the
-# smallest, no place counts ten per cent more than any other, and a map is called flat.
-FLAT = 1.1
+BATCH = 100  # images perturbed at once
+BLUR = 0.1  # sigma of the baseline's Gaussian, as a share of the image's side
+BASELINES = ("", "_colour")  # what hides a cell, as the ending of a score: a blur, the mean colour
+
+
+class Curves(NamedTuple):
+    """The probability of the prediction as the cells of one map are shown or hidden."""
+
+    rows: Tensor  # int64 [n]: the samples measured
+    insertion: Tensor  # float64 [n, steps + 1]
+    deletion: Tensor  # float64 [n, steps + 1]
+
+
+def score(case: Case) -> Scores:
+    """Insertion, deletion and their difference (SRG) of every map, under both baselines."""
+    return {
+        name: {key: values for end in BASELINES for key, values in _areas(case, by[end], end)}
+        for name, by in case.once(curves).items()
+    }
+
+
+def _areas(case: Case, pair: Curves, ending: str) -> list[tuple[str, Tensor]]:
+    insertion, deletion = area(pair.insertion), area(pair.deletion)
+    values = {"srg": insertion - deletion, "insertion": insertion, "deletion": deletion}
+    return [(f"{name}{ending}", case.spread(part, pair.rows)) for name, part in values.items()]
+
+
+def curves(case: Case) -> dict[str, dict[str, Curves]]:
+    """The curves of every map and of RISE's, by map and by the ending of the baseline."""
+    rows = torch.arange(len(case.samples.images))
+    with progress.bar("curves", len(case.maps) + 1, "map") as bar:
+        by_map = {
+            name: _by_baseline(case, name, case.samples, maps, rows)
+            for name, maps in progress.counted(case.maps.items(), bar)
+        }
+        rows, few = case.some(case.budget.rise_images, "rise")
+        by_map["rise"] = _by_baseline(case, "rise", few, _rise(case, few), rows)
+        bar.update()
+    return by_map
+
+
+def _rise(case: Case, few: Samples) -> Tensor:
+    """RISE's maps [n, h, w]: too expensive for all samples."""
+    shape = (few.attention.shape[1], few.attention.shape[2])
+    inputs = few.images, few.predicted, shape, case.budget.rise_masks
+    return rise(case.classify, *inputs, case.generator("rise", "masks"))
+
+
+def _by_baseline(
+    case: Case, name: str, samples: Samples, maps: Tensor, rows: Tensor
+) -> dict[str, Curves]:
+    """The curves of `maps` [n, h, w] of `samples`, those at `rows`, by the baseline's ending."""
+    return {
+        ending: Curves(rows, *_perturbed(case, samples, maps, ending, case.generator(name)))
+        for ending in BASELINES
+    }
+
+
+def _perturbed(
+    case: Case, samples: Samples, maps: Tensor, ending: str, draws: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Insertion and deletion curves [n, steps + 1], batch by batch."""
+    parts = []
+    columns = (samples.images, maps, samples.predicted)
+    for images, part, labels in zip(*(x.split(BATCH) for x in columns), strict=True):
+        inputs = images, _baseline(images, ending), part, labels
+        pair = perturbation_curves(case.classify, *inputs, case.steps, draws)
+        parts.append([curve.cpu().double() for curve in pair])
+    insertion, deletion = (torch.cat(column) for column in zip(*parts, strict=True))
+    return insertion, deletion
+
+
+def _baseline(images: Tensor, ending: str) -> Tensor:
+    """What shows where a cell is hidden."""
+    if ending == "_colour":
+        return images.mean((2, 3), keepdim=True).expand_as(images)
+    return blur(images, BLUR * images.shape[-1])
 
 
 def ranks(maps: Tensor, generator: torch.Generator) -> Tensor:
@@ -63,7 +139,7 @@ def perturbation_curves(
     of their areas is the symmetric relevance gain (Blücher et al., TMLR 2024).
     """
     cells = maps[0].numel()
-    turn = _turns(maps, images.shape[-2], images.shape[-1], generator)
+    rank = _pixel_ranks(maps, images.shape[-2], images.shape[-1], generator)
 
     def probability(mixed: Tensor) -> Tensor:
         return classify(mixed).gather(1, labels.unsqueeze(1)).squeeze(1)
@@ -71,14 +147,14 @@ def perturbation_curves(
     whole, hidden = probability(images), probability(baseline)
     insertion, deletion = [hidden], [whole]
     for step in range(1, steps):
-        top = turn < round(step * cells / steps)
+        top = rank < round(step * cells / steps)
         insertion.append(probability(torch.where(top, images, baseline)))
         deletion.append(probability(torch.where(top, baseline, images)))
     return torch.stack([*insertion, whole], 1), torch.stack([*deletion, hidden], 1)
 
 
-def _turns(maps: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """The place in the order, from 0, of each pixel's cell: [N, 1, height, width]."""
+def _pixel_ranks(maps: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """The rank, from 0 for the highest, of each pixel's cell: [N, 1, height, width]."""
     h, w = maps.shape[1:]
     rows = torch.arange(height, device=maps.device) * h // height
     columns = torch.arange(width, device=maps.device) * w // width

@@ -1,7 +1,7 @@
-"""What the map does to the decision: the same features, another map.
+"""Does the map change the decision? The same features under another map.
 
 ABN computes its map first and multiplies the features by one plus it, so the map is a cause of the
-prediction and can be set to anything, do(M); a map computed afterwards could not.
+prediction and can be set to anything, do(M). A map that is computed afterwards cannot.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from abn.explain.case import BATCH, Case
+from abn.explain.maps import oracle_maps
 from abn.models.abn import AttentionBranchNetwork
 
-BATCH = 50  # images the perception branch sees at once
 SHUFFLES = 5  # random orders of the cells, over which an effect is averaged
 
 
@@ -25,6 +26,20 @@ class Effect(NamedTuple):
     correct: Tensor  # the share of draws after which the prediction is the label
 
 
+def effects(case: Case) -> dict[str, Effect]:
+    """The effect of each replacement for the attention map, by its name."""
+    samples = case.samples
+    objects = None
+    if samples.objects is not None:
+        objects = oracle_maps(samples.objects, *samples.attention.shape[1:])
+    rows = torch.arange(len(samples.images), device=samples.images.device)
+    class_map = samples.trace.class_maps[rows, samples.predicted]
+    draws = case.generator("interventions")
+    others = replacements(samples.attention, class_map, objects, draws)
+    features, attention = samples.trace.features, samples.attention
+    return intervene(case.model, features, attention, others, samples.labels)
+
+
 def replacements(
     attention: Tensor, class_map: Tensor, objects: Tensor | None, draws: torch.Generator
 ) -> dict[str, Tensor]:
@@ -34,7 +49,7 @@ def replacements(
     the share of each cell that the object covers, if that is known. `none` leaves the map as it is.
     """
     low, high = attention.amin((1, 2), keepdim=True), attention.amax((1, 2), keepdim=True)
-    maps = {
+    others = {
         "none": attention,
         "zero": torch.zeros_like(attention),
         "mean": attention.mean((1, 2), keepdim=True).expand_as(attention),
@@ -45,8 +60,8 @@ def replacements(
         "att_cam": low + (high - low) * _unit(class_map),
     }
     if objects is not None:
-        maps["oracle"] = low + (high - low) * _unit(objects)
-    return {name: drawn.view(-1, *attention.shape) for name, drawn in maps.items()}
+        others["oracle"] = low + (high - low) * _unit(objects)
+    return {name: drawn.view(-1, *attention.shape) for name, drawn in others.items()}
 
 
 def _shuffled(maps: Tensor, draws: torch.Generator) -> Tensor:
@@ -81,15 +96,15 @@ def intervene(
     `features` [N, C, h, w] are the network's own, before the map: only its perception branch runs.
     """
     before = _logits(model, features, attention)
-    effects = {}
+    means = {}
     for name, drawn in replacements.items():
-        draws = [_effect(before, _logits(model, features, maps), labels) for maps in drawn]
-        effects[name] = Effect(*(torch.stack(part).mean(0) for part in zip(*draws, strict=True)))
-    return effects
+        draws = [_effect(before, _logits(model, features, other), labels) for other in drawn]
+        means[name] = Effect(*(torch.stack(part).mean(0) for part in zip(*draws, strict=True)))
+    return means
 
 
 def _logits(model: AttentionBranchNetwork, features: Tensor, maps: Tensor) -> Tensor:
-    """What the perception branch says [N, K] of features under `maps`."""
+    """The perception branch's logits [N, K] of features under `maps`."""
     parts = zip(features.split(BATCH), maps.unsqueeze(1).split(BATCH), strict=True)
     return torch.cat([model.perception_branch(model.attend(*part)) for part in parts])
 
@@ -103,7 +118,7 @@ def _effect(before: Tensor, after: Tensor, labels: Tensor) -> Effect:
     return Effect((now != predicted).double(), change, divergence, (now == labels).double())
 
 
-def agreement(attention_logits: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+def branch_agreement(attention_logits: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """Whether the branches predict the same, bool [N], and how far apart they are, [N].
 
     The distance is the Jensen-Shannon divergence of their probabilities: 0 to ln 2, nats.

@@ -1,22 +1,54 @@
-"""Does a map point at the object? Maps [N, h, w] against masks bool [N, H, W] of where it is.
+"""Does a map point at the object, or at the image of its class among others?
 
-Maps are upsampled bilinearly to the masks' size. `auroc`, `rank_accuracy` and `pointing` see the
-order of the values alone; `energy_raw` is the only score that an increasing affine change moves.
+Maps [N, h, w] against masks bool [N, H, W] of where the object is, upsampled bilinearly to the
+masks' size. `auroc`, `rank_accuracy` and `pointing` see the order of the values alone;
+`energy_raw` is the only score that an increasing affine change moves.
 """
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn.explain.case import BATCH, ClassExplainer, batched
+from abn.explain.case import BATCH, Case, ClassExplainer, Scores, batched
 from abn.explain.faithfulness import shares
+from abn.explain.maps import network_maps
 
 TOLERANCE = 15 / 224  # of the side: what TorchRay allows a pointed-at pixel to be off
 CUTS = 50  # thresholds tried
 
 
-def located(maps: Tensor, masks: Tensor, threshold: float) -> dict[str, Tensor]:
-    """Every score of this module, each [N]; `threshold` is for `iou`."""
+def score(case: Case) -> Scores:
+    """Pointing on grids of four images; and, where there are masks, all that `scores` gives.
+
+    `grid_pointing` has a value for each quadrant of each grid, not for each sample.
+    """
+    by_map = {name: {"grid_pointing": quadrants} for name, quadrants in _grids(case).items()}
+    if case.train is None:
+        return by_map
+    objects, train_objects = case.samples.objects, case.train.samples.objects
+    assert objects is not None and train_objects is not None
+    for name, maps in case.maps.items():
+        threshold = best_threshold(case.train.maps[name], train_objects)
+        values = scores(maps, objects, threshold)
+        by_map.setdefault(name, {}).update({key: part.cpu() for key, part in values.items()})
+    return by_map
+
+
+def _grids(case: Case) -> dict[str, Tensor]:
+    """The grid pointing game, by map: float64 [4 * mosaics]; empty where there are no mosaics."""
+    samples, draws = case.samples, case.generator("mosaics")
+    correct = samples.predicted == samples.labels
+    grids = mosaics(samples.images, samples.labels, correct, case.budget.mosaics, draws)
+    if grids is None:
+        return {}
+    pointing = mosaic_pointing(partial(network_maps, case.model), *grids)
+    return {name: quadrants.cpu() for name, quadrants in pointing.items()}
+
+
+def scores(maps: Tensor, masks: Tensor, threshold: float) -> dict[str, Tensor]:
+    """Every score against masks, each [N]; `threshold` is for `iou`."""
     share, inside = energy(maps, masks), masks.flatten(1).double().mean(1)
     near = dilated(masks, round(TOLERANCE * masks.shape[-1]))
     return {
@@ -95,9 +127,9 @@ def energy_raw(maps: Tensor, masks: Tensor) -> Tensor:
 
 def iou(maps: Tensor, masks: Tensor, threshold: float) -> Tensor:
     """Intersection over union [N] of the mask and the map, scaled to [0, 1], above `threshold`."""
-    found = _scaled(maps, masks) >= threshold
+    above = _scaled(maps, masks) >= threshold
     inside = masks.flatten(1)
-    return (found & inside).sum(1) / (found | inside).sum(1).double()
+    return (above & inside).sum(1) / (above | inside).sum(1).double()
 
 
 def best_threshold(maps: Tensor, masks: Tensor) -> float:
@@ -134,13 +166,13 @@ def mosaics(
     Four different classes, each at random, not by confidence, from the images `correct` bool [N];
     quadrants along the rows. None where fewer than four classes have a correct image.
     """
-    known, sure = labels.cpu(), correct.cpu()
-    present = known[sure].unique()
+    labels_cpu, usable = labels.cpu(), correct.cpu()
+    present = labels_cpu[usable].unique()
     if len(present) < 4:
         return None
     order = torch.rand(count, len(present), generator=generator).argsort(1)
     classes = present[order[:, :4]]
-    fits = sure & (known == classes.unsqueeze(2))  # [count, 4, N]
+    fits = usable & (labels_cpu == classes.unsqueeze(2))  # [count, 4, N]
     picks = torch.rand(fits.shape, generator=generator).where(fits, -1).argmax(2)
     tiles = images[picks.to(images.device)].unflatten(1, (2, 2))  # [count, 2, 2, 3, H, W]
     whole = tiles.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)

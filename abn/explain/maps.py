@@ -5,24 +5,44 @@ and only the order of its cells means the same for all of them. Everything is ba
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn.explain.case import Classify
+from abn.explain.case import Classify, Explainer, Samples, batched
 from abn.models.abn import IMAGENET_MEAN, AttentionBranchNetwork
+from abn.runtime.rng import generator as seeded
 
 GRID = 7  # cells a side of RISE's random grids, as published
 SHOWN = 0.5  # the chance that RISE shows a cell, as published
 GREY = (0.299, 0.587, 0.114)  # luma (ITU-R BT.601)
 
 
+def compared_maps(model: AttentionBranchNetwork, samples: Samples, seed: int) -> dict[str, Tensor]:
+    """The maps to compare, each [N, h, w]: the network's own, then the controls."""
+    maps = explainer(model, samples.predicted)(samples.images)
+    n, h, w = samples.attention.shape
+    device = samples.images.device
+    maps["random"] = random_maps(n, h, w, seeded(seed, "explain", "noise")).to(device)
+    maps["centre"] = centre_maps(n, h, w).to(device)
+    maps["sobel"] = sobel_maps(samples.images, h, w)
+    if samples.objects is not None:
+        maps["oracle"] = oracle_maps(samples.objects, h, w)
+    return maps
+
+
+def explainer(model: AttentionBranchNetwork, classes: Tensor) -> Explainer:
+    """The `network_maps` of `model` for `classes` int64 [N], whatever happens to the images."""
+    return batched(partial(network_maps, model), classes)
+
+
 @torch.no_grad()
 def network_maps(
     model: AttentionBranchNetwork, images: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
-    """Where the network looked, and what moves z, the perception branch's logit of `labels`.
+    """Where the network looked, and what changes z, the perception branch's logit of `labels`.
 
     attention: M itself, in (0, 1), the same whatever the label
     att_cam: the attention branch's map of the class, whose mean is the attention logit
@@ -31,7 +51,7 @@ def network_maps(
     gradcam: on layer4 (Selvaraju et al., ICCV 2017), resized; after mean pooling it equals CAM
     gradcam_pp: Grad-CAM++ on layer4 (Chattopadhay et al., WACV 2018), resized
 
-    `model` is in eval mode; not to be called under `torch.inference_mode`.
+    `model` is in eval mode. Do not call it under `torch.inference_mode`.
     """
     features, class_maps, attention, _ = model.trace(images)
     ours = F.one_hot(labels, class_maps.shape[1])
@@ -51,7 +71,7 @@ def network_maps(
 def _slopes(
     model: AttentionBranchNetwork, features: Tensor, attention: Tensor, ours: Tensor
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
-    """(attended features, layer4's output), and dz by (the map, the one, the other).
+    """(attended features, layer4's output), and dz by the map and by each of these two.
 
     One backward pass serves all images: in eval mode they do not interact, so the gradient of the
     sum of their logits is each one's own. `ours` [N, K] is one-hot.
@@ -129,7 +149,7 @@ def _screens(grids: Tensor, shifts: Tensor, height: int, width: int) -> Tensor:
 
 
 def random_maps(n: int, h: int, w: int, generator: torch.Generator) -> Tensor:
-    """The control that knows nothing: uniform noise in [0, 1), [n, h, w]."""
+    """The control without any knowledge: uniform noise in [0, 1), [n, h, w]."""
     return torch.rand(n, h, w, generator=generator, device=generator.device)
 
 

@@ -1,22 +1,33 @@
-"""Does a map stay where it should?
+"""Does a map stay the same where it should?
 
-It should survive noise too weak to change the prediction, follow the image when that is mirrored
-or shifted, and come out alike when the training is repeated.
-
-An `Explainer` is always given all N images in their order; `case.batched` makes one.
+It should survive noise too weak to change the prediction, and follow the image when that is
+mirrored or shifted.
 """
-
-import itertools
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn.explain.case import BATCH, Classify, Explainer
-from abn.explain.statistics import similarity, spearman
+from abn.explain.case import BATCH, Case, Classify, Explainer, Scores
+from abn.explain.maps import explainer
+from abn.explain.statistics import similarity
 
 RADIUS = 0.02  # of the noise, where a pixel goes from 0 to 1
-SHARE = 5  # one cell in so many is a top cell
+
+
+def score(case: Case) -> Scores:
+    """Sensitivity and equivariance of the network's maps, on some of the images."""
+    rows, few = case.some(case.budget.robustness_images, "robust")
+    explain = explainer(case.model, few.predicted)
+    noise = case.generator("sensitivity")
+    inputs = explain, case.classify, few.images, case.budget.noise_draws, noise
+    cell = few.images.shape[-1] // few.attention.shape[-1]
+    values = {
+        "sensitivity": sensitivity(*inputs),
+        "flip": flip_equivariance(explain, few.images),
+        "shift": shift_equivariance(explain, few.images, cell),
+    }
+    return case.scores(values, rows)
 
 
 def sensitivity(
@@ -37,9 +48,9 @@ def sensitivity(
     worst = {name: torch.full_like(size, torch.nan) for name, size in sizes.items()}
     for _ in range(draws):
         noise = torch.rand(images.shape, generator=generator, device=generator.device)
-        moved = (images + radius * (2 * noise - 1).to(images.device)).clamp(0, 1)
-        same = _predict(classify, moved) == predicted
-        for name, maps in explain(moved).items():
+        noisy = (images + radius * (2 * noise - 1).to(images.device)).clamp(0, 1)
+        same = _predict(classify, noisy) == predicted
+        for name, maps in explain(noisy).items():
             change = _length(maps - still[name]) / sizes[name]
             counted = change.where(same & (sizes[name] > 0), torch.nan)
             worst[name] = worst[name].fmax(counted)  # a number beats NaN
@@ -69,20 +80,3 @@ def shift_equivariance(explain: Explainer, images: Tensor, pixels: int) -> dict[
     shifted = F.pad(images, (pixels, 0, 0, 0), mode="replicate")[..., :-pixels]
     before = {name: maps[..., :-1] for name, maps in explain(images).items()}
     return similarity(before, {name: maps[..., 1:] for name, maps in explain(shifted).items()})
-
-
-def stability(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """How alike S > 1 trained networks' maps [S, N, h, w] of the same images are: two scores [N].
-
-    The IoU of the top 20 % of the cells (rounded up, the first of equals; LFI-CAM, ICCV 2021), and
-    the rank correlation; means over the pairs.
-    """
-    rows = maps.flatten(2)
-    count = -(-rows.shape[2] // SHARE)
-    places = rows.argsort(dim=2, descending=True, stable=True).argsort(2)
-    ious, correlations = [], []
-    for a, b in itertools.combinations(range(len(maps)), 2):
-        shared = ((places[a] < count) & (places[b] < count)).sum(1).double()
-        ious.append(shared / (2 * count - shared))
-        correlations.append(spearman(rows[a], rows[b]))
-    return torch.stack(ious).mean(0), torch.stack(correlations).mean(0)

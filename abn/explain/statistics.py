@@ -1,14 +1,13 @@
-"""What a score is worth: its mean over the images, a bootstrap interval, and how often it wins."""
+"""Statistics of scores: bootstrap intervals, paired wins, rank correlation."""
 
 from collections.abc import Mapping
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from abn.runtime.rng import generator
 
-# How the names of scores begin of which less is better, and that have no better and no worse.
+# How the names of scores begin where less is better, and where there is no better.
 LOWER = ("deletion", "sensitivity", "randomised")
 NEUTRAL = "density"
 Interval = tuple[float, float, float]  # mean, low, high
@@ -28,7 +27,7 @@ def bootstrap(values: Tensor, generator: torch.Generator, draws: int = 1000) -> 
 
 
 def interval(values: Tensor | None, seed: int) -> Interval | None:
-    """`bootstrap` of what is not NaN in `values` [N], always the same; None if nothing is."""
+    """`bootstrap` of the values [N] that are not NaN, with fixed draws; None if there are none."""
     if values is None:
         return None
     measured = values.cpu().double()
@@ -39,53 +38,17 @@ def interval(values: Tensor | None, seed: int) -> Interval | None:
 def beats(values: Tensor, control: Tensor, lower: bool = False) -> float | None:
     """The share of images on which `values` [N] win over `control` [N], a tie counting 1/2.
 
-    Only the images that both measured count; None if there are none.
+    Only the images that have both values count; None if there are none.
     """
     margin = (control - values if lower else values - control).double()
     margin = margin[~margin.isnan()]
     return float((margin.sign() + 1).mean() / 2) if len(margin) else None
 
 
-def table(scored: Mapping[str, Mapping[str, Tensor]], seed: int) -> pd.DataFrame:
-    """One row per map and score [N] in `scored[map][score]`; a NaN is an image not measured.
-
-    map, score, mean, low, high, images; beats_random and beats_centre, the paired shares of wins;
-    of_ceiling, the mean over the oracle's on the same images, where more is better and it has any.
-    """
-    rows = [
-        _row(scored, name, score, seed)
-        for name, values in scored.items()
-        for score in values
-        if not values[score].isnan().all()
-    ]
-    return pd.DataFrame(rows)
-
-
-def _row(
-    scored: Mapping[str, Mapping[str, Tensor]], name: str, score: str, seed: int
-) -> dict[str, str | float | None]:
-    values = scored[name][score]
-    found = interval(values, seed)
-    assert found is not None
-    measured = ~values.isnan()
-    row: dict[str, str | float | None] = {"map": name, "score": score}
-    row |= dict(zip(("mean", "low", "high"), found, strict=True))
-    row["images"] = int(measured.sum())
-    rivals = {} if score.startswith(NEUTRAL) else {k: v.get(score) for k, v in scored.items()}
-    for control in ("random", "centre"):
-        against = rivals.get(control) if name != control else None
-        won = None if against is None else beats(values, against, score.startswith(LOWER))
-        row[f"beats_{control}"] = won
-    oracle = rivals.get("oracle") if not score.startswith(LOWER) else None
-    ceiling = 0.0 if oracle is None else float(oracle[measured].mean())
-    row["of_ceiling"] = found[0] / ceiling if ceiling > 0 else None
-    return row
-
-
 def spearman(a: Tensor, b: Tensor) -> Tensor:
     """Spearman's correlation float64 [N] of rows [N, P], equals sharing their mean rank.
 
-    A place where either row is NaN does not count. NaN where what is left of a row is constant.
+    A place where either row is NaN does not count. NaN where the rest of a row is constant.
     """
     unknown = a.isnan() | b.isnan()
     x, y = (_centred_ranks(rows.masked_fill(unknown, torch.nan)) for rows in (a, b))

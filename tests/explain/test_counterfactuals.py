@@ -1,5 +1,6 @@
 """Parts taken away and put in question: what is drawn, and what is made of the answers."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from abn.config.params import Params, Shapes
 from abn.data import packed
+from abn.data.packed import Split
 from abn.datasets import pack, shapes
 from abn.explain import counterfactuals
+from abn.explain.case import Case, Pictures
 from abn.runtime.errors import UserError
 from abn.runtime.rng import generator
 
@@ -162,3 +165,25 @@ def test_reliance_is_how_often_a_conflicting_patch_is_believed() -> None:
         "accuracy_removed": 0.75,
         "reliance": 0.5,
     }
+
+
+def test_a_part_is_as_important_as_the_logit_falls_without_it(split: Split, case: Case) -> None:
+    """Black instead of the object, nothing else instead of the background."""
+    assert split.masks is not None
+    black = split.images * (split.masks != 1)[..., None]
+    pictures = Pictures(split.images, split.masks, {"target": black, "background": split.images})
+    case = dataclasses.replace(case, pictures=pictures)
+    importance = counterfactuals.part_importance(case)
+    assert importance["background"].abs().max() == 0
+    predicted = case.samples.predicted[0]
+    before = case.samples.trace.logits[0, predicted]
+    after = case.model(black[:1].permute(0, 3, 1, 2) / 255).logits[0, predicted]
+    assert importance["target"][0].item() == pytest.approx((before - after).item(), abs=1e-5)
+    assert counterfactuals.part_regions(case)["target"].equal(split.masks == 1)
+    scores = counterfactuals.score(case)["attention"]
+    assert list(scores) == ["agreement", "density_background"]
+    assert scores["agreement"].isnan().all()  # two parts cannot be ranked
+
+
+def test_nothing_is_scored_of_pictures_that_cannot_be_rendered_again(case: Case) -> None:
+    assert counterfactuals.score(case) == counterfactuals.part_importance(case) == {}

@@ -1,5 +1,6 @@
 """Explanation scores against answers known by arithmetic."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,7 +8,10 @@ import torch
 from torch import Tensor
 
 from abn.explain import faithfulness, localisation, statistics
+from abn.explain.case import Case
+from abn.models.abn import Trace
 from abn.runtime.rng import generator
+from tests import toys
 
 GRID = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])  # top left first, then along the rows
 
@@ -192,3 +196,37 @@ def test_a_generator_on_the_cpu_serves_maps_on_the_gpu():
 
     for here, there in zip(measured("cpu"), measured("cuda"), strict=True):
         torch.testing.assert_close(there, here, rtol=1e-5, atol=1e-6)
+
+
+class Corner(toys.Network):
+    """Class 1 in proportion to the brightness of the top left quarter, else class 0."""
+
+    def trace(self, images: Tensor) -> Trace:
+        bright = images[:, :, :16, :16].mean((1, 2, 3))
+        logits = torch.stack([1 - bright, bright], 1).clamp_min(1e-6).log()
+        return super().trace(images)._replace(logits=logits)
+
+
+def test_the_scores_of_a_classifier_of_one_corner_are_known_by_hand(case: Case) -> None:
+    """White images, hidden by their mean colour, which is white: nothing happens. In black images
+    with a white corner the mean is 1/4, so hiding the corner's four cells takes p from 1 to 1/4.
+    """
+    images = torch.zeros(2, 3, 32, 32)
+    images[0] = 1
+    images[1, :, :16, :16] = 1
+    two = case.samples.take(torch.arange(2))
+    trace = two.trace._replace(logits=torch.tensor([[0.0, 1.0]] * 2))
+    maps = torch.zeros(2, 4, 4)
+    maps[:, :2, :2] = torch.tensor([[4.0, 3.0], [2.0, 1.0]])
+    two = dataclasses.replace(two, images=images, trace=trace)
+    case = Case(Corner().eval(), two, {"toy": maps}, case.budget, 16, 0, toys.WHOLE)
+    scores = faithfulness.score(case)["toy"]
+    # steps of 1/16; p falls in four of them, by 3/16 each, and stays: trapezoids
+    fall = (1 + 13 / 16 + 10 / 16 + 7 / 16 + 4 / 16) - (1 + 4 / 16) / 2
+    deletion = (fall + 12 * 4 / 16) / 16
+    insertion = 1 + 1 / 4 - deletion  # what deletion takes away, insertion brings in that order
+    assert scores["deletion_colour"].tolist() == pytest.approx([1, deletion], abs=1e-6)
+    assert scores["insertion_colour"].tolist() == pytest.approx([1, insertion], abs=1e-6)
+    assert scores["srg_colour"].tolist() == pytest.approx([0, insertion - deletion], abs=1e-6)
+    start = case.once(faithfulness.curves)["toy"]["_colour"].insertion[:, 0]
+    assert start.tolist() == pytest.approx([1, 1 / 4])

@@ -1,5 +1,6 @@
 """Other maps under the same features: effects known by arithmetic on networks of one line."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from abn.explain import interventions
+from abn.explain.case import Case
 from abn.explain.interventions import SHUFFLES, Effect
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.rng import generator
@@ -200,12 +202,14 @@ def test_only_the_perception_branch_runs():
 
 def test_branches_that_say_the_same_are_at_no_distance():
     logits = torch.randn(5, K, generator=generator(0))
-    same, distance = interventions.agreement(logits, logits)
+    same, distance = interventions.branch_agreement(logits, logits)
     assert same.all() and not distance.any()
 
 
 def test_branches_sure_of_different_classes_are_ln_2_apart():
-    same, distance = interventions.agreement(torch.eye(2) * 1000, torch.eye(2).flip(0) * 1000)
+    same, distance = interventions.branch_agreement(
+        torch.eye(2) * 1000, torch.eye(2).flip(0) * 1000
+    )
     assert not same.any()
     assert distance.tolist() == pytest.approx([math.log(2)] * 2)
 
@@ -215,4 +219,13 @@ def test_the_distance_of_the_branches_is_the_jensen_shannon_divergence():
     first, second = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log()
     left = 0.5 * math.log(0.5 / 0.625) + 0.5 * math.log(0.5 / 0.375)
     right = 0.75 * math.log(0.75 / 0.625) + 0.25 * math.log(0.25 / 0.375)
-    assert interventions.agreement(first, second)[1].item() == pytest.approx((left + right) / 2)
+    assert interventions.branch_agreement(first, second)[1].item() == pytest.approx(
+        (left + right) / 2
+    )
+
+
+def test_the_map_is_replaced_by_the_oracle_only_where_there_are_masks(case: Case) -> None:
+    assert "oracle" in interventions.effects(case)
+    samples = dataclasses.replace(case.samples, masks=None)
+    blind = interventions.effects(dataclasses.replace(case, samples=samples))
+    assert "oracle" not in blind and blind["none"].flips.sum() == 0

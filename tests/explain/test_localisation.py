@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from abn.explain import localisation
+from abn.explain.case import BUDGETS, Case, Samples
 from abn.runtime.rng import generator
+from tests import toys
 
 GRID = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])  # top left first, then along the rows
 
@@ -125,7 +127,7 @@ def test_the_best_threshold_cuts_where_the_object_ends():
 def test_every_score_of_a_perfect_map_is_at_its_best():
     maps = torch.zeros(1, 8, 8)
     maps[:, :, :4] = 1
-    found = {k: v.item() for k, v in localisation.located(maps, half_mask(), 0.5).items()}
+    found = {k: v.item() for k, v in localisation.scores(maps, half_mask(), 0.5).items()}
     assert found.pop("lift") == 2  # all of the mass on half of the area
     assert found == dict.fromkeys(found, 1.0) and "iou" in found
 
@@ -187,3 +189,9 @@ def test_an_explainer_that_finds_its_class_in_the_mosaic_points_to_it():
     found = localisation.mosaic_pointing(explain, whole, classes)
     assert found["finder"].tolist() == [1] * 120
     assert found["blind"].tolist() == pytest.approx([0.25] * 120)
+
+
+def test_without_four_classes_and_masks_nothing_is_located(samples: Samples) -> None:
+    three = samples.take((samples.labels < 3).nonzero()[:, 0])
+    case = Case(toys.network().eval(), three, {}, BUDGETS["quick"], 4, 0, toys.WHOLE)
+    assert localisation.score(case) == {}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchcam.methods import GradCAM, SmoothGradCAMpp
 
 from abn.explain import maps
+from abn.explain.case import Samples
 from abn.models.abn import IMAGENET_MEAN, AttentionBranchNetwork, Output
 from abn.runtime.rng import generator
 from tests.toys import network
@@ -345,3 +346,14 @@ def test_the_oracle_is_the_share_of_each_cell_in_the_object():
     objects[0, 1:3, 1:4] = True
     assert maps.oracle_maps(objects, 2, 4).tolist() == [[[0.25, 0.5, 0, 0]] * 2]
     assert maps.oracle_maps(objects, 1, 1).tolist() == [[[6 / 32]]]
+
+
+def test_the_compared_maps_are_the_networks_and_the_controls(samples: Samples) -> None:
+    compared = maps.compared_maps(network().eval(), samples, 0)
+    assert list(compared)[:2] == ["attention", "att_cam"]
+    assert list(compared)[-4:] == ["random", "centre", "sobel", "oracle"]
+    assert all(x.shape == (40, 4, 4) and x.dtype == torch.float32 for x in compared.values())
+    assert compared["attention"].equal(samples.attention)
+    rows = torch.arange(40)
+    expected = samples.trace.class_maps[rows, samples.predicted]
+    torch.testing.assert_close(compared["att_cam"], expected)

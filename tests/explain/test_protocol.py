@@ -14,7 +14,7 @@ from abn.config.params import Explain, Params, Shapes
 from abn.data.packed import Split
 from abn.datasets.shapes import CLASSES
 from abn.explain import counterfactuals
-from abn.explain.protocol import Findings, Rerender, explain
+from abn.explain.protocol import ExplainResults, Rerender, explain
 from abn.predict import predict
 from abn.runtime.errors import UserError
 from tests import toys
@@ -39,7 +39,7 @@ def split() -> Split:
 
 
 @pytest.fixture(scope="module")
-def found(split: Split, config: Explain) -> Findings:
+def found(split: Split, config: Explain) -> ExplainResults:
     return findings(split, config)
 
 
@@ -60,12 +60,12 @@ def findings(
     seed: int = 0,
     model: nn.Module | None = None,
     siblings: tuple[nn.Module, ...] = (),
-) -> Findings:
+) -> ExplainResults:
     model = (model or toys.network()).eval()
     return explain(model, split, split, toys.WHOLE, config, seed, siblings)
 
 
-def test_every_map_has_a_row_for_each_of_its_scores(found: Findings) -> None:
+def test_every_map_has_a_row_for_each_of_its_scores(found: ExplainResults) -> None:
     maps = found.maps
     assert maps["map"].unique().tolist() == [*RIVALS, *CONTROLS, "oracle", "rise"]
     assert not maps.duplicated(["map", "score"]).any()
@@ -81,12 +81,12 @@ def test_every_map_has_a_row_for_each_of_its_scores(found: Findings) -> None:
         assert means["oracle", f"srg{ending}"] == pytest.approx(gap)
 
 
-def test_rise_is_scored_on_fewer_images_than_the_others(found: Findings) -> None:
+def test_rise_is_scored_on_fewer_images_than_the_others(found: ExplainResults) -> None:
     counts = found.maps[found.maps["score"] == "srg"].set_index("map")["images"]
     assert counts["rise"] == 10 and counts["attention"] == 30
 
 
-def test_the_oracle_finds_the_objects_and_chance_does_not(found: Findings) -> None:
+def test_the_oracle_finds_the_objects_and_chance_does_not(found: ExplainResults) -> None:
     means = found.maps.set_index(["map", "score"])["mean"]
     assert means["oracle", "auroc"] > 0.95 and means["oracle", "pointing"] == 1
     assert 0.4 < means["random", "auroc"] < 0.6
@@ -95,7 +95,7 @@ def test_the_oracle_finds_the_objects_and_chance_does_not(found: Findings) -> No
 
 
 def test_without_masks_nothing_is_located_and_nothing_else_changes(
-    split: Split, config: Explain, found: Findings
+    split: Split, config: Explain, found: ExplainResults
 ) -> None:
     blind = findings(dataclasses.replace(split, masks=None), config)
     assert not set(blind.maps["score"]) & LOCATED and "oracle" not in set(blind.maps["map"])
@@ -107,7 +107,7 @@ def test_without_masks_nothing_is_located_and_nothing_else_changes(
     assert blind.maps[columns].equals(rest[columns].reset_index(drop=True))
 
 
-def test_the_curves_run_from_nothing_to_all_for_each_map(found: Findings) -> None:
+def test_the_curves_run_from_nothing_to_all_for_each_map(found: ExplainResults) -> None:
     curves = found.curves
     assert curves["fraction"].tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert len(curves.columns) == 1 + 4 * len(found.maps["map"].unique())
@@ -129,7 +129,7 @@ def test_what_is_explained_is_the_predicted_class_right_or_wrong(
     assert curves["attention_deletion"][0] == pytest.approx(confidence, abs=1e-5)
 
 
-def test_interventions_are_told_one_by_one(found: Findings) -> None:
+def test_interventions_are_told_one_by_one(found: ExplainResults) -> None:
     table = found.interventions.set_index("intervention")
     names = ["none", "zero", "mean", "shuffled", "inverted", "another", "att_cam", "oracle"]
     assert table.index.tolist() == names
@@ -138,7 +138,7 @@ def test_interventions_are_told_one_by_one(found: Findings) -> None:
     assert found.headline["zero_top1"] == table["top1"]["zero"]
 
 
-def test_the_verdict_follows_from_the_gates(found: Findings) -> None:
+def test_the_verdict_follows_from_the_gates(found: ExplainResults) -> None:
     gates = found.gates.set_index("gate")
     assert gates.index.tolist() == [*GATES, "class_specific"]
     assert gates["outcome"]["stable"] == "not measured"
@@ -148,7 +148,7 @@ def test_the_verdict_follows_from_the_gates(found: Findings) -> None:
     assert found.headline["verdict"] in {"explains", "partly explains", "does not explain"}
 
 
-def test_the_paired_gates_are_about_the_differences(found: Findings) -> None:
+def test_the_paired_gates_are_about_the_differences(found: ExplainResults) -> None:
     means = found.maps.set_index(["map", "score"])["mean"]
     values = found.gates.set_index("gate")["value"]
     srg = means["attention", "srg"]
@@ -218,7 +218,7 @@ def test_images_that_cannot_be_rendered_again_are_refused(
         explain(model, split, split, toys.WHOLE, config, 0, rerender=rerender)
 
 
-def test_every_image_is_told(found: Findings, split: Split) -> None:
+def test_every_image_is_told(found: ExplainResults, split: Split) -> None:
     images = found.images
     names = ["index", "truth", "predicted", "confidence", "srg", "gain_ratio", "correct"]
     assert images.columns.tolist() == names and len(images) == 30
@@ -228,7 +228,7 @@ def test_every_image_is_told(found: Findings, split: Split) -> None:
 
 
 def test_the_same_seed_finds_the_same_and_another_does_not(
-    split: Split, config: Explain, found: Findings
+    split: Split, config: Explain, found: ExplainResults
 ) -> None:
     again, other = (findings(split, config, seed) for seed in (0, 1))
     assert found.headline == again.headline != other.headline

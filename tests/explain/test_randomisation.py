@@ -1,5 +1,6 @@
 """Networks whose weights are drawn again, and what their maps keep."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from abn.explain import randomisation
+from abn.explain.case import Case, Scores
 from abn.explain.statistics import similarity
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.rng import generator
@@ -99,3 +101,18 @@ def test_the_new_norms_are_measured_on_the_images(model):
         out = other.bn1(other.conv1((images - other.mean) / other.std))
     torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(64), atol=1e-3, rtol=0)
     torch.testing.assert_close(out.std((0, 2, 3)), torch.ones(64), atol=1e-3, rtol=0)
+
+
+def randomised(case: Case, randomisations: int) -> Scores:
+    budget = case.budget._replace(robustness_images=8, randomisations=randomisations)
+    return randomisation.score(dataclasses.replace(case, budget=budget))
+
+
+def test_randomisation_is_scored_on_some_images_and_every_draw_counts(case: Case) -> None:
+    one, three = (randomised(case, count) for count in (1, 3))
+    unchanged = one["attention"]["randomised_perception"]
+    assert unchanged[~unchanged.isnan()].tolist() == [1] * 8  # the map lies upstream
+    left = one["attention"]["randomised_attention"]
+    assert ((left >= 0) & (left < 1)).sum() > 0
+    first, mean = (scores["att_cam"]["randomised_attention"] for scores in (one, three))
+    assert not first.equal(mean)
