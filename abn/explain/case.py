@@ -162,26 +162,19 @@ def collect(
     """The images of `split` at `index` int64 [N], and the model's forward pass of them."""
     device = next(model.parameters()).device
     part = split.take(index)
-    images = _cropped(part.images, part, view, device)
-    masks = None if part.masks is None else _masks(part.masks, part, view, device)
+    images = loader.transform(part.images.to(device), part.aspect, view)
+    masks = None if part.masks is None else _masks(part.masks.to(device), part.aspect, view)
     traces = [model.trace(batch) for batch in images.split(BATCH)]
     trace = Trace(*(torch.cat(column) for column in zip(*traces, strict=True)))
     return Samples(index, images, part.labels.to(device), trace, masks)
 
 
-def _cropped(canvases: Tensor, split: Split, view: CenterCrop, device: torch.device) -> Tensor:
-    return loader.transform(canvases.to(device), split.aspect, view)
-
-
-def _masks(masks: Tensor, split: Split, view: CenterCrop, device: torch.device) -> Tensor:
+def _masks(masks: Tensor, aspect: Tensor, view: CenterCrop) -> Tensor:
     """Each pixel goes to the part that covers most of it, on its canvas and in the crop."""
-    values = range(int(masks.max()) + 1)
-    planes = torch.stack([masks == value for value in values], -1).to(torch.uint8) * 255
-    cropped = [
-        _cropped(planes[..., [value]].expand(-1, -1, -1, 3), split, view, device)[:, 0]
-        for value in values
-    ]
-    return torch.stack(cropped).argmax(0).to(torch.uint8)
+    parts = [(masks == part).to(torch.uint8) * 255 for part in range(int(masks.max()) + 1)]
+    canvases = (part[..., None].expand(-1, -1, -1, 3) for part in parts)
+    shares = [loader.transform(canvas, aspect, view)[:, 0] for canvas in canvases]
+    return torch.stack(shares).argmax(0).to(torch.uint8)
 
 
 def batched(explain: ClassExplainer, classes: Tensor, batch: int = BATCH) -> Explainer:

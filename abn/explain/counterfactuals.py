@@ -77,24 +77,13 @@ def parts(config: Shapes, seed: int, size: int, index: Tensor, split: str = "val
     names = [part for part in shapes.MASK if part != "patch" or config.shortcut is not None]
 
     def rendered(change: Change) -> tuple[Tensor, Tensor]:
-        return _rendered(config, seed, size, index, split, change)
+        samples = [shapes.render(seed, split, i, size, config, **change(i)) for i in index.tolist()]
+        columns = zip(*((sample.image, sample.mask) for sample in samples), strict=True)
+        images, masks = (torch.from_numpy(np.stack(column)) for column in columns)
+        return images, masks
 
     whole, masks = rendered(lambda i: {})
     return Pictures(whole, masks, {part: rendered(_without(part))[0] for part in names})
-
-
-def recoloured(
-    config: Shapes, seed: int, size: int, index: Tensor, classes: Tensor, split: str = "val"
-) -> Tensor:
-    """The canvases of `parts`, the patch in the colours of `classes` int64 [N]; all else equal."""
-    colours = dict(zip(index.tolist(), classes.tolist(), strict=True))
-    return _rendered(config, seed, size, index, split, lambda i: {"colour": colours[i]})[0]
-
-
-def conflicting(index: Tensor) -> Tensor:
-    """A wrong class int64 [N] for each picture: each of the nine others in turn."""
-    count = len(shapes.CLASSES)
-    return (index + 1 + index // count % (count - 1)) % count
 
 
 def check(whole: Tensor, packed: Tensor) -> None:
@@ -148,36 +137,8 @@ def agreement(importance: Mapping[str, Tensor], density: Mapping[str, Tensor]) -
     return spearman(a, b).masked_fill(few, torch.nan)
 
 
-def reliance(
-    aligned: Tensor, conflict: Tensor, removed: Tensor, labels: Tensor, shown: Tensor
-) -> dict[str, float]:
-    """Accuracy by the patch's colour, and how often the network follows it; logits are [N, K].
-
-    aligned: its colour is that of the class; conflict: of the class `shown` [N]; removed: no patch.
-    reliance: the share of the conflicts in which the prediction is the patch's class.
-    """
-    answers = {"aligned": aligned, "conflict": conflict, "removed": removed}
-    accuracies = {f"accuracy_{name}": _share(logits, labels) for name, logits in answers.items()}
-    return accuracies | {"reliance": _share(conflict, shown)}
-
-
-def _rendered(
-    config: Shapes, seed: int, size: int, index: Tensor, split: str, change: Change
-) -> tuple[Tensor, Tensor]:
-    """Canvases uint8 [N, S, S, 3] and masks uint8 [N, S, S]."""
-    samples = [shapes.render(seed, split, i, size, config, **change(i)) for i in index.tolist()]
-    images, masks = (
-        np.stack(column) for column in zip(*((s.image, s.mask) for s in samples), strict=True)
-    )
-    return torch.from_numpy(images), torch.from_numpy(masks)
-
-
 def _without(part: str) -> Change:
     """The change that removes a part."""
     if part == "background":
         return lambda i: {"redrawn": {part: i + 1}}
     return lambda i: {"without": [part]}
-
-
-def _share(logits: Tensor, classes: Tensor) -> float:
-    return float((logits.argmax(1) == classes).double().mean())

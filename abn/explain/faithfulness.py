@@ -30,30 +30,27 @@ class Curves(NamedTuple):
 
 def score(case: Case) -> Scores:
     """Insertion, deletion and their difference (SRG) of every map, under both baselines."""
-    return {
-        name: {key: values for end in BASELINES for key, values in _areas(case, by[end], end)}
-        for name, by in case.once(curves).items()
-    }
+    scores: Scores = {}
+    for (name, ending), pair in case.once(curves).items():
+        insertion, deletion = area(pair.insertion), area(pair.deletion)
+        values = {"srg": insertion - deletion, "insertion": insertion, "deletion": deletion}
+        spread = {f"{key}{ending}": case.spread(part, pair.rows) for key, part in values.items()}
+        scores.setdefault(name, {}).update(spread)
+    return scores
 
 
-def _areas(case: Case, pair: Curves, ending: str) -> list[tuple[str, Tensor]]:
-    insertion, deletion = area(pair.insertion), area(pair.deletion)
-    values = {"srg": insertion - deletion, "insertion": insertion, "deletion": deletion}
-    return [(f"{name}{ending}", case.spread(part, pair.rows)) for name, part in values.items()]
-
-
-def curves(case: Case) -> dict[str, dict[str, Curves]]:
-    """The curves of every map and of RISE's, by map and by the ending of the baseline."""
-    rows = torch.arange(len(case.samples.images))
-    with progress.bar("curves", len(case.maps) + 1, "map") as bar:
-        by_map = {
-            name: _by_baseline(case, name, case.samples, maps, rows)
-            for name, maps in progress.counted(case.maps.items(), bar)
+def curves(case: Case) -> dict[tuple[str, str], Curves]:
+    """The curves of every map and of RISE's, by map and ending of the baseline."""
+    every_row = torch.arange(len(case.samples.images))
+    inputs = {name: (every_row, case.samples, maps) for name, maps in case.maps.items()}
+    rows, few = case.some(case.budget.rise_images, "rise")
+    inputs["rise"] = rows, few, _rise(case, few)
+    with progress.bar("curves", len(inputs), "map") as bar:
+        return {
+            (name, ending): _perturbed(case, name, ending, *columns)
+            for name, columns in progress.counted(inputs.items(), bar)
+            for ending in BASELINES
         }
-        rows, few = case.some(case.budget.rise_images, "rise")
-        by_map["rise"] = _by_baseline(case, "rise", few, _rise(case, few), rows)
-        bar.update()
-    return by_map
 
 
 def _rise(case: Case, few: Samples) -> Tensor:
@@ -63,28 +60,17 @@ def _rise(case: Case, few: Samples) -> Tensor:
     return rise(case.classify, *inputs, case.generator("rise", "masks"))
 
 
-def _by_baseline(
-    case: Case, name: str, samples: Samples, maps: Tensor, rows: Tensor
-) -> dict[str, Curves]:
-    """The curves of `maps` [n, h, w] of `samples`, those at `rows`, by the baseline's ending."""
-    return {
-        ending: Curves(rows, *_perturbed(case, samples, maps, ending, case.generator(name)))
-        for ending in BASELINES
-    }
-
-
 def _perturbed(
-    case: Case, samples: Samples, maps: Tensor, ending: str, draws: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Insertion and deletion curves [n, steps + 1], batch by batch."""
-    parts = []
+    case: Case, name: str, ending: str, rows: Tensor, samples: Samples, maps: Tensor
+) -> Curves:
+    """The curves of `maps` [n, h, w] of `samples`, those at `rows`, batch by batch."""
+    draws, parts = case.generator(name), []
     columns = (samples.images, maps, samples.predicted)
     for images, part, labels in zip(*(x.split(BATCH) for x in columns), strict=True):
         inputs = images, _baseline(images, ending), part, labels
         pair = perturbation_curves(case.classify, *inputs, case.steps, draws)
         parts.append([curve.cpu().double() for curve in pair])
-    insertion, deletion = (torch.cat(column) for column in zip(*parts, strict=True))
-    return insertion, deletion
+    return Curves(rows, *(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _baseline(images: Tensor, ending: str) -> Tensor:

@@ -4,8 +4,8 @@ Every map is scored on the same images, on the same grid, for the class that was
 or wrong. The results depend on the weights, the data and the seed alone.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import pandas as pd
@@ -74,12 +74,23 @@ def explain(
     """
     case = build(model, val, view, config, seed)
     if case.samples.masks is not None:
-        case = dataclasses.replace(case, train=build(model, train, view, config, seed))
+        case = replace(case, train=build(model, train, view, config, seed))
     if rerender is not None:
         pictures = rerender(case.samples.index)
         counterfactuals.check(pictures.whole, val.take(case.samples.index).images)
-        case = dataclasses.replace(case, pictures=pictures)
-    return results(dataclasses.replace(case, siblings=siblings), config, val.classes)
+        case = replace(case, pictures=pictures)
+    case = replace(case, siblings=siblings)
+    scored = scores(case)
+    gates = verdict.gates(verdict.answers(case, scored), config.gates)
+    table = tables.maps_table(scored, seed)
+    return ExplainResults(
+        tables.headline(case, table, gates),
+        table,
+        tables.curves_table(case),
+        tables.interventions_table(case),
+        pd.DataFrame(gates),
+        tables.images_table(case, scored["attention"]["srg"], val.classes),
+    )
 
 
 def build(
@@ -99,18 +110,3 @@ def scores(case: Case) -> Scores:
             for name, values in family(case).items():
                 merged.setdefault(name, {}).update(values)
     return merged
-
-
-def results(case: Case, config: Explain, classes: tuple[str, ...]) -> ExplainResults:
-    """The scores of `case` as tables, and the verdict."""
-    scored = scores(case)
-    gates = verdict.gates(verdict.answers(case, scored), config.gates)
-    table = tables.maps_table(scored, case.seed)
-    return ExplainResults(
-        tables.headline(case, table, gates),
-        table,
-        tables.curves_table(case),
-        tables.interventions_table(case),
-        pd.DataFrame(gates),
-        tables.images_table(case, scored["attention"]["srg"], classes),
-    )

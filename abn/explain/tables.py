@@ -9,7 +9,7 @@ from torch import Tensor
 from abn.explain import interventions, verdict
 from abn.explain.case import FLAT, Case, Scores
 from abn.explain.counterfactuals import part_importance
-from abn.explain.faithfulness import curves, gain
+from abn.explain.faithfulness import BASELINES, curves, gain
 from abn.explain.statistics import LOWER, NEUTRAL, beats, interval
 from abn.explain.verdict import Gate
 
@@ -40,9 +40,8 @@ def headline(case: Case, table: pd.DataFrame, gates: list[Gate]) -> Headline:
         **{f"gate_{gate.gate}": gate.outcome for gate in gates},
         "images": len(case.samples.images),
         **_main_scores(case, table),
-        **_gain(case.samples.attention),
-        **_branches(case),
-        **_without_the_map(case),
+        **_attention(case),
+        **_without_attention(case),
         **_means({f"importance_{k}": v for k, v in case.once(part_importance).items()}),
     }
 
@@ -58,29 +57,25 @@ def _main_scores(case: Case, table: pd.DataFrame) -> Headline:
                 numbers[key] = rows[name, score]["mean"]
     for key in ("low", "high", "beats_random", "beats_centre"):
         numbers[f"srg_{key}"] = rows["attention", "srg"][key]
-    for ending, pair in case.once(curves)["attention"].items():
+    for ending in BASELINES:
+        pair = case.once(curves)["attention", ending]
         numbers[f"baseline_confidence{ending}"] = float(pair.insertion.mean(0)[0])
     return numbers
 
 
-def _gain(attention: Tensor) -> Headline:
-    """The gain of maps [N, h, w], and the share of them that are flat."""
-    values = gain(attention)
-    means: Headline = {f"gain_{key}": float(value.mean()) for key, value in values.items()}
-    return means | {"flat_share": float((values["ratio"] < FLAT).double().mean())}
-
-
-def _branches(case: Case) -> Headline:
-    """How alike the predictions of the two branches are."""
-    output = case.samples.trace.output()
+def _attention(case: Case) -> Headline:
+    """The map's gain and the share of flat maps; how alike the branches' predictions are."""
+    values, output = gain(case.samples.attention), case.samples.trace.output()
     same, distance = interventions.branch_agreement(output.attention_logits, output.logits)
     return {
+        **{f"gain_{key}": float(value.mean()) for key, value in values.items()},
+        "flat_share": float((values["ratio"] < FLAT).double().mean()),
         "branch_agreement": float(same.double().mean()),
         "branch_divergence": float(distance.mean()),
     }
 
 
-def _without_the_map(case: Case) -> Headline:
+def _without_attention(case: Case) -> Headline:
     """Decisions changed, and accuracy, under the interventions that remove the map."""
     numbers: Headline = {}
     effects = case.once(interventions.effects)
@@ -133,10 +128,9 @@ def _row(scores: Scores, name: str, score: str, seed: int) -> dict[str, str | fl
 def curves_table(case: Case) -> pd.DataFrame:
     """One row per share of the cells; two columns for each map and baseline."""
     columns = {"fraction": torch.linspace(0, 1, case.steps + 1).numpy()}
-    for name, by_baseline in case.once(curves).items():
-        for ending, pair in by_baseline.items():
-            columns[f"{name}_insertion{ending}"] = pair.insertion.mean(0).numpy()
-            columns[f"{name}_deletion{ending}"] = pair.deletion.mean(0).numpy()
+    for (name, ending), pair in case.once(curves).items():
+        columns[f"{name}_insertion{ending}"] = pair.insertion.mean(0).numpy()
+        columns[f"{name}_deletion{ending}"] = pair.deletion.mean(0).numpy()
     return pd.DataFrame(columns)
 
 

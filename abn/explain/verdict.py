@@ -29,20 +29,17 @@ class Gate(NamedTuple):
     gate: str
     question: str
     measure: str
-    threshold: float | None
-    value: float | None
-    low: float | None
-    high: float | None
-    outcome: str
+    threshold: float | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    outcome: str = UNKNOWN
 
 
 QUESTIONS = {  # of each gate: what is asked, and the number that answers
     "live": ("Can the map change the features at all?", "largest gain over the smallest"),
     "causal": ("Do decisions change when the map is shuffled?", "share of decisions flipped"),
-    "faithful": (
-        "Does it rank what decides better than chance?",
-        "SRG less the random map's",
-    ),
+    "faithful": ("Does it rank what decides better than chance?", "SRG less the random map's"),
     "faithful_centre": (
         "Does it rank what decides better than a blob in the centre?",
         "SRG less the centre's",
@@ -64,11 +61,7 @@ CLASS_SPECIFIC = Gate(
     "class_specific",
     "Does it tell what speaks for one class and against another?",
     "one map for all classes; the attention branch's class maps (att_cam) tell",
-    None,
-    None,
-    None,
-    None,
-    BY_DESIGN,
+    outcome=BY_DESIGN,
 )
 
 
@@ -114,7 +107,7 @@ def verdict(answered: list[Gate]) -> str:
 
 def _gate(name: str, measured: Interval | None, limit: float) -> Gate:
     if measured is None:
-        return Gate(name, *QUESTIONS[name], limit, None, None, None, UNKNOWN)
+        return Gate(name, *QUESTIONS[name], limit)
     mean, low, high = measured
     passed = high < limit if name == "sane" else low > limit
     return Gate(name, *QUESTIONS[name], limit, mean, low, high, PASS if passed else FAIL)

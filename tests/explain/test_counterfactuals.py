@@ -59,19 +59,6 @@ def test_a_set_without_a_shortcut_has_no_patch(config: Shapes, changed: Callable
     assert int(pictures.masks.max()) <= 2
 
 
-def test_a_patch_recoloured_is_that_of_the_class_asked_for(config: Shapes) -> None:
-    classes = torch.tensor([0, 1, 2, 3])
-    canvases = counterfactuals.recoloured(config, 5, 32, INDEX, classes)
-    assert same(canvases, [drawn(config, i, colour=c) for c, i in enumerate(INDEX.tolist())])
-
-
-def test_a_conflict_is_each_other_class_equally_often() -> None:
-    index = torch.arange(180)
-    away = (counterfactuals.conflicting(index) - index) % 10
-    assert torch.bincount(away, minlength=10).tolist() == [0] + [20] * 9
-    assert torch.bincount(counterfactuals.conflicting(index)).tolist() == [18] * 10
-
-
 def test_pictures_drawn_again_are_those_that_were_packed(
     params: Params, config: Shapes, changed: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -151,20 +138,6 @@ def test_agreement_is_scipys_spearman() -> None:
             assert row == pytest.approx(spearmanr(x, y).statistic)
         else:
             assert np.isnan(row)
-
-
-def test_reliance_is_how_often_a_conflicting_patch_is_believed() -> None:
-    labels, shown = torch.tensor([0, 1, 2, 0]), torch.tensor([1, 2, 0, 2])
-    aligned = torch.eye(3)[labels]
-    conflict = torch.eye(3)[torch.tensor([1, 2, 2, 1])]  # believed, believed, resisted, neither
-    removed = torch.eye(3)[torch.tensor([0, 1, 2, 2])]
-    found = counterfactuals.reliance(aligned, conflict, removed, labels, shown)
-    assert found == {
-        "accuracy_aligned": 1.0,
-        "accuracy_conflict": 0.25,
-        "accuracy_removed": 0.75,
-        "reliance": 0.5,
-    }
 
 
 def test_a_part_is_as_important_as_the_logit_falls_without_it(split: Split, case: Case) -> None:

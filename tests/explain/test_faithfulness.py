@@ -228,5 +228,5 @@ def test_the_scores_of_a_classifier_of_one_corner_are_known_by_hand(case: Case) 
     assert scores["deletion_colour"].tolist() == pytest.approx([1, deletion], abs=1e-6)
     assert scores["insertion_colour"].tolist() == pytest.approx([1, insertion], abs=1e-6)
     assert scores["srg_colour"].tolist() == pytest.approx([0, insertion - deletion], abs=1e-6)
-    start = case.once(faithfulness.curves)["toy"]["_colour"].insertion[:, 0]
+    start = case.once(faithfulness.curves)["toy", "_colour"].insertion[:, 0]
     assert start.tolist() == pytest.approx([1, 1 / 4])
