@@ -86,9 +86,9 @@ def parts(config: Shapes, seed: int, size: int, index: Tensor, split: str = "val
     return Pictures(whole, masks, {part: rendered(_without(part))[0] for part in names})
 
 
-def check(whole: Tensor, packed: Tensor) -> None:
+def check(rendered: Tensor, packed: Tensor) -> None:
     """DataError unless the pictures rendered now are those of the split, to the byte."""
-    if not torch.equal(whole, packed.cpu()):
+    if not torch.equal(rendered, packed.cpu()):
         raise DataError("not rendered from these data.shapes", "data/val", "run `dvc repro`")
 
 
@@ -98,23 +98,21 @@ def regions(masks: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
 
 
 def importance(
-    whole: Tensor, without: Mapping[str, Tensor], labels: Tensor, masks: Mapping[str, Tensor]
+    logits: Tensor, without: Mapping[str, Tensor], labels: Tensor, masks: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """By how much the logit of `labels` falls without each part, [N]; NaN where it is absent.
 
-    `whole` and `without[part]` are logits [N, K], `masks[part]` bool [N, H, W].
+    `logits` and `without[part]` are [N, K], `masks[part]` bool [N, H, W].
     """
-    score = whole.gather(1, labels[:, None])[:, 0]
-    drops = {
-        part: score - logits.gather(1, labels[:, None])[:, 0] for part, logits in without.items()
-    }
+    score = logits.gather(1, labels[:, None])[:, 0]
+    drops = {part: score - each.gather(1, labels[:, None])[:, 0] for part, each in without.items()}
     return {part: drop.where(masks[part].any((1, 2)), torch.nan) for part, drop in drops.items()}
 
 
 def density(maps: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The mean of a map [N, h, w] over each part, relative to its mean over the image: [N].
 
-    The map is counted from its minimum, and upsampled. 1 is chance; NaN where a part is absent or
+    The map is upsampled, less its minimum. 1 is chance; NaN where a part is absent or
     the map is flat.
     """
     low, high = maps.flatten(1).aminmax(dim=1)
@@ -126,7 +124,7 @@ def density(maps: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def agreement(importance: Mapping[str, Tensor], density: Mapping[str, Tensor]) -> Tensor:
-    """Spearman's correlation [N] of the two over a picture's parts; NaN if it has less than three.
+    """Spearman's correlation [N] of the two over a picture's parts; NaN with fewer than three.
 
     With four parts at most it takes few values: look at its mean over many pictures.
     """

@@ -130,13 +130,13 @@ def perturbation_curves(
     def probability(mixed: Tensor) -> Tensor:
         return classify(mixed).gather(1, labels.unsqueeze(1)).squeeze(1)
 
-    whole, hidden = probability(images), probability(baseline)
-    insertion, deletion = [hidden], [whole]
+    first, last = probability(baseline), probability(images)
+    insertion, deletion = [first], [last]
     for step in range(1, steps):
         top = rank < round(step * cells / steps)
         insertion.append(probability(torch.where(top, images, baseline)))
         deletion.append(probability(torch.where(top, baseline, images)))
-    return torch.stack([*insertion, whole], 1), torch.stack([*deletion, hidden], 1)
+    return torch.stack([*insertion, last], 1), torch.stack([*deletion, first], 1)
 
 
 def _pixel_ranks(maps: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:

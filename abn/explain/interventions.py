@@ -43,7 +43,7 @@ def effects(case: Case) -> dict[str, Effect]:
 def replacements(
     attention: Tensor, class_map: Tensor, objects: Tensor | None, draws: torch.Generator
 ) -> dict[str, Tensor]:
-    """What to put in place of `attention` [N, h, w], N > 1: each [draws, N, h, w].
+    """What can replace `attention` [N, h, w], N > 1: each [draws, N, h, w].
 
     `class_map` [N, h, w] is the attention branch's map of the predicted class, `objects` [N, h, w]
     the share of each cell that the object covers, if that is known. `none` leaves the map as it is.
@@ -56,12 +56,12 @@ def replacements(
         "shuffled": _shuffled(attention, draws),
         # Not 1 - M: the gain stays in its range, so that the pattern alone is what changes.
         "inverted": low + high - attention,
-        "another": attention[_givers(len(attention), draws).to(attention.device)],
+        "another": attention[_donors(len(attention), draws).to(attention.device)],
         "att_cam": low + (high - low) * _unit(class_map),
     }
     if objects is not None:
         others["oracle"] = low + (high - low) * _unit(objects)
-    return {name: drawn.view(-1, *attention.shape) for name, drawn in others.items()}
+    return {name: each.view(-1, *attention.shape) for name, each in others.items()}
 
 
 def _shuffled(maps: Tensor, draws: torch.Generator) -> Tensor:
@@ -71,8 +71,8 @@ def _shuffled(maps: Tensor, draws: torch.Generator) -> Tensor:
     return cells.gather(2, keys.argsort(2).to(maps.device)).unflatten(2, maps.shape[1:])
 
 
-def _givers(count: int, draws: torch.Generator) -> Tensor:
-    """For each of `count` > 1 images another one, int64: its neighbour in a random circle."""
+def _donors(count: int, draws: torch.Generator) -> Tensor:
+    """Another image int64 for each of `count` > 1: its neighbour in a random circle."""
     order = torch.randperm(count, generator=draws, device=draws.device)
     return order.roll(1)[order.argsort()]
 
@@ -97,8 +97,8 @@ def intervene(
     """
     before = _logits(model, features, attention)
     means = {}
-    for name, drawn in replacements.items():
-        draws = [_effect(before, _logits(model, features, other), labels) for other in drawn]
+    for name, others in replacements.items():
+        draws = [_effect(before, _logits(model, features, other), labels) for other in others]
         means[name] = Effect(*(torch.stack(part).mean(0) for part in zip(*draws, strict=True)))
     return means
 

@@ -20,7 +20,7 @@ CUTS = 50  # thresholds tried
 
 
 def score(case: Case) -> Scores:
-    """Pointing on grids of four images; and, where there are masks, all that `scores` gives.
+    """Pointing on grids of four images; and, where there are masks, the scores against them.
 
     `grid_pointing` has a value for each quadrant of each grid, not for each sample.
     """
@@ -80,16 +80,16 @@ def auroc(maps: Tensor, masks: Tensor) -> Tensor:
 def rank_accuracy(maps: Tensor, masks: Tensor) -> Tensor:
     """The share [N] inside the mask of the |mask| highest pixels; NaN where it is empty.
 
-    Relevance rank accuracy (Arras et al., 2022). Of pixels tied at the end of that count, as many
-    are taken to be inside as is to be expected.
+    Relevance rank accuracy (Arras et al., 2022). Of the pixels tied for the last places,
+    the expected number counts as inside.
     """
     values, inside = upsampled(maps, masks).flatten(1), masks.flatten(1)
     count = inside.sum(1, keepdim=True)
     last = values.sort(1, descending=True).values.gather(1, (count - 1).clamp_min(0))
     above, tied = values > last, values == last
     room = count - above.sum(1, keepdim=True)
-    drawn = room * (tied & inside).sum(1, keepdim=True) / tied.sum(1, keepdim=True).double()
-    return (((above & inside).sum(1, keepdim=True) + drawn) / count).squeeze(1)
+    expected = room * (tied & inside).sum(1, keepdim=True) / tied.sum(1, keepdim=True).double()
+    return (((above & inside).sum(1, keepdim=True) + expected) / count).squeeze(1)
 
 
 def pointing(maps: Tensor, masks: Tensor) -> Tensor:
@@ -120,9 +120,9 @@ def energy(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def energy_raw(maps: Tensor, masks: Tensor) -> Tensor:
-    """The share [N] in [0, 1] of the positive mass that lies in the mask, the minimum left in."""
-    whole = upsampled(maps, masks) + maps.double().amin((1, 2), keepdim=True)
-    return (shares(whole.clamp_min(0).flatten(1)) * masks.flatten(1)).sum(1)
+    """The share [N] in [0, 1] of the positive mass that lies in the mask, the minimum included."""
+    raised = upsampled(maps, masks) + maps.double().amin((1, 2), keepdim=True)
+    return (shares(raised.clamp_min(0).flatten(1)) * masks.flatten(1)).sum(1)
 
 
 def iou(maps: Tensor, masks: Tensor, threshold: float) -> Tensor:
@@ -175,8 +175,8 @@ def mosaics(
     fits = usable & (labels_cpu == classes.unsqueeze(2))  # [count, 4, N]
     picks = torch.rand(fits.shape, generator=generator).where(fits, -1).argmax(2)
     tiles = images[picks.to(images.device)].unflatten(1, (2, 2))  # [count, 2, 2, 3, H, W]
-    whole = tiles.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-    return whole, classes.to(labels.device)
+    grids = tiles.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    return grids, classes.to(labels.device)
 
 
 def mosaic_pointing(explain: ClassExplainer, images: Tensor, classes: Tensor) -> dict[str, Tensor]:

@@ -116,7 +116,7 @@ def rise(
     generator: torch.Generator,
     batch: int = 100,
 ) -> Tensor:
-    """The mean probability of `labels` over random `masks`, each weighing what it shows: [N, h, w].
+    """The mean probability of `labels` over random `masks`, weighted by what they show: [N, h, w].
 
     RISE (Petsiuk et al., BMVC 2018), averaged over the cells of `shape` (h, w). All images are
     seen through the same masks, `batch` pictures at once (at least N); what is hidden fades to
@@ -124,18 +124,18 @@ def rise(
     """
     count, _, height, width = images.shape
     grey = images.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    weighted, shown = images.new_zeros(count, height, width), images.new_zeros(height, width)
-    drawn = torch.rand(masks, GRID, GRID, generator=generator, device=generator.device) < SHOWN
+    weighted, weight = images.new_zeros(count, height, width), images.new_zeros(height, width)
+    grids = torch.rand(masks, GRID, GRID, generator=generator, device=generator.device) < SHOWN
     shifts = torch.rand(masks, 2, generator=generator, device=generator.device)
     size = max(1, batch // count)
-    for grids, moved in zip(drawn.split(size), shifts.split(size), strict=True):
-        screens = _screens(grids.to(images), moved.to(images), height, width)
-        seen = grey + (images.unsqueeze(1) - grey) * screens.unsqueeze(1)  # [N, size, 3, H, W]
-        chances = classify(seen.flatten(0, 1)).unflatten(0, (count, -1))  # [N, size, K]
-        ours = chances.take_along_dim(labels.view(-1, 1, 1), 2).squeeze(2)
+    for part, shift in zip(grids.split(size), shifts.split(size), strict=True):
+        screens = _screens(part.to(images), shift.to(images), height, width)
+        masked = grey + (images.unsqueeze(1) - grey) * screens.unsqueeze(1)  # [N, size, 3, H, W]
+        probabilities = classify(masked.flatten(0, 1)).unflatten(0, (count, -1))  # [N, size, K]
+        ours = probabilities.take_along_dim(labels.view(-1, 1, 1), 2).squeeze(2)
         weighted += (ours @ screens.flatten(1)).view_as(weighted)
-        shown += screens.sum(0)
-    return _cells(weighted / shown, *shape)
+        weight += screens.sum(0)
+    return _cells(weighted / weight, *shape)
 
 
 def _screens(grids: Tensor, shifts: Tensor, height: int, width: int) -> Tensor:
@@ -179,7 +179,7 @@ def sobel_maps(images: Tensor, h: int, w: int) -> Tensor:
 
 
 def oracle_maps(objects: Tensor, h: int, w: int) -> Tensor:
-    """The best that a grid can do: each cell's share in `objects` bool [N, H, W]."""
+    """The upper bound on this grid: each cell's share in `objects` bool [N, H, W]."""
     return _cells(objects.float(), h, w)
 
 

@@ -56,7 +56,7 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _centred_ranks(rows: Tensor) -> Tensor:
-    """Twice the mean ranks in rows [N, P], less their mean: whole without ties; NaN stays NaN."""
+    """Twice the mean ranks in rows [N, P], less their mean; exact without ties; NaN stays NaN."""
     rows = rows.contiguous()
     ordered = rows.nan_to_num(torch.inf).sort(1).values
     below = torch.searchsorted(ordered, rows)

@@ -1,4 +1,4 @@
-"""What is explained is drawn by a rule, and is what the network saw and said."""
+"""Images are selected by a rule, and samples are what the network computes of them."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from abn.data.loader import CenterCrop
-from abn.explain.case import BATCH, balanced, batched, collect, select
+from abn.explain.case import BATCH, Case, balanced, batched, collect, select
 from abn.predict import predict
 from abn.runtime.rng import generator
 from tests import toys
@@ -15,26 +15,20 @@ from tests import toys
 def test_images_are_drawn_evenly_over_the_classes() -> None:
     labels = torch.arange(400) % 4
     for count, share in ((40, [10] * 4), (42, [10, 10, 11, 11])):
-        chosen = balanced(labels, count, generator(0))
-        assert len(chosen.unique()) == count
-        assert sorted(labels[chosen].bincount().tolist()) == share
-        assert chosen.equal(chosen.sort().values)
+        selected = balanced(labels, count, generator(0))
+        assert len(selected.unique()) == count
+        assert sorted(labels[selected].bincount().tolist()) == share
+        assert selected.equal(selected.sort().values)
 
 
 def test_a_rare_class_gives_all_it_has() -> None:
     labels = torch.tensor([0] * 50 + [2] * 3 + [3] * 50)
-    chosen = balanced(labels, 23, generator(0))
-    assert labels[chosen].bincount().tolist() == [10, 0, 3, 10]
+    selected = balanced(labels, 23, generator(0))
+    assert labels[selected].bincount().tolist() == [10, 0, 3, 10]
 
 
-def test_all_are_drawn_where_there_are_no_more() -> None:
+def test_all_images_are_selected_when_there_are_too_few() -> None:
     assert balanced(torch.arange(10) % 3, 99, generator(0)).tolist() == list(range(10))
-
-
-def test_other_draws_select_other_images() -> None:
-    labels = torch.arange(400) % 4
-    first, again, other = (balanced(labels, 40, generator(key)) for key in (0, 0, 1))
-    assert first.equal(again) and not first.equal(other)
 
 
 def test_the_same_seed_selects_the_same_images() -> None:
@@ -43,20 +37,22 @@ def test_the_same_seed_selects_the_same_images() -> None:
     assert not select(split, 8, seed=1).equal(select(split, 8, seed=2))
 
 
-def test_samples_are_what_the_network_says_of_each_image_whatever_the_batch() -> None:
+def test_samples_hold_the_predictions_whatever_the_batch_size() -> None:
     split, model = toys.split(120), toys.network().eval()
     index = torch.arange(0, 120, 2)  # more than one batch
     samples = collect(model, split, index, CenterCrop(16, 24))
-    said = predict(model, split.take(index), CenterCrop(16, 24), 60, toys.CPU)
-    torch.testing.assert_close(samples.trace.logits, said.logits)
-    torch.testing.assert_close(samples.trace.output().attention_logits, said.attention_logits)
-    torch.testing.assert_close(samples.attention, said.attention)
-    assert samples.predicted.equal(said.logits.argmax(1))
+    predictions = predict(model, split.take(index), CenterCrop(16, 24), 60, toys.CPU)
+    torch.testing.assert_close(samples.trace.logits, predictions.logits)
+    torch.testing.assert_close(
+        samples.trace.output().attention_logits, predictions.attention_logits
+    )
+    torch.testing.assert_close(samples.attention, predictions.attention)
+    assert samples.predicted.equal(predictions.logits.argmax(1))
     assert samples.labels.equal(split.labels[index]) and samples.images.shape == (60, 3, 16, 16)
     assert samples.index.equal(index)
 
 
-def test_masks_are_seen_through_the_same_view_as_the_images() -> None:
+def test_masks_are_cropped_as_the_images_are() -> None:
     split = toys.split(4)
     assert split.masks is not None
     split.masks[:, 15, :] = 3
@@ -85,11 +81,11 @@ def test_some_rows_of_samples_are_samples() -> None:
     assert few.objects is not None and len(few.objects) == 2
 
 
-def test_an_explainer_in_batches_gives_the_same_with_the_classes_it_was_given():
-    seen = []
+def test_an_explainer_in_batches_gives_the_same_maps():
+    sizes = []
 
     def explain(images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        seen.append(len(images))
+        sizes.append(len(images))
         return {"map": images[:, 0, :4, :4] * classes.view(-1, 1, 1)}
 
     images, classes = (
@@ -97,5 +93,25 @@ def test_an_explainer_in_batches_gives_the_same_with_the_classes_it_was_given():
         torch.arange(2 * BATCH + 1),
     )
     maps = batched(explain, classes)(images)
-    assert seen == [BATCH, BATCH, 1]
+    assert sizes == [BATCH, BATCH, 1]
     assert torch.equal(maps["map"], explain(images, classes)["map"])
+
+
+def test_scores_of_some_images_are_nan_for_the_others(case: Case) -> None:
+    values = {"flip": {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])}}
+    scores = case.scores(values, torch.tensor([7, 3]))
+    assert list(scores) == ["a", "b"] and scores["b"]["flip"].dtype == torch.float64
+    assert scores["b"]["flip"][[7, 3]].tolist() == [3, 4]
+    assert scores["b"]["flip"].isnan().sum() == 38
+
+
+def test_what_several_scores_need_is_computed_once_per_case(case: Case) -> None:
+    calls = []
+
+    def seed(case: Case) -> int:
+        calls.append(case.seed)
+        return case.seed
+
+    first, other = dataclasses.replace(case, seed=1), dataclasses.replace(case, seed=2)
+    assert [each.once(seed) for each in (first, first, other)] == [1, 1, 2]
+    assert calls == [1, 2]

@@ -1,4 +1,4 @@
-"""Parts taken away and put in question: what is drawn, and what is made of the answers."""
+"""Pictures rendered without a part, and the scores that follow from them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -73,18 +73,18 @@ def test_pictures_drawn_again_are_those_that_were_packed(
 
 
 def test_regions_are_where_the_mask_says() -> None:
-    found = counterfactuals.regions(torch.tensor([[[0, 1], [2, 3]]]), ["target", "patch"])
-    assert found["target"].tolist() == [[[False, True], [False, False]]]
-    assert found["patch"].tolist() == [[[False, False], [False, True]]]
+    values = counterfactuals.regions(torch.tensor([[[0, 1], [2, 3]]]), ["target", "patch"])
+    assert values["target"].tolist() == [[[False, True], [False, False]]]
+    assert values["patch"].tolist() == [[[False, False], [False, True]]]
 
 
 def test_importance_is_the_fall_of_the_classs_logit_and_unknown_where_there_is_no_part() -> None:
     whole = torch.tensor([[5.0, 1.0], [2.0, 3.0]])
     without = {"target": torch.tensor([[1.0, 9.0], [0.0, 3.5]]), "patch": torch.zeros(2, 2)}
     masks = {"target": torch.ones(2, 1, 2).bool(), "patch": torch.tensor([[[0, 1]], [[0, 0]]]) > 0}
-    found = counterfactuals.importance(whole, without, torch.tensor([0, 1]), masks)
-    assert found["target"].tolist() == [4.0, -0.5]
-    assert found["patch"][0] == 5 and found["patch"][1].isnan()
+    values = counterfactuals.importance(whole, without, torch.tensor([0, 1]), masks)
+    assert values["target"].tolist() == [4.0, -0.5]
+    assert values["patch"][0] == 5 and values["patch"][1].isnan()
 
 
 def test_density_is_the_mean_over_a_part_relative_to_the_whole() -> None:
@@ -96,10 +96,10 @@ def test_density_is_the_mean_over_a_part_relative_to_the_whole() -> None:
         "all": torch.ones(1, 2, 2).bool(),
         "absent": torch.zeros(1, 2, 2).bool(),
     }
-    found = counterfactuals.density(maps, masks)
-    means = [float(found[part]) for part in ("hit", "half", "miss", "all")]
+    values = counterfactuals.density(maps, masks)
+    means = [float(values[part]) for part in ("hit", "half", "miss", "all")]
     assert means == pytest.approx([4, 2, 0, 1])
-    assert found["absent"].isnan()
+    assert values["absent"].isnan()
 
 
 def test_the_density_of_a_flat_map_is_unknown() -> None:
@@ -117,23 +117,23 @@ def test_density_is_taken_at_the_resolution_of_the_masks() -> None:
 def test_agreement_is_one_in_the_same_order_and_minus_one_in_the_opposite() -> None:
     importance = parts_of(torch.tensor([[1.0, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]]))
     density = parts_of(torch.tensor([[0.1, 5, 6, 90], [9, 8, 7, -6], [2, 1, 4, 3]]))
-    found = counterfactuals.agreement(importance, density)
-    assert found.tolist() == pytest.approx([1, -1, 1 - 6 * 4 / (4 * 15)])
+    values = counterfactuals.agreement(importance, density)
+    assert values.tolist() == pytest.approx([1, -1, 1 - 6 * 4 / (4 * 15)])
 
 
 def test_agreement_is_over_the_parts_that_are_there_and_they_must_be_three() -> None:
     importance = parts_of(torch.tensor([[1, 2, NAN, 3], [1, 2, 3, NAN], [1, 1, 1, 1.0]]))
     density = parts_of(torch.tensor([[3.0, 2, 9, 1], [1, NAN, 3, 4], [1, 2, 3, 4]]))
-    found = counterfactuals.agreement(importance, density)
-    assert found[0] == pytest.approx(-1)
-    assert found[1:].isnan().all()  # two parts; no order at all
+    values = counterfactuals.agreement(importance, density)
+    assert values[0] == pytest.approx(-1)
+    assert values[1:].isnan().all()  # two parts; no order at all
 
 
 def test_agreement_is_scipys_spearman() -> None:
     draws = generator(0, "pairs")
     a, b = torch.randint(4, (2, 40, 4), generator=draws).double()
-    found = counterfactuals.agreement(parts_of(a), parts_of(b))
-    for row, x, y in zip(found.tolist(), a.numpy(), b.numpy(), strict=True):
+    values = counterfactuals.agreement(parts_of(a), parts_of(b))
+    for row, x, y in zip(values.tolist(), a.numpy(), b.numpy(), strict=True):
         if np.ptp(x) and np.ptp(y):
             assert row == pytest.approx(spearmanr(x, y).statistic)
         else:

@@ -127,9 +127,9 @@ def test_the_best_threshold_cuts_where_the_object_ends():
 def test_every_score_of_a_perfect_map_is_at_its_best():
     maps = torch.zeros(1, 8, 8)
     maps[:, :, :4] = 1
-    found = {k: v.item() for k, v in localisation.scores(maps, half_mask(), 0.5).items()}
-    assert found.pop("lift") == 2  # all of the mass on half of the area
-    assert found == dict.fromkeys(found, 1.0) and "iou" in found
+    values = {k: v.item() for k, v in localisation.scores(maps, half_mask(), 0.5).items()}
+    assert values.pop("lift") == 2  # all of the mass on half of the area
+    assert values == dict.fromkeys(values, 1.0) and "iou" in values
 
 
 def coloured(count: int = 40, classes: int = 5) -> tuple[Tensor, Tensor]:
@@ -186,9 +186,9 @@ def test_an_explainer_that_finds_its_class_in_the_mosaic_points_to_it():
         own = images[:, 0] % 5 == classes.view(-1, 1, 1)
         return {"finder": own.float(), "blind": torch.ones_like(images[:, 0])}
 
-    found = localisation.mosaic_pointing(explain, whole, classes)
-    assert found["finder"].tolist() == [1] * 120
-    assert found["blind"].tolist() == pytest.approx([0.25] * 120)
+    values = localisation.mosaic_pointing(explain, whole, classes)
+    assert values["finder"].tolist() == [1] * 120
+    assert values["blind"].tolist() == pytest.approx([0.25] * 120)
 
 
 def test_without_four_classes_and_masks_nothing_is_located(samples: Samples) -> None:

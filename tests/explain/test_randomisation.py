@@ -1,4 +1,4 @@
-"""Networks whose weights are drawn again, and what their maps keep."""
+"""Networks with random weights, and how their maps change."""
 
 import dataclasses
 import math
@@ -45,8 +45,8 @@ def test_the_parts_name_every_module_that_learns():
     assert not {*randomisation.CASCADE["attention"]} & {*randomisation.PARTS["perception"]}
 
 
-def test_the_map_does_not_know_who_decides(model):
-    """Drawing layer4 and fc anew changes what is predicted and not one bit of the map."""
+def test_the_map_does_not_depend_on_the_perception_branch(model):
+    """Random layer4 and fc change the logits and not one bit of the map."""
     images = photos()
     other = random(model, "perception")
     assert torch.equal(attention(other, images), attention(model, images))
@@ -54,22 +54,22 @@ def test_the_map_does_not_know_who_decides(model):
         assert not torch.allclose(other(images).logits, model(images).logits, atol=0.1)
 
 
-def test_the_map_changes_with_the_branch_that_draws_it(model):
+def test_the_map_changes_with_the_attention_branch(model):
     images = photos()
     maps, others = attention(model, images), attention(random(model, "attention"), images)
-    found = similarity({"map": maps}, {"map": others})["map"]
-    assert found.abs().mean() < 0.7
-    assert others.flatten(1).std(1).min() > 0.01  # not dead: a flat map would tell nothing
+    correlation = similarity({"map": maps}, {"map": others})["map"]
+    assert correlation.abs().mean() < 0.7
+    assert others.flatten(1).std(1).min() > 0.01  # not dead: a flat map would prove nothing
 
 
-def test_drawing_anew_leaves_the_model_and_all_other_modules_alone(model):
+def test_randomising_changes_a_copy_and_only_the_named_modules(model):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     other = random(model, "attention").state_dict()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     for name, value in before.items():
-        redrawn = name.split(".")[0] in randomisation.PARTS["attention"]
-        assert redrawn or torch.equal(value, other[name])
-        if redrawn and value.ndim == 4:
+        changed = name.split(".")[0] in randomisation.PARTS["attention"]
+        assert changed or torch.equal(value, other[name])
+        if changed and value.ndim == 4:
             assert not torch.equal(value, other[name])
 
 

@@ -38,8 +38,8 @@ def rows(*values: list[float]) -> Tensor:
 
 
 def test_a_map_that_never_changes_is_not_sensitive():
-    found = robustness.sensitivity(fixed([1, 2, 3, 4]), always, photos(), 3, generator(0))
-    assert found["map"].tolist() == [0] * 6
+    values = robustness.sensitivity(fixed([1, 2, 3, 4]), always, photos(), 3, generator(0))
+    assert values["map"].tolist() == [0] * 6
 
 
 def test_sensitivity_is_the_largest_relative_change_of_the_draws():
@@ -49,12 +49,12 @@ def test_sensitivity_is_the_largest_relative_change_of_the_draws():
         moved.append(images)
         return {"map": images.double().mean(1), "twice": 2 * images.double().mean(1)}
 
-    found = robustness.sensitivity(explain, always, photos(), 4, generator(0), radius=0.1)
+    values = robustness.sensitivity(explain, always, photos(), 4, generator(0), radius=0.1)
     still, *others = (images.double().mean(1).flatten(1) for images in moved)
     changes = torch.stack([(other - still).norm(dim=1) / still.norm(dim=1) for other in others])
     assert len(others) == 4
-    torch.testing.assert_close(found["map"], changes.amax(0))
-    torch.testing.assert_close(found["twice"], found["map"])
+    torch.testing.assert_close(values["map"], changes.amax(0))
+    torch.testing.assert_close(values["twice"], values["map"])
 
 
 def test_the_noise_stays_within_its_radius_and_the_images_in_their_range():
@@ -83,9 +83,9 @@ def test_a_draw_that_changes_the_prediction_does_not_count():
     def explain(images: Tensor) -> dict[str, Tensor]:
         return {"map": (1 + 99 * classify(images)[:, 1]).view(-1, 1, 1).expand(-1, 4, 4)}
 
-    found = robustness.sensitivity(explain, classify, grey, 8, generator(0))
+    values = robustness.sensitivity(explain, classify, grey, 8, generator(0))
     assert torch.stack(predictions[2:]).any(0).all()  # it changed for every image
-    assert found["map"].tolist() == [0] * 20
+    assert values["map"].tolist() == [0] * 20
 
 
 def test_sensitivity_is_unknown_where_no_draw_counts_or_the_map_is_empty():
@@ -95,14 +95,14 @@ def test_sensitivity_is_unknown_where_no_draw_counts_or_the_map_is_empty():
         calls.append(images)
         return always(images).roll(int(len(calls) > 1), 1)
 
-    found = robustness.sensitivity(brightness, fickle, photos(), 3, generator(0))
-    assert found["map"].isnan().all()
+    values = robustness.sensitivity(brightness, fickle, photos(), 3, generator(0))
+    assert values["map"].isnan().all()
 
     def noise(images: Tensor) -> dict[str, Tensor]:
         return {"map": (images[:, 0] - 0.5).relu()}
 
-    found = robustness.sensitivity(noise, always, torch.full((6, 3, 4, 4), 0.5), 3, generator(0))
-    assert found["map"].isnan().all()
+    values = robustness.sensitivity(noise, always, torch.full((6, 3, 4, 4), 0.5), 3, generator(0))
+    assert values["map"].isnan().all()
 
 
 def test_a_map_of_the_content_follows_a_mirrored_image_and_one_of_the_place_does_not():
@@ -112,8 +112,8 @@ def test_a_map_of_the_content_follows_a_mirrored_image_and_one_of_the_place_does
 
 def test_a_map_of_the_content_follows_a_shifted_image_and_one_of_the_place_does_not():
     assert robustness.shift_equivariance(brightness, photos(), CELL)["map"].tolist() == [1] * 6
-    found = robustness.shift_equivariance(fixed([1, 9, 1, 9]), photos(), CELL)["map"]
-    assert found.tolist() == [-1] * 6  # 9 1 9 against 1 9 1
+    values = robustness.shift_equivariance(fixed([1, 9, 1, 9]), photos(), CELL)["map"]
+    assert values.tolist() == [-1] * 6  # 9 1 9 against 1 9 1
 
 
 def test_a_shift_moves_the_image_right_and_repeats_its_left_edge():

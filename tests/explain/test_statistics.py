@@ -24,11 +24,6 @@ def test_the_bootstrap_interval_matches_the_normal_one_and_repeats():
     assert (mean, low, high) == statistics.bootstrap(values, generator(0), draws=4000)
 
 
-def test_the_bootstrap_takes_hits_and_misses():
-    mean, low, high = statistics.bootstrap(torch.tensor([True, False, True, True]), generator(0))
-    assert mean == 0.75 and 0 <= low < mean < high <= 1
-
-
 def test_what_was_not_measured_does_not_count():
     values = torch.tensor([0.25, float("nan"), 0.75])
     mean, low, high = statistics.interval(values, 0) or (0, 0, 0)
