@@ -32,7 +32,7 @@ from abn.data import loader, packed
 from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.evaluate import scores
-from abn.explain.findings import explain
+from abn.explain.protocol import explain
 from abn.models.resnet import ARCHS
 from abn.predict import predict
 from abn.runtime import device
@@ -184,9 +184,9 @@ def explanation(options: argparse.Namespace, found: Found) -> Found:
     seconds, headlines = [], []
     for _ in range(2):
         started = time.perf_counter()
-        findings = explain(model, options.train, options.val, view, config, recipe.seed)
+        results = explain(model, options.train, options.val, view, config, recipe.seed)
         seconds.append(time.perf_counter() - started)
-        headlines.append(findings.headline)
+        headlines.append(results.headline)
     return {"seconds": seconds, "repeats": headlines[0] == headlines[1]}
 
 

@@ -13,23 +13,22 @@ Maps and importance are those of the predicted class, on pictures whose patch te
 
 import argparse
 import dataclasses
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from abn.config.params import Data, Params, load
+from abn.config.params import Data, Params, Shapes, load
 from abn.data import packed
 from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.datasets import pack, shapes
-from abn.explain import counterfactuals, maps, subject
-from abn.explain.intervals import Interval, bootstrap
-from abn.explain.robustness import batched
-from abn.explain.subject import Subject
+from abn.explain import counterfactuals, maps
+from abn.explain.case import Samples, collect
+from abn.explain.statistics import Interval, bootstrap
 from abn.models.abn import AttentionBranchNetwork
 from abn.predict import predict
 from abn.runtime import progress
@@ -144,11 +143,41 @@ def _placements(reliant: Tensor, control: Tensor) -> Tensor:
 def _pictures(config: Data, count: int) -> Pictures:
     index = torch.arange(count)
     telling = config.shapes.model_copy(update={"shortcut": 1.0})
-    labels, shown = index % len(shapes.CLASSES), counterfactuals.conflicting(index)
+    labels, shown = index % len(shapes.CLASSES), conflicting(index)
     whole, masks, without = counterfactuals.parts(telling, config.seed, config.size, index)
-    conflict = counterfactuals.recoloured(telling, config.seed, config.size, index, shown)
+    conflict = recoloured(telling, config, index, shown)
     aligned = Split(whole, labels, torch.ones(count), masks, shapes.CLASSES, "shapes", "")
     return Pictures(aligned, without, conflict, shown)
+
+
+def recoloured(looks: Shapes, config: Data, index: Tensor, classes: Tensor) -> Tensor:
+    """The validation pictures at `index`, with the patch in the colours of `classes` int64 [N]."""
+    pairs = zip(index.tolist(), classes.tolist(), strict=True)
+    samples = [shapes.render(config.seed, "val", i, config.size, looks, colour=c) for i, c in pairs]
+    return torch.from_numpy(np.stack([sample.image for sample in samples]))
+
+
+def conflicting(index: Tensor) -> Tensor:
+    """A wrong class int64 [N] for each picture: each of the nine others in turn."""
+    count = len(shapes.CLASSES)
+    return (index + 1 + index // count % (count - 1)) % count
+
+
+def reliance(
+    aligned: Tensor, conflict: Tensor, removed: Tensor, labels: Tensor, shown: Tensor
+) -> dict[str, float]:
+    """Accuracy by the patch's colour, and how often the network follows it; logits are [N, K].
+
+    aligned: its colour is that of the class; conflict: of the class `shown` [N]; removed: no patch.
+    reliance: the share of the conflicts in which the prediction is the patch's class.
+    """
+    answers = {"aligned": aligned, "conflict": conflict, "removed": removed}
+    accuracies = {f"accuracy_{name}": _share(logits, labels) for name, logits in answers.items()}
+    return accuracies | {"reliance": _share(conflict, shown)}
+
+
+def _share(logits: Tensor, classes: Tensor) -> float:
+    return float((logits.argmax(1) == classes).double().mean())
 
 
 def _trained(params: Params, chance: float, seed: int) -> AttentionBranchNetwork:
@@ -179,23 +208,24 @@ def _examined(
         return predict(model, shown, view, BATCH, device).logits
 
     labels = pictures.aligned.labels
-    seen = subject.observe(model, pictures.aligned, torch.arange(len(labels)), view)
-    assert seen.masks is not None
-    masks = counterfactuals.regions(seen.masks.cpu(), pictures.without)
+    samples = collect(model, pictures.aligned, torch.arange(len(labels)), view)
+    assert samples.masks is not None
+    masks = counterfactuals.regions(samples.masks.cpu(), pictures.without)
     whole, conflict = logits(pictures.aligned.images), logits(pictures.conflict)
     without = {part: logits(canvases) for part, canvases in pictures.without.items()}
+    drawn = _maps(model, samples, seed)
     return Examined(
-        counterfactuals.reliance(whole, conflict, without["patch"], labels, pictures.shown),
+        reliance(whole, conflict, without["patch"], labels, pictures.shown),
         counterfactuals.importance(whole, without, whole.argmax(1), masks),
-        {name: counterfactuals.density(x, masks) for name, x in _maps(model, seen, seed).items()},
+        {name: counterfactuals.density(each, masks) for name, each in drawn.items()},
     )
 
 
-def _maps(model: AttentionBranchNetwork, seen: Subject, seed: int) -> dict[str, Tensor]:
+def _maps(model: AttentionBranchNetwork, samples: Samples, seed: int) -> dict[str, Tensor]:
     """Every map of the predicted classes and the two blind controls, each [N, h, w] on the CPU."""
-    drawn = batched(partial(maps.network_maps, model), seen.predicted)(seen.images)
-    found = {name: values.cpu() for name, values in drawn.items()}
-    n, h, w = seen.attention.shape
+    own = maps.explainer(model, samples.predicted)(samples.images)
+    found = {name: values.cpu() for name, values in own.items()}
+    n, h, w = samples.attention.shape
     found["centre"] = maps.centre_maps(n, h, w)
     found["random"] = maps.random_maps(n, h, w, generator(seed, "shortcut", "noise"))
     return found

@@ -7,7 +7,7 @@ from abn.config.params import Params
 from abn.data import packed
 from abn.data.loader import CenterCrop
 from abn.explain import counterfactuals
-from abn.explain.findings import explain
+from abn.explain.protocol import explain
 from abn.models import checkpoint
 from abn.project import paths, reports
 from abn.project.inputs import Inputs
@@ -17,31 +17,32 @@ from stages import mirror
 
 
 def main(params: Params, inputs: Inputs) -> None:
-    config, drawn, where = params.explain, params.data, device.choose()
+    config, data = params.explain, params.data
     train, val = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
-    path, *others = map(Path, (config.checkpoint, *config.siblings))
-    trained, *siblings = (checkpoint.load(file, where) for file in (path, *others))
+    path, processor = Path(config.checkpoint), device.choose()
+    trained, *siblings = (
+        checkpoint.load(file, processor) for file in (path, *map(Path, config.siblings))
+    )
     for network in (trained, *siblings):
         packed.check_classes(val, network.classes)
-    view = CenterCrop(params.evaluate.size, params.evaluate.resize)
-    rerender = partial(counterfactuals.parts, drawn.shapes, drawn.seed, drawn.size)
-    findings = explain(
+    rerender = partial(counterfactuals.parts, data.shapes, data.seed, data.size)
+    results = explain(
         trained.model,
         train,
         val,
-        view,
+        CenterCrop(params.evaluate.size, params.evaluate.resize),
         config,
         params.seed,
         siblings=[network.model for network in siblings],
-        rerender=rerender if drawn.name == "shapes" else None,
+        rerender=rerender if data.name == "shapes" else None,
     )
     inputs.check()
-    reports.write_metrics(paths.EXPLAIN_METRICS, findings.headline)
-    for name, table in findings.tables().items():
+    reports.write_metrics(paths.EXPLAIN_METRICS, results.headline)
+    for name, table in results.tables().items():
         reports.write_table(paths.explain_table(name), table)
     with mirror.run_of(path, trained) as tracked:
-        mirror.scores(tracked, "explain", findings.headline)
-        for name in findings.tables():
+        mirror.scores(tracked, "explain", results.headline)
+        for name in results.tables():
             tracked.artifact(paths.explain_table(name))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from abn.data.loader import CenterCrop
 from abn.data.packed import Sample, Split, Writer
-from abn.models.abn import Output
+from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.rng import generator
 
 CPU = torch.device("cpu")
@@ -47,14 +47,14 @@ def pack(path: Path, split: Split) -> Path:
     return path
 
 
-class Network(nn.Module):
+class Network(AttentionBranchNetwork):
     """What the real network takes and gives, from a thousandth of the weights; a map of 4 x 4.
 
     Its parts have the real names, so that they can be found; those it has not do nothing.
     """
 
     def __init__(self, classes: int = 4) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # none of the real parts
         self.conv1 = nn.Conv2d(3, 8, 4, stride=4)
         self.bn1 = nn.BatchNorm2d(8)
         self.layer1 = nn.Conv2d(8, 8, 2, stride=2)
@@ -64,12 +64,6 @@ class Network(nn.Module):
         self.fc = nn.Linear(8, classes)
         for name in ("layer2", "layer3", "att_layer4", "bn_att", "att_conv", "bn_att2", "bn_att3"):
             setattr(self, name, nn.Identity())
-
-    def forward(self, images: Tensor) -> Output:
-        features = self.features(images)
-        class_maps, attention = self.attention_branch(features)
-        logits = self.perception_branch(features * (1 + attention))
-        return Output(logits, class_maps.mean((2, 3)), attention)
 
     def features(self, images: Tensor) -> Tensor:
         return self.layer1(self.bn1(self.conv1(images)).relu())

@@ -1,65 +1,94 @@
-"""What the decision rests on, measured by rendering the picture again without it.
+"""Which parts of a picture decide, measured by rendering it again without them.
 
 For the set `shapes`, whose parts are the layers in `shapes.MASK`; the patch is the shortcut that
-`data.shapes.shortcut` asks for. Nothing is blanked: what is left is a picture of the same make, and
+`data.shapes.shortcut` asks for. Nothing is blanked: what remains is a picture of the same kind, and
 no baseline has to be chosen (the idea of FunnyBirds: Hesse et al., ICCV 2023).
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from abn.config.params import Shapes
+from abn.data import loader
 from abn.datasets import shapes
 from abn.explain import localisation
-from abn.explain.correlation import spearman
+from abn.explain.case import Case, Pictures, Scores
+from abn.explain.statistics import spearman
 from abn.runtime.errors import DataError
 
 Change = Callable[[int], dict[str, Any]]  # of the picture at an index, as `shapes.render` takes it
 
 
-class Pictures(NamedTuple):
-    """N pictures, whole and without each of their parts; canvases are uint8 [N, S, S, 3]."""
+BATCH = 100  # pictures classified at once
 
-    whole: Tensor
-    masks: Tensor  # uint8 [N, S, S], as `shapes.MASK`
-    without: dict[str, Tensor]  # by part; instead of its background, it has the next picture's
+
+def score(case: Case) -> Scores:
+    """How each map spreads its mass over the parts, and whether as the decision does."""
+    if case.pictures is None:
+        return {}
+    importance, regions = case.once(part_importance), case.once(part_regions)
+    by_map: Scores = {}
+    for name, maps in case.maps.items():
+        densities = density(maps, regions)
+        by_map[name] = {"agreement": agreement(importance, densities).cpu()}
+        for part, values in densities.items():
+            if part != "target":  # that is "lift"
+                by_map[name][f"density_{part}"] = values.cpu().double()
+    return by_map
+
+
+def part_regions(case: Case) -> dict[str, Tensor]:
+    """Where each part of the pictures is, bool [N, H, W]; empty without pictures."""
+    if case.pictures is None:
+        return {}
+    assert case.samples.masks is not None
+    return regions(case.samples.masks, case.pictures.without)
+
+
+def part_importance(case: Case) -> dict[str, Tensor]:
+    """By how much the predicted class's logit falls without each part, [N]; as `importance`."""
+    if case.pictures is None:
+        return {}
+    without = {part: _logits(case, canvases) for part, canvases in case.pictures.without.items()}
+    trace, predicted = case.samples.trace, case.samples.predicted
+    return importance(trace.logits, without, predicted, case.once(part_regions))
+
+
+@torch.no_grad()
+def _logits(case: Case, canvases: Tensor) -> Tensor:
+    """The perception branch's logits [N, K] of square `canvases` uint8 [N, S, S, 3]."""
+    device = case.samples.images.device
+    parts = canvases.split(BATCH)
+    cropped = (
+        loader.transform(part.to(device), torch.ones(len(part)), case.view) for part in parts
+    )
+    return torch.cat([case.model(images).logits for images in cropped])
 
 
 def parts(config: Shapes, seed: int, size: int, index: Tensor, split: str = "val") -> Pictures:
     """The pictures at `index` int64 [N] of a split; config, seed and size as in params.yaml.
 
-    There is a "patch" to do without only where `config.shortcut` is not None.
+    Only where `config.shortcut` is not None is there a "patch" to leave out.
     """
     names = [part for part in shapes.MASK if part != "patch" or config.shortcut is not None]
 
     def rendered(change: Change) -> tuple[Tensor, Tensor]:
-        return _rendered(config, seed, size, index, split, change)
+        samples = [shapes.render(seed, split, i, size, config, **change(i)) for i in index.tolist()]
+        columns = zip(*((sample.image, sample.mask) for sample in samples), strict=True)
+        images, masks = (torch.from_numpy(np.stack(column)) for column in columns)
+        return images, masks
 
     whole, masks = rendered(lambda i: {})
-    return Pictures(whole, masks, {part: rendered(_taken(part))[0] for part in names})
+    return Pictures(whole, masks, {part: rendered(_without(part))[0] for part in names})
 
 
-def recoloured(
-    config: Shapes, seed: int, size: int, index: Tensor, classes: Tensor, split: str = "val"
-) -> Tensor:
-    """The canvases of `parts`, the patch in the colours of `classes` int64 [N]; all else equal."""
-    colours = dict(zip(index.tolist(), classes.tolist(), strict=True))
-    return _rendered(config, seed, size, index, split, lambda i: {"colour": colours[i]})[0]
-
-
-def conflicting(index: Tensor) -> Tensor:
-    """A class int64 [N] for each picture that is not its own: each of the nine in turn."""
-    count = len(shapes.CLASSES)
-    return (index + 1 + index // count % (count - 1)) % count
-
-
-def check(whole: Tensor, packed: Tensor) -> None:
+def check(rendered: Tensor, packed: Tensor) -> None:
     """DataError unless the pictures rendered now are those of the split, to the byte."""
-    if not torch.equal(whole, packed.cpu()):
+    if not torch.equal(rendered, packed.cpu()):
         raise DataError("not rendered from these data.shapes", "data/val", "run `dvc repro`")
 
 
@@ -69,35 +98,33 @@ def regions(masks: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
 
 
 def importance(
-    whole: Tensor, without: Mapping[str, Tensor], labels: Tensor, masks: Mapping[str, Tensor]
+    logits: Tensor, without: Mapping[str, Tensor], labels: Tensor, masks: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """By how much the logit of `labels` falls without each part, [N]; NaN where it is absent.
 
-    `whole` and `without[part]` are logits [N, K], `masks[part]` bool [N, H, W].
+    `logits` and `without[part]` are [N, K], `masks[part]` bool [N, H, W].
     """
-    score = whole.gather(1, labels[:, None])[:, 0]
-    drops = {
-        part: score - logits.gather(1, labels[:, None])[:, 0] for part, logits in without.items()
-    }
+    score = logits.gather(1, labels[:, None])[:, 0]
+    drops = {part: score - each.gather(1, labels[:, None])[:, 0] for part, each in without.items()}
     return {part: drop.where(masks[part].any((1, 2)), torch.nan) for part, drop in drops.items()}
 
 
 def density(maps: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The mean of a map [N, h, w] over each part, relative to its mean over the image: [N].
 
-    The map is counted from its minimum, and upsampled. 1 is chance; NaN where a part is absent or
+    The map is upsampled, less its minimum. 1 is chance; NaN where a part is absent or
     the map is flat.
     """
     low, high = maps.flatten(1).aminmax(dim=1)
-    found = {}
+    densities = {}
     for part, mask in masks.items():
         lift = localisation.energy(maps, mask) / mask.double().mean((1, 2))
-        found[part] = lift.where(low < high, torch.nan)
-    return found
+        densities[part] = lift.where(low < high, torch.nan)
+    return densities
 
 
 def agreement(importance: Mapping[str, Tensor], density: Mapping[str, Tensor]) -> Tensor:
-    """Spearman's correlation [N] of the two over a picture's parts; NaN if it has less than three.
+    """Spearman's correlation [N] of the two over a picture's parts; NaN with fewer than three.
 
     With four parts at most it takes few values: look at its mean over many pictures.
     """
@@ -108,36 +135,8 @@ def agreement(importance: Mapping[str, Tensor], density: Mapping[str, Tensor]) -
     return spearman(a, b).masked_fill(few, torch.nan)
 
 
-def reliance(
-    aligned: Tensor, conflict: Tensor, removed: Tensor, labels: Tensor, shown: Tensor
-) -> dict[str, float]:
-    """Accuracy by what the patch says, and how often it is believed; logits are [N, K].
-
-    aligned: its colour is that of the class; conflict: of the class `shown` [N]; removed: no patch.
-    reliance: the share of the conflicts in which the prediction is the patch's class.
-    """
-    answers = {"aligned": aligned, "conflict": conflict, "removed": removed}
-    found = {f"accuracy_{name}": _share(logits, labels) for name, logits in answers.items()}
-    return found | {"reliance": _share(conflict, shown)}
-
-
-def _rendered(
-    config: Shapes, seed: int, size: int, index: Tensor, split: str, change: Change
-) -> tuple[Tensor, Tensor]:
-    """Canvases uint8 [N, S, S, 3] and masks uint8 [N, S, S]."""
-    samples = [shapes.render(seed, split, i, size, config, **change(i)) for i in index.tolist()]
-    images, masks = (
-        np.stack(column) for column in zip(*((s.image, s.mask) for s in samples), strict=True)
-    )
-    return torch.from_numpy(images), torch.from_numpy(masks)
-
-
-def _taken(part: str) -> Change:
-    """What takes a part away."""
+def _without(part: str) -> Change:
+    """The change that removes a part."""
     if part == "background":
         return lambda i: {"redrawn": {part: i + 1}}
     return lambda i: {"without": [part]}
-
-
-def _share(logits: Tensor, classes: Tensor) -> float:
-    return float((logits.argmax(1) == classes).double().mean())

@@ -1,7 +1,7 @@
-"""What the map does to the decision: the same features, another map.
+"""Does the map change the decision? The same features under another map.
 
 ABN computes its map first and multiplies the features by one plus it, so the map is a cause of the
-prediction and can be set to anything, do(M); a map computed afterwards could not.
+prediction and can be set to anything, do(M). A map that is computed afterwards cannot.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from abn.explain.case import BATCH, Case
+from abn.explain.maps import oracle_maps
 from abn.models.abn import AttentionBranchNetwork
 
-BATCH = 50  # images the perception branch sees at once
 SHUFFLES = 5  # random orders of the cells, over which an effect is averaged
 
 
@@ -25,28 +26,42 @@ class Effect(NamedTuple):
     correct: Tensor  # the share of draws after which the prediction is the label
 
 
+def effects(case: Case) -> dict[str, Effect]:
+    """The effect of each replacement for the attention map, by its name."""
+    samples = case.samples
+    objects = None
+    if samples.objects is not None:
+        objects = oracle_maps(samples.objects, *samples.attention.shape[1:])
+    rows = torch.arange(len(samples.images), device=samples.images.device)
+    class_map = samples.trace.class_maps[rows, samples.predicted]
+    draws = case.generator("interventions")
+    others = replacements(samples.attention, class_map, objects, draws)
+    features, attention = samples.trace.features, samples.attention
+    return intervene(case.model, features, attention, others, samples.labels)
+
+
 def replacements(
     attention: Tensor, class_map: Tensor, objects: Tensor | None, draws: torch.Generator
 ) -> dict[str, Tensor]:
-    """What to put in place of `attention` [N, h, w], N > 1: each [draws, N, h, w].
+    """What can replace `attention` [N, h, w], N > 1: each [draws, N, h, w].
 
     `class_map` [N, h, w] is the attention branch's map of the predicted class, `objects` [N, h, w]
     the share of each cell that the object covers, if that is known. `none` leaves the map as it is.
     """
     low, high = attention.amin((1, 2), keepdim=True), attention.amax((1, 2), keepdim=True)
-    maps = {
+    others = {
         "none": attention,
         "zero": torch.zeros_like(attention),
         "mean": attention.mean((1, 2), keepdim=True).expand_as(attention),
         "shuffled": _shuffled(attention, draws),
         # Not 1 - M: the gain stays in its range, so that the pattern alone is what changes.
         "inverted": low + high - attention,
-        "another": attention[_givers(len(attention), draws).to(attention.device)],
+        "another": attention[_donors(len(attention), draws).to(attention.device)],
         "att_cam": low + (high - low) * _unit(class_map),
     }
     if objects is not None:
-        maps["oracle"] = low + (high - low) * _unit(objects)
-    return {name: drawn.view(-1, *attention.shape) for name, drawn in maps.items()}
+        others["oracle"] = low + (high - low) * _unit(objects)
+    return {name: each.view(-1, *attention.shape) for name, each in others.items()}
 
 
 def _shuffled(maps: Tensor, draws: torch.Generator) -> Tensor:
@@ -56,8 +71,8 @@ def _shuffled(maps: Tensor, draws: torch.Generator) -> Tensor:
     return cells.gather(2, keys.argsort(2).to(maps.device)).unflatten(2, maps.shape[1:])
 
 
-def _givers(count: int, draws: torch.Generator) -> Tensor:
-    """For each of `count` > 1 images another one, int64: its neighbour in a random circle."""
+def _donors(count: int, draws: torch.Generator) -> Tensor:
+    """Another image int64 for each of `count` > 1: its neighbour in a random circle."""
     order = torch.randperm(count, generator=draws, device=draws.device)
     return order.roll(1)[order.argsort()]
 
@@ -81,17 +96,17 @@ def intervene(
     `features` [N, C, h, w] are the network's own, before the map: only its perception branch runs.
     """
     before = _logits(model, features, attention)
-    effects = {}
-    for name, drawn in replacements.items():
-        draws = [_effect(before, _logits(model, features, maps), labels) for maps in drawn]
-        effects[name] = Effect(*(torch.stack(part).mean(0) for part in zip(*draws, strict=True)))
-    return effects
+    means = {}
+    for name, others in replacements.items():
+        draws = [_effect(before, _logits(model, features, other), labels) for other in others]
+        means[name] = Effect(*(torch.stack(part).mean(0) for part in zip(*draws, strict=True)))
+    return means
 
 
 def _logits(model: AttentionBranchNetwork, features: Tensor, maps: Tensor) -> Tensor:
-    """What the perception branch says [N, K] of features under `maps`."""
+    """The perception branch's logits [N, K] of features under `maps`."""
     parts = zip(features.split(BATCH), maps.unsqueeze(1).split(BATCH), strict=True)
-    return torch.cat([model.perception_branch(part * (1 + gain)) for part, gain in parts])
+    return torch.cat([model.perception_branch(model.attend(*part)) for part in parts])
 
 
 def _effect(before: Tensor, after: Tensor, labels: Tensor) -> Effect:
@@ -103,7 +118,7 @@ def _effect(before: Tensor, after: Tensor, labels: Tensor) -> Effect:
     return Effect((now != predicted).double(), change, divergence, (now == labels).double())
 
 
-def agreement(attention_logits: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+def branch_agreement(attention_logits: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """Whether the branches predict the same, bool [N], and how far apart they are, [N].
 
     The distance is the Jensen-Shannon divergence of their probabilities: 0 to ln 2, nats.

@@ -1,21 +1,54 @@
-"""Does a map point at the object? Maps [N, h, w] against masks bool [N, H, W] of where it is.
+"""Does a map point at the object, or at the image of its class among others?
 
-Maps are upsampled bilinearly to the masks' size. `auroc`, `rank_accuracy` and `pointing` see the
-order of the values alone; `energy_raw` is the only score that an increasing affine change moves.
+Maps [N, h, w] against masks bool [N, H, W] of where the object is, upsampled bilinearly to the
+masks' size. `auroc`, `rank_accuracy` and `pointing` see the order of the values alone;
+`energy_raw` is the only score that an increasing affine change moves.
 """
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn.explain.scores import shares
+from abn.explain.case import BATCH, Case, ClassExplainer, Scores, batched
+from abn.explain.faithfulness import shares
+from abn.explain.maps import network_maps
 
 TOLERANCE = 15 / 224  # of the side: what TorchRay allows a pointed-at pixel to be off
 CUTS = 50  # thresholds tried
 
 
-def located(maps: Tensor, masks: Tensor, threshold: float) -> dict[str, Tensor]:
-    """Every score of this module, each [N]; `threshold` is for `iou`."""
+def score(case: Case) -> Scores:
+    """Pointing on grids of four images; and, where there are masks, the scores against them.
+
+    `grid_pointing` has a value for each quadrant of each grid, not for each sample.
+    """
+    by_map = {name: {"grid_pointing": quadrants} for name, quadrants in _grids(case).items()}
+    if case.train is None:
+        return by_map
+    objects, train_objects = case.samples.objects, case.train.samples.objects
+    assert objects is not None and train_objects is not None
+    for name, maps in case.maps.items():
+        threshold = best_threshold(case.train.maps[name], train_objects)
+        values = scores(maps, objects, threshold)
+        by_map.setdefault(name, {}).update({key: part.cpu() for key, part in values.items()})
+    return by_map
+
+
+def _grids(case: Case) -> dict[str, Tensor]:
+    """The grid pointing game, by map: float64 [4 * mosaics]; empty where there are no mosaics."""
+    samples, draws = case.samples, case.generator("mosaics")
+    correct = samples.predicted == samples.labels
+    grids = mosaics(samples.images, samples.labels, correct, case.budget.mosaics, draws)
+    if grids is None:
+        return {}
+    pointing = mosaic_pointing(partial(network_maps, case.model), *grids)
+    return {name: quadrants.cpu() for name, quadrants in pointing.items()}
+
+
+def scores(maps: Tensor, masks: Tensor, threshold: float) -> dict[str, Tensor]:
+    """Every score against masks, each [N]; `threshold` is for `iou`."""
     share, inside = energy(maps, masks), masks.flatten(1).double().mean(1)
     near = dilated(masks, round(TOLERANCE * masks.shape[-1]))
     return {
@@ -47,16 +80,16 @@ def auroc(maps: Tensor, masks: Tensor) -> Tensor:
 def rank_accuracy(maps: Tensor, masks: Tensor) -> Tensor:
     """The share [N] inside the mask of the |mask| highest pixels; NaN where it is empty.
 
-    Relevance rank accuracy (Arras et al., 2022). Of pixels tied at the end of that count, as many
-    are taken to be inside as is to be expected.
+    Relevance rank accuracy (Arras et al., 2022). Of the pixels tied for the last places,
+    the expected number counts as inside.
     """
     values, inside = upsampled(maps, masks).flatten(1), masks.flatten(1)
     count = inside.sum(1, keepdim=True)
     last = values.sort(1, descending=True).values.gather(1, (count - 1).clamp_min(0))
     above, tied = values > last, values == last
     room = count - above.sum(1, keepdim=True)
-    drawn = room * (tied & inside).sum(1, keepdim=True) / tied.sum(1, keepdim=True).double()
-    return (((above & inside).sum(1, keepdim=True) + drawn) / count).squeeze(1)
+    expected = room * (tied & inside).sum(1, keepdim=True) / tied.sum(1, keepdim=True).double()
+    return (((above & inside).sum(1, keepdim=True) + expected) / count).squeeze(1)
 
 
 def pointing(maps: Tensor, masks: Tensor) -> Tensor:
@@ -87,16 +120,16 @@ def energy(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def energy_raw(maps: Tensor, masks: Tensor) -> Tensor:
-    """The share [N] in [0, 1] of the positive mass that lies in the mask, the minimum left in."""
-    whole = upsampled(maps, masks) + maps.double().amin((1, 2), keepdim=True)
-    return (shares(whole.clamp_min(0).flatten(1)) * masks.flatten(1)).sum(1)
+    """The share [N] in [0, 1] of the positive mass that lies in the mask, the minimum included."""
+    raised = upsampled(maps, masks) + maps.double().amin((1, 2), keepdim=True)
+    return (shares(raised.clamp_min(0).flatten(1)) * masks.flatten(1)).sum(1)
 
 
 def iou(maps: Tensor, masks: Tensor, threshold: float) -> Tensor:
     """Intersection over union [N] of the mask and the map, scaled to [0, 1], above `threshold`."""
-    found = _scaled(maps, masks) >= threshold
+    above = _scaled(maps, masks) >= threshold
     inside = masks.flatten(1)
-    return (found & inside).sum(1) / (found | inside).sum(1).double()
+    return (above & inside).sum(1) / (above | inside).sum(1).double()
 
 
 def best_threshold(maps: Tensor, masks: Tensor) -> float:
@@ -123,3 +156,45 @@ def _scaled(maps: Tensor, masks: Tensor) -> Tensor:
     """Upsampled maps over their highest value, rows [N, H*W] in [0, 1]; a flat one is 0."""
     values = upsampled(maps, masks).flatten(1)
     return values / values.amax(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
+
+
+def mosaics(
+    images: Tensor, labels: Tensor, correct: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor] | None:
+    """`count` mosaics [count, 3, 2H, 2W] of 2 x 2 images and their classes int64 [count, 4].
+
+    Four different classes, each at random, not by confidence, from the images `correct` bool [N];
+    quadrants along the rows. None where fewer than four classes have a correct image.
+    """
+    labels_cpu, usable = labels.cpu(), correct.cpu()
+    present = labels_cpu[usable].unique()
+    if len(present) < 4:
+        return None
+    order = torch.rand(count, len(present), generator=generator).argsort(1)
+    classes = present[order[:, :4]]
+    fits = usable & (labels_cpu == classes.unsqueeze(2))  # [count, 4, N]
+    picks = torch.rand(fits.shape, generator=generator).where(fits, -1).argmax(2)
+    tiles = images[picks.to(images.device)].unflatten(1, (2, 2))  # [count, 2, 2, 3, H, W]
+    grids = tiles.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    return grids, classes.to(labels.device)
+
+
+def mosaic_pointing(explain: ClassExplainer, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+    """`grid_pointing` [4 C] of each map on mosaics [C, 3, 2H, 2W] of `classes` [C, 4]."""
+    quadrants = [batched(explain, column, BATCH // 4)(images) for column in classes.T]
+    names = quadrants[0]
+    stacked = {name: torch.stack([maps[name] for maps in quadrants], 1) for name in names}
+    return {name: grid_pointing(maps) for name, maps in stacked.items()}
+
+
+def grid_pointing(maps: Tensor) -> Tensor:
+    """The share [4 C] of each positive mass in its own quadrant (Böhle et al., CVPR 2021).
+
+    `maps` [C, 4, h, w] explain the classes of the four quadrants. Chance, and the score of a map
+    without positive mass, is 0.25: also the mean of any map that is the same for every class.
+    """
+    mass = maps.double().clamp_min(0)
+    halves = mass.repeat_interleave(2, 2).repeat_interleave(2, 3)  # also of a middle row or column
+    inside = halves.unflatten(3, (2, -1)).unflatten(2, (2, -1)).sum((3, 5)).flatten(2)  # [C, 4, 4]
+    inside = inside + torch.finfo(torch.float64).tiny  # even where there is none
+    return (inside / inside.sum(2, keepdim=True)).diagonal(dim1=1, dim2=2).flatten()

@@ -5,24 +5,44 @@ and only the order of its cells means the same for all of them. Everything is ba
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn.explain.scores import Classify
+from abn.explain.case import Classify, Explainer, Samples, batched
 from abn.models.abn import IMAGENET_MEAN, AttentionBranchNetwork
+from abn.runtime.rng import generator as seeded
 
 GRID = 7  # cells a side of RISE's random grids, as published
 SHOWN = 0.5  # the chance that RISE shows a cell, as published
 GREY = (0.299, 0.587, 0.114)  # luma (ITU-R BT.601)
 
 
+def compared_maps(model: AttentionBranchNetwork, samples: Samples, seed: int) -> dict[str, Tensor]:
+    """The maps to compare, each [N, h, w]: the network's own, then the controls."""
+    maps = explainer(model, samples.predicted)(samples.images)
+    n, h, w = samples.attention.shape
+    device = samples.images.device
+    maps["random"] = random_maps(n, h, w, seeded(seed, "explain", "noise")).to(device)
+    maps["centre"] = centre_maps(n, h, w).to(device)
+    maps["sobel"] = sobel_maps(samples.images, h, w)
+    if samples.objects is not None:
+        maps["oracle"] = oracle_maps(samples.objects, h, w)
+    return maps
+
+
+def explainer(model: AttentionBranchNetwork, classes: Tensor) -> Explainer:
+    """The `network_maps` of `model` for `classes` int64 [N], whatever happens to the images."""
+    return batched(partial(network_maps, model), classes)
+
+
 @torch.no_grad()
 def network_maps(
     model: AttentionBranchNetwork, images: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
-    """Where the network looked, and what moves z, the perception branch's logit of `labels`.
+    """Where the network looked, and what changes z, the perception branch's logit of `labels`.
 
     attention: M itself, in (0, 1), the same whatever the label
     att_cam: the attention branch's map of the class, whose mean is the attention logit
@@ -31,10 +51,9 @@ def network_maps(
     gradcam: on layer4 (Selvaraju et al., ICCV 2017), resized; after mean pooling it equals CAM
     gradcam_pp: Grad-CAM++ on layer4 (Chattopadhay et al., WACV 2018), resized
 
-    `model` is in eval mode; not to be called under `torch.inference_mode`.
+    `model` is in eval mode. Do not call it under `torch.inference_mode`.
     """
-    features = model.features(images)
-    class_maps, attention = model.attention_branch(features)
+    features, class_maps, attention, _ = model.trace(images)
     ours = F.one_hot(labels, class_maps.shape[1])
     (attended, top), slopes = _slopes(model, features, attention, ours)
     h, w = attention.shape[-2:]
@@ -52,7 +71,7 @@ def network_maps(
 def _slopes(
     model: AttentionBranchNetwork, features: Tensor, attention: Tensor, ours: Tensor
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
-    """(attended features, layer4's output), and dz by (the map, the one, the other).
+    """(attended features, layer4's output), and dz by the map and by each of these two.
 
     One backward pass serves all images: in eval mode they do not interact, so the gradient of the
     sum of their logits is each one's own. `ours` [N, K] is one-hot.
@@ -60,7 +79,7 @@ def _slopes(
     gate = attention.detach().requires_grad_()
     tops: list[Tensor] = []
     with model.layer4.register_forward_hook(lambda *call: tops.append(call[2])):
-        attended = features * (1 + gate)
+        attended = model.attend(features, gate)
         logits = model.perception_branch(attended)
     slopes = torch.autograd.grad(logits, (gate, attended, tops[0]), ours.to(logits))
     return (attended.detach(), tops[0].detach()), slopes
@@ -97,7 +116,7 @@ def rise(
     generator: torch.Generator,
     batch: int = 100,
 ) -> Tensor:
-    """The mean probability of `labels` over random `masks`, each weighing what it shows: [N, h, w].
+    """The mean probability of `labels` over random `masks`, weighted by what they show: [N, h, w].
 
     RISE (Petsiuk et al., BMVC 2018), averaged over the cells of `shape` (h, w). All images are
     seen through the same masks, `batch` pictures at once (at least N); what is hidden fades to
@@ -105,18 +124,18 @@ def rise(
     """
     count, _, height, width = images.shape
     grey = images.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    weighted, shown = images.new_zeros(count, height, width), images.new_zeros(height, width)
-    drawn = torch.rand(masks, GRID, GRID, generator=generator, device=generator.device) < SHOWN
+    weighted, weight = images.new_zeros(count, height, width), images.new_zeros(height, width)
+    grids = torch.rand(masks, GRID, GRID, generator=generator, device=generator.device) < SHOWN
     shifts = torch.rand(masks, 2, generator=generator, device=generator.device)
     size = max(1, batch // count)
-    for grids, moved in zip(drawn.split(size), shifts.split(size), strict=True):
-        screens = _screens(grids.to(images), moved.to(images), height, width)
-        seen = grey + (images.unsqueeze(1) - grey) * screens.unsqueeze(1)  # [N, size, 3, H, W]
-        chances = classify(seen.flatten(0, 1)).unflatten(0, (count, -1))  # [N, size, K]
-        ours = chances.take_along_dim(labels.view(-1, 1, 1), 2).squeeze(2)
+    for part, shift in zip(grids.split(size), shifts.split(size), strict=True):
+        screens = _screens(part.to(images), shift.to(images), height, width)
+        masked = grey + (images.unsqueeze(1) - grey) * screens.unsqueeze(1)  # [N, size, 3, H, W]
+        probabilities = classify(masked.flatten(0, 1)).unflatten(0, (count, -1))  # [N, size, K]
+        ours = probabilities.take_along_dim(labels.view(-1, 1, 1), 2).squeeze(2)
         weighted += (ours @ screens.flatten(1)).view_as(weighted)
-        shown += screens.sum(0)
-    return _cells(weighted / shown, *shape)
+        weight += screens.sum(0)
+    return _cells(weighted / weight, *shape)
 
 
 def _screens(grids: Tensor, shifts: Tensor, height: int, width: int) -> Tensor:
@@ -130,7 +149,7 @@ def _screens(grids: Tensor, shifts: Tensor, height: int, width: int) -> Tensor:
 
 
 def random_maps(n: int, h: int, w: int, generator: torch.Generator) -> Tensor:
-    """The control that knows nothing: uniform noise in [0, 1), [n, h, w]."""
+    """The control without any knowledge: uniform noise in [0, 1), [n, h, w]."""
     return torch.rand(n, h, w, generator=generator, device=generator.device)
 
 
@@ -160,7 +179,7 @@ def sobel_maps(images: Tensor, h: int, w: int) -> Tensor:
 
 
 def oracle_maps(objects: Tensor, h: int, w: int) -> Tensor:
-    """The best that a grid can do: each cell's share in `objects` bool [N, H, W]."""
+    """The upper bound on this grid: each cell's share in `objects` bool [N, H, W]."""
     return _cells(objects.float(), h, w)
 
 

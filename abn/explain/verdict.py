@@ -1,4 +1,4 @@
-"""The verdict on a map: questions with a threshold each, answered by intervals, and one word.
+"""The verdict on a map: questions with thresholds, their answers, and one conclusion.
 
 The thresholds are this project's own proposals and parameters (`explain.gates`). An answer counts
 when the whole 95 % interval is beyond the threshold, not when the mean is.
@@ -7,8 +7,13 @@ when the whole 95 % interval is beyond the threshold, not when the mean is.
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from torch import Tensor
+
 from abn.config.params import Gates
-from abn.explain.intervals import Interval
+from abn.explain.case import Case, Scores
+from abn.explain.faithfulness import gain
+from abn.explain.interventions import effects
+from abn.explain.statistics import Interval, interval
 
 PASS, FAIL, UNKNOWN, BY_DESIGN = "pass", "fail", "not measured", "by design"
 EXPLAINS, PARTLY, NOT = "explains", "partly explains", "does not explain"
@@ -24,20 +29,17 @@ class Gate(NamedTuple):
     gate: str
     question: str
     measure: str
-    threshold: float | None
-    value: float | None
-    low: float | None
-    high: float | None
-    outcome: str
+    threshold: float | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    outcome: str = UNKNOWN
 
 
 QUESTIONS = {  # of each gate: what is asked, and the number that answers
     "live": ("Can the map change the features at all?", "largest gain over the smallest"),
     "causal": ("Do decisions change when the map is shuffled?", "share of decisions flipped"),
-    "faithful": (
-        "Does it rank what decides better than chance?",
-        "SRG less the random map's",
-    ),
+    "faithful": ("Does it rank what decides better than chance?", "SRG less the random map's"),
     "faithful_centre": (
         "Does it rank what decides better than a blob in the centre?",
         "SRG less the centre's",
@@ -59,12 +61,27 @@ CLASS_SPECIFIC = Gate(
     "class_specific",
     "Does it tell what speaks for one class and against another?",
     "one map for all classes; the attention branch's class maps (att_cam) tell",
-    None,
-    None,
-    None,
-    None,
-    BY_DESIGN,
+    outcome=BY_DESIGN,
 )
+
+
+def answers(case: Case, scores: Scores) -> dict[str, Interval | None]:
+    """The interval that answers each gate; None where it was not measured."""
+    ours = scores["attention"]
+
+    def ahead(score: str, control: str) -> Tensor | None:
+        return ours[score] - scores[control][score] if score in ours else None
+
+    measured = {
+        "live": gain(case.samples.attention)["ratio"],
+        "causal": case.once(effects)["shuffled"].flips,
+        "faithful": ahead("srg", "random"),
+        "faithful_centre": ahead("srg", "centre"),
+        "local": ahead("auroc", "centre"),
+        "stable": ours.get("stability"),
+        "sane": ours["randomised_attention"],
+    }
+    return {name: interval(values, case.seed) for name, values in measured.items()}
 
 
 def gates(measured: Mapping[str, Interval | None], limits: Gates) -> list[Gate]:
@@ -73,22 +90,24 @@ def gates(measured: Mapping[str, Interval | None], limits: Gates) -> list[Gate]:
     return [*(_gate(name, measured.get(name), least[name]) for name in QUESTIONS), CLASS_SPECIFIC]
 
 
-def verdict(found: list[Gate]) -> str:
-    """EXPLAINS if all that was measured passes and all that is needed was; NOT if the map is dead,
-    moves no decision or ranks no better than chance; UNKNOWN if that was not measured; else PARTLY.
+def verdict(answered: list[Gate]) -> str:
+    """One conclusion from all gates.
+
+    NOT if a gate in FATAL fails; UNKNOWN if one of them was not measured; EXPLAINS if no measured
+    gate fails and all in NEEDED pass; else PARTLY.
     """
-    outcome = {gate.gate: gate.outcome for gate in found}
+    outcome = {gate.gate: gate.outcome for gate in answered}
     if any(outcome[name] == FAIL for name in FATAL):
         return NOT
     if any(outcome[name] == UNKNOWN for name in FATAL):
         return UNKNOWN
-    whole = all(outcome[name] == PASS for name in NEEDED)
-    return EXPLAINS if whole and FAIL not in outcome.values() else PARTLY
+    complete = all(outcome[name] == PASS for name in NEEDED)
+    return EXPLAINS if complete and FAIL not in outcome.values() else PARTLY
 
 
-def _gate(name: str, found: Interval | None, limit: float) -> Gate:
-    if found is None:
-        return Gate(name, *QUESTIONS[name], limit, None, None, None, UNKNOWN)
-    mean, low, high = found
+def _gate(name: str, measured: Interval | None, limit: float) -> Gate:
+    if measured is None:
+        return Gate(name, *QUESTIONS[name], limit)
+    mean, low, high = measured
     passed = high < limit if name == "sane" else low > limit
     return Gate(name, *QUESTIONS[name], limit, mean, low, high, PASS if passed else FAIL)

@@ -25,6 +25,19 @@ class Output(NamedTuple):
     attention: Tensor  # [B, 1, h, w] in (0, 1)
 
 
+class Trace(NamedTuple):
+    """What one forward pass of B images computes on its way, in order; C channels."""
+
+    features: Tensor  # [B, C, h, w], layer3's, before the map acts on them
+    class_maps: Tensor  # [B, K, h, w], the attention branch's: their means are its logits
+    attention: Tensor  # [B, 1, h, w] in (0, 1)
+    logits: Tensor  # [B, K], the perception branch's
+
+    def output(self) -> Output:
+        """The prediction and the map alone."""
+        return Output(self.logits, self.class_maps.mean(dim=(2, 3)), self.attention)
+
+
 class AttentionBranchNetwork(nn.Module):
     """An ABN on `arch` (a key of `resnet.ARCHS`) for `num_classes` classes.
 
@@ -64,10 +77,21 @@ class AttentionBranchNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Output:
         """Classify RGB `images` [B, 3, H, W] in [0, 1] and say where the network looked."""
+        return self.trace(images).output()
+
+    def trace(self, images: Tensor) -> Trace:
+        """The forward pass of RGB `images` [B, 3, H, W] in [0, 1], with what lies in between."""
         features = self.features(images)
         class_maps, attention = self.attention_branch(features)
-        logits = self.perception_branch(features * (1 + attention))
-        return Output(logits, class_maps.mean(dim=(2, 3)), attention)
+        logits = self.perception_branch(self.attend(features, attention))
+        return Trace(features, class_maps, attention, logits)
+
+    def attend(self, features: Tensor, attention: Tensor) -> Tensor:
+        """Features [B, C, h, w] under a map [B, 1, h, w]: the one place where a map acts.
+
+        The 1 keeps what the map would erase (the paper's residual attention).
+        """
+        return features * (1 + attention)
 
     def features(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] to layer3's features [B, C, H/16, W/16]."""
@@ -84,7 +108,7 @@ class AttentionBranchNetwork(nn.Module):
         return self.att_conv2(x), attention
 
     def perception_branch(self, attended: Tensor) -> Tensor:
-        """Logits [B, K] from features times (1 + map); the 1 keeps what the map would erase."""
+        """Logits [B, K] from features [B, C, h, w] under a map, as `attend` gives them."""
         return self.fc(self.layer4(attended).mean(dim=(2, 3)))
 
 

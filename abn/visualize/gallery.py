@@ -14,7 +14,7 @@ from torch import Tensor
 from abn.data import loader
 from abn.data.loader import CenterCrop
 from abn.data.packed import Split
-from abn.explain.subject import observe
+from abn.explain.case import collect
 from abn.models.abn import AttentionBranchNetwork
 from abn.predict import Predictions
 from abn.visualize import overlays, panels
@@ -95,12 +95,12 @@ def exhibits(
     """What is to be shown of each of `choices`; `scored` as for `by_srg`."""
     if not choices:
         return []
-    seen = observe(model, split, torch.tensor([choice.place for choice in choices]), view)
-    logits, attention = seen.output.logits, seen.output.attention
+    seen = collect(model, split, torch.tensor([choice.place for choice in choices]), view)
+    logits, attention = seen.trace.logits, seen.trace.attention
     tiles = _tiles(seen.images, logits, attention, seen.labels, split.classes)
     pairs = torch.stack([seen.predicted, seen.labels], 1)
     rows = torch.arange(len(choices), device=pairs.device).unsqueeze(1)
-    evidence = seen.class_maps[rows, pairs].cpu().numpy()
+    evidence = seen.trace.class_maps[rows, pairs].cpu().numpy()
     srg = dict(zip(scored["index"].tolist(), scored["srg"].tolist(), strict=True))
     return [
         Exhibit(

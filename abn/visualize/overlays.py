@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from abn.explain.scores import FLAT
+from abn.explain.case import FLAT
 
 # Inches. A pair is an image and its overlay, a line above and a line below.
 _IMAGE, _SEAM = 1.5, 0.05

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import pandas as pd
 
-from abn.explain.intervals import LOWER, NEUTRAL
+from abn.explain.statistics import LOWER, NEUTRAL
 
 MISSING = "not measured"
 MINUS = "\N{MINUS SIGN}"

@@ -1,5 +1,6 @@
-"""Parts taken away and put in question: what is drawn, and what is made of the answers."""
+"""Pictures rendered without a part, and the scores that follow from them."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from abn.config.params import Params, Shapes
 from abn.data import packed
+from abn.data.packed import Split
 from abn.datasets import pack, shapes
 from abn.explain import counterfactuals
+from abn.explain.case import Case, Pictures
 from abn.runtime.errors import UserError
 from abn.runtime.rng import generator
 
@@ -56,19 +59,6 @@ def test_a_set_without_a_shortcut_has_no_patch(config: Shapes, changed: Callable
     assert int(pictures.masks.max()) <= 2
 
 
-def test_a_patch_recoloured_is_that_of_the_class_asked_for(config: Shapes) -> None:
-    classes = torch.tensor([0, 1, 2, 3])
-    canvases = counterfactuals.recoloured(config, 5, 32, INDEX, classes)
-    assert same(canvases, [drawn(config, i, colour=c) for c, i in enumerate(INDEX.tolist())])
-
-
-def test_a_conflict_is_each_other_class_equally_often() -> None:
-    index = torch.arange(180)
-    away = (counterfactuals.conflicting(index) - index) % 10
-    assert torch.bincount(away, minlength=10).tolist() == [0] + [20] * 9
-    assert torch.bincount(counterfactuals.conflicting(index)).tolist() == [18] * 10
-
-
 def test_pictures_drawn_again_are_those_that_were_packed(
     params: Params, config: Shapes, changed: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -83,18 +73,18 @@ def test_pictures_drawn_again_are_those_that_were_packed(
 
 
 def test_regions_are_where_the_mask_says() -> None:
-    found = counterfactuals.regions(torch.tensor([[[0, 1], [2, 3]]]), ["target", "patch"])
-    assert found["target"].tolist() == [[[False, True], [False, False]]]
-    assert found["patch"].tolist() == [[[False, False], [False, True]]]
+    values = counterfactuals.regions(torch.tensor([[[0, 1], [2, 3]]]), ["target", "patch"])
+    assert values["target"].tolist() == [[[False, True], [False, False]]]
+    assert values["patch"].tolist() == [[[False, False], [False, True]]]
 
 
 def test_importance_is_the_fall_of_the_classs_logit_and_unknown_where_there_is_no_part() -> None:
     whole = torch.tensor([[5.0, 1.0], [2.0, 3.0]])
     without = {"target": torch.tensor([[1.0, 9.0], [0.0, 3.5]]), "patch": torch.zeros(2, 2)}
     masks = {"target": torch.ones(2, 1, 2).bool(), "patch": torch.tensor([[[0, 1]], [[0, 0]]]) > 0}
-    found = counterfactuals.importance(whole, without, torch.tensor([0, 1]), masks)
-    assert found["target"].tolist() == [4.0, -0.5]
-    assert found["patch"][0] == 5 and found["patch"][1].isnan()
+    values = counterfactuals.importance(whole, without, torch.tensor([0, 1]), masks)
+    assert values["target"].tolist() == [4.0, -0.5]
+    assert values["patch"][0] == 5 and values["patch"][1].isnan()
 
 
 def test_density_is_the_mean_over_a_part_relative_to_the_whole() -> None:
@@ -106,10 +96,10 @@ def test_density_is_the_mean_over_a_part_relative_to_the_whole() -> None:
         "all": torch.ones(1, 2, 2).bool(),
         "absent": torch.zeros(1, 2, 2).bool(),
     }
-    found = counterfactuals.density(maps, masks)
-    means = [float(found[part]) for part in ("hit", "half", "miss", "all")]
+    values = counterfactuals.density(maps, masks)
+    means = [float(values[part]) for part in ("hit", "half", "miss", "all")]
     assert means == pytest.approx([4, 2, 0, 1])
-    assert found["absent"].isnan()
+    assert values["absent"].isnan()
 
 
 def test_the_density_of_a_flat_map_is_unknown() -> None:
@@ -127,38 +117,46 @@ def test_density_is_taken_at_the_resolution_of_the_masks() -> None:
 def test_agreement_is_one_in_the_same_order_and_minus_one_in_the_opposite() -> None:
     importance = parts_of(torch.tensor([[1.0, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]]))
     density = parts_of(torch.tensor([[0.1, 5, 6, 90], [9, 8, 7, -6], [2, 1, 4, 3]]))
-    found = counterfactuals.agreement(importance, density)
-    assert found.tolist() == pytest.approx([1, -1, 1 - 6 * 4 / (4 * 15)])
+    values = counterfactuals.agreement(importance, density)
+    assert values.tolist() == pytest.approx([1, -1, 1 - 6 * 4 / (4 * 15)])
 
 
 def test_agreement_is_over_the_parts_that_are_there_and_they_must_be_three() -> None:
     importance = parts_of(torch.tensor([[1, 2, NAN, 3], [1, 2, 3, NAN], [1, 1, 1, 1.0]]))
     density = parts_of(torch.tensor([[3.0, 2, 9, 1], [1, NAN, 3, 4], [1, 2, 3, 4]]))
-    found = counterfactuals.agreement(importance, density)
-    assert found[0] == pytest.approx(-1)
-    assert found[1:].isnan().all()  # two parts; no order at all
+    values = counterfactuals.agreement(importance, density)
+    assert values[0] == pytest.approx(-1)
+    assert values[1:].isnan().all()  # two parts; no order at all
 
 
 def test_agreement_is_scipys_spearman() -> None:
     draws = generator(0, "pairs")
     a, b = torch.randint(4, (2, 40, 4), generator=draws).double()
-    found = counterfactuals.agreement(parts_of(a), parts_of(b))
-    for row, x, y in zip(found.tolist(), a.numpy(), b.numpy(), strict=True):
+    values = counterfactuals.agreement(parts_of(a), parts_of(b))
+    for row, x, y in zip(values.tolist(), a.numpy(), b.numpy(), strict=True):
         if np.ptp(x) and np.ptp(y):
             assert row == pytest.approx(spearmanr(x, y).statistic)
         else:
             assert np.isnan(row)
 
 
-def test_reliance_is_how_often_a_conflicting_patch_is_believed() -> None:
-    labels, shown = torch.tensor([0, 1, 2, 0]), torch.tensor([1, 2, 0, 2])
-    aligned = torch.eye(3)[labels]
-    conflict = torch.eye(3)[torch.tensor([1, 2, 2, 1])]  # believed, believed, resisted, neither
-    removed = torch.eye(3)[torch.tensor([0, 1, 2, 2])]
-    found = counterfactuals.reliance(aligned, conflict, removed, labels, shown)
-    assert found == {
-        "accuracy_aligned": 1.0,
-        "accuracy_conflict": 0.25,
-        "accuracy_removed": 0.75,
-        "reliance": 0.5,
-    }
+def test_a_part_is_as_important_as_the_logit_falls_without_it(split: Split, case: Case) -> None:
+    """Black instead of the object, nothing else instead of the background."""
+    assert split.masks is not None
+    black = split.images * (split.masks != 1)[..., None]
+    pictures = Pictures(split.images, split.masks, {"target": black, "background": split.images})
+    case = dataclasses.replace(case, pictures=pictures)
+    importance = counterfactuals.part_importance(case)
+    assert importance["background"].abs().max() == 0
+    predicted = case.samples.predicted[0]
+    before = case.samples.trace.logits[0, predicted]
+    after = case.model(black[:1].permute(0, 3, 1, 2) / 255).logits[0, predicted]
+    assert importance["target"][0].item() == pytest.approx((before - after).item(), abs=1e-5)
+    assert counterfactuals.part_regions(case)["target"].equal(split.masks == 1)
+    scores = counterfactuals.score(case)["attention"]
+    assert list(scores) == ["agreement", "density_background"]
+    assert scores["agreement"].isnan().all()  # two parts cannot be ranked
+
+
+def test_nothing_is_scored_of_pictures_that_cannot_be_rendered_again(case: Case) -> None:
+    assert counterfactuals.score(case) == counterfactuals.part_importance(case) == {}

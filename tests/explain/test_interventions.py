@@ -1,28 +1,32 @@
-"""Other maps under the same features: effects known by arithmetic on networks of one line."""
+"""Other maps with the same features: effects known by arithmetic on networks of one line."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from abn.explain import interventions
+from abn.explain.case import Case
 from abn.explain.interventions import SHUFFLES, Effect
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.rng import generator
-from tests import toys
 
 N, K, SIDE = 60, 3, 4  # more images than a batch
 
 
-class Linear:
+class Linear(AttentionBranchNetwork):
     """Logits are the attended features of the first K channels, summed: linear in the map."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
 
     def perception_branch(self, attended: Tensor) -> Tensor:
         return attended[:, :K].sum((2, 3))
 
 
-class Blind:
+class Blind(Linear):
     """Sees only whether features are there, whatever their gain."""
 
     def perception_branch(self, attended: Tensor) -> Tensor:
@@ -85,7 +89,7 @@ def test_the_inverse_swaps_high_and_low_within_the_range_and_undoes_itself():
 
 
 @pytest.mark.parametrize("count", [2, 3, N])
-def test_every_image_gets_another_ones_map_and_every_map_is_given_once(count):
+def test_every_image_gets_the_map_of_another_and_every_map_is_used_once(count):
     maps = attention()[:count]
     another = replaced(maps)["another"][0]
     assert (another != maps).flatten(1).any(1).all()
@@ -108,60 +112,58 @@ def test_a_flat_class_map_is_the_maps_minimum_everywhere():
     torch.testing.assert_close(flat, attention().amin((1, 2), keepdim=True).expand_as(flat))
 
 
-def test_there_is_no_oracle_without_masks_and_equal_draws_give_equal_maps():
-    first, second = replaced(), replaced()
-    assert "oracle" not in first
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
 def test_the_zero_map_gives_what_the_plain_features_say():
-    found = effect(Linear(), torch.zeros(N, SIDE, SIDE))
+    measured = effect(Linear(), torch.zeros(N, SIDE, SIDE))
     plain = Linear().perception_branch(features()).argmax(1)
     attended = Linear().perception_branch(features() * (1 + attention().unsqueeze(1))).argmax(1)
-    assert torch.equal(found.correct, (plain == labels()).double())
-    assert torch.equal(found.flips, (plain != attended).double())
-    assert 0 < found.flips.mean() < 1
+    assert torch.equal(measured.correct, (plain == labels()).double())
+    assert torch.equal(measured.flips, (plain != attended).double())
+    assert 0 < measured.flips.mean() < 1
 
 
-def test_a_map_in_place_of_itself_changes_nothing_at_all():
-    found = effect(Linear(), attention())
-    assert not (found.flips.any() or found.probability.any() or found.divergence.any())
-    found = interventions.intervene(Linear(), features(), attention(), replaced(), labels())["none"]
-    assert not (found.flips.any() or found.probability.any() or found.divergence.any())
+def test_a_map_that_replaces_itself_changes_nothing():
+    measured = effect(Linear(), attention())
+    assert not (measured.flips.any() or measured.probability.any() or measured.divergence.any())
+    measured = interventions.intervene(Linear(), features(), attention(), replaced(), labels())[
+        "none"
+    ]
+    assert not (measured.flips.any() or measured.probability.any() or measured.divergence.any())
 
 
 def test_a_network_that_ignores_its_map_is_never_changed_by_another():
-    found = interventions.intervene(Blind(), features(), attention(), replaced(), labels())
-    for changes in found.values():
+    measured = interventions.intervene(Blind(), features(), attention(), replaced(), labels())
+    for changes in measured.values():
         assert not (changes.flips.any() or changes.probability.any() or changes.divergence.any())
-    assert 0 < found["zero"].correct.mean() < 1
+    assert 0 < measured["zero"].correct.mean() < 1
 
 
 def test_shuffling_a_constant_map_changes_nothing():
     flat = torch.full((N, SIDE, SIDE), 0.3)
-    found = interventions.intervene(Linear(), features(), flat, replaced(flat), labels())
-    assert not found["shuffled"].divergence.any()
-    assert found["zero"].divergence.all()
+    measured = interventions.intervene(Linear(), features(), flat, replaced(flat), labels())
+    assert not measured["shuffled"].divergence.any()
+    assert measured["zero"].divergence.all()
 
 
 def test_the_change_is_of_the_class_predicted_before_and_known_by_hand():
     """One cell, two classes: logits (log 3, 0) without gain, (2 log 3, 0) with a map of one."""
     cell = torch.tensor([math.log(3), 0.0]).view(1, 2, 1, 1)
     one, zero = torch.ones(1, 1, 1), torch.zeros(1, 1, 1, 1)
-    found = interventions.intervene(Linear(), cell, one, {"it": zero}, torch.tensor([0]))["it"]
-    assert found.probability.item() == pytest.approx(3 / 4 - 9 / 10)
+    measured = interventions.intervene(Linear(), cell, one, {"it": zero}, torch.tensor([0]))["it"]
+    assert measured.probability.item() == pytest.approx(3 / 4 - 9 / 10)
     divergence = 0.9 * math.log(0.9 / 0.75) + 0.1 * math.log(0.1 / 0.25)
-    assert found.divergence.item() == pytest.approx(divergence)
-    assert (found.flips.item(), found.correct.item()) == (0, 1)
+    assert measured.divergence.item() == pytest.approx(divergence)
+    assert (measured.flips.item(), measured.correct.item()) == (0, 1)
 
 
 def test_a_gain_that_favours_the_other_class_flips_the_decision_to_it():
     """The first class has 5 in the left cell, the second 4 in the right one."""
     seen = torch.tensor([[[[5.0, 0.0]], [[0.0, 4.0]]]])
     before, after = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[[0.0, 1.0]]]])
-    found = interventions.intervene(Linear(), seen, before, {"it": after}, torch.tensor([1]))["it"]
-    assert (found.flips.item(), found.correct.item()) == (1, 1)
-    assert found.probability.item() < -0.9  # from exp(10 - 4) to exp(5 - 8)
+    measured = interventions.intervene(Linear(), seen, before, {"it": after}, torch.tensor([1]))[
+        "it"
+    ]
+    assert (measured.flips.item(), measured.correct.item()) == (1, 1)
+    assert measured.probability.item() < -0.9  # from exp(10 - 4) to exp(5 - 8)
 
 
 def test_the_effect_of_many_draws_is_their_mean():
@@ -174,35 +176,10 @@ def test_the_effect_of_many_draws_is_their_mean():
         torch.testing.assert_close(mean, (first + second) / 2)
 
 
-def test_the_real_network_is_found_as_it_predicts():
-    torch.manual_seed(0)
-    model = AttentionBranchNetwork("resnet18", num_classes=4).eval()
-    images = torch.rand(6, 3, 64, 64, generator=generator("images"))
-    with torch.inference_mode():
-        seen, output = model.features(images), model(images)
-        class_maps, gain = model.attention_branch(seen)
-        maps = interventions.replacements(gain[:, 0], class_maps[:, 0], None, generator(0))
-        truth = output.logits.argmax(1)
-        found = interventions.intervene(model, seen, gain[:, 0], maps, truth)
-    assert found["none"].correct.all() and not found["none"].divergence.any()
-    assert found["zero"].divergence.all() and found["shuffled"].divergence.all()
-
-
-def test_only_the_perception_branch_runs():
-    network = toys.network()
-    network.features = network.attention_branch = network.forward = None
-    seen, maps = torch.rand(3, 8, 4, 4), torch.rand(3, 4, 4)
-    assert interventions.intervene(network, seen, maps, {"it": maps[None]}, torch.arange(3))
-
-
-def test_branches_that_say_the_same_are_at_no_distance():
-    logits = torch.randn(5, K, generator=generator(0))
-    same, distance = interventions.agreement(logits, logits)
-    assert same.all() and not distance.any()
-
-
 def test_branches_sure_of_different_classes_are_ln_2_apart():
-    same, distance = interventions.agreement(torch.eye(2) * 1000, torch.eye(2).flip(0) * 1000)
+    same, distance = interventions.branch_agreement(
+        torch.eye(2) * 1000, torch.eye(2).flip(0) * 1000
+    )
     assert not same.any()
     assert distance.tolist() == pytest.approx([math.log(2)] * 2)
 
@@ -212,4 +189,13 @@ def test_the_distance_of_the_branches_is_the_jensen_shannon_divergence():
     first, second = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log()
     left = 0.5 * math.log(0.5 / 0.625) + 0.5 * math.log(0.5 / 0.375)
     right = 0.75 * math.log(0.75 / 0.625) + 0.25 * math.log(0.25 / 0.375)
-    assert interventions.agreement(first, second)[1].item() == pytest.approx((left + right) / 2)
+    assert interventions.branch_agreement(first, second)[1].item() == pytest.approx(
+        (left + right) / 2
+    )
+
+
+def test_the_map_is_replaced_by_the_oracle_only_where_there_are_masks(case: Case) -> None:
+    assert "oracle" in interventions.effects(case)
+    samples = dataclasses.replace(case.samples, masks=None)
+    blind = interventions.effects(dataclasses.replace(case, samples=samples))
+    assert "oracle" not in blind and blind["none"].flips.sum() == 0

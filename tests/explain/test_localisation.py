@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from abn.explain import localisation
+from abn.explain.case import BUDGETS, Case, Samples
 from abn.runtime.rng import generator
+from tests import toys
 
 GRID = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])  # top left first, then along the rows
 
@@ -124,6 +127,71 @@ def test_the_best_threshold_cuts_where_the_object_ends():
 def test_every_score_of_a_perfect_map_is_at_its_best():
     maps = torch.zeros(1, 8, 8)
     maps[:, :, :4] = 1
-    found = {k: v.item() for k, v in localisation.located(maps, half_mask(), 0.5).items()}
-    assert found.pop("lift") == 2  # all of the mass on half of the area
-    assert found == dict.fromkeys(found, 1.0) and "iou" in found
+    values = {k: v.item() for k, v in localisation.scores(maps, half_mask(), 0.5).items()}
+    assert values.pop("lift") == 2  # all of the mass on half of the area
+    assert values == dict.fromkeys(values, 1.0) and "iou" in values
+
+
+def coloured(count: int = 40, classes: int = 5) -> tuple[Tensor, Tensor]:
+    """Images of 4 x 6 pixels that hold their own index, and their labels in turn."""
+    images = torch.arange(count).float().view(-1, 1, 1, 1).expand(-1, 3, 4, 6)
+    return images, torch.arange(count) % classes
+
+
+def test_a_mosaic_is_four_correct_images_of_four_classes_with_their_labels():
+    images, labels = coloured()
+    correct = torch.arange(40) % 3 > 0
+    whole, classes = localisation.mosaics(images, labels, correct, 30, generator(0))
+    assert whole.shape == (30, 3, 8, 12) and classes.shape == (30, 4)
+    corners = whole[:, 0, [0, 0, 4, 4], [0, 6, 0, 6]].long()
+    assert torch.equal(labels[corners], classes) and correct[corners].all()
+    assert all(len(set(four)) == 4 for four in classes.tolist())
+    assert len(corners.unique()) > 20  # any of the 26 may be drawn
+    upper = whole[:, 0, :4].unflatten(2, (2, 6))
+    assert torch.equal(upper, corners[:, None, :2, None].expand(-1, 4, -1, 6).float())
+
+
+def test_there_is_no_mosaic_without_four_classes_known():
+    images, labels = coloured()
+    assert localisation.mosaics(images, labels, labels < 3, 5, generator(0)) is None
+    assert localisation.mosaics(images, labels, labels < 4, 5, generator(0)) is not None
+    assert localisation.mosaics(images, labels, labels < 0, 5, generator(0)) is None
+
+
+def test_grid_pointing_is_the_share_of_the_positive_mass_in_the_own_quadrant():
+    maps = torch.zeros(1, 4, 4, 4)
+    maps[0, 0, 1, 1] = 5  # all of it
+    maps[0, 1, 0, 2:], maps[0, 1, 3, 0], maps[0, 1, 3, 3] = 1, 2, -9  # half of it
+    maps[0, 2] = 1  # everywhere
+    maps[0, 3] = -1  # none
+    assert localisation.grid_pointing(maps).tolist() == pytest.approx([1, 0.5, 0.25, 0.25])
+
+
+def test_a_middle_row_or_column_counts_half_on_either_side():
+    maps = torch.zeros(1, 4, 3, 3)
+    maps[:, :, 1, 0] = 1
+    assert localisation.grid_pointing(maps).tolist() == pytest.approx([0.5, 0, 0.5, 0])
+
+
+def test_a_map_that_is_the_same_for_every_class_points_by_chance():
+    maps = torch.rand(7, 1, 4, 4, generator=generator(0)).expand(-1, 4, -1, -1)
+    assert localisation.grid_pointing(maps).mean().item() == pytest.approx(0.25)
+
+
+def test_an_explainer_that_finds_its_class_in_the_mosaic_points_to_it():
+    images, labels = coloured()
+    whole, classes = localisation.mosaics(images, labels, labels >= 0, 30, generator(0))
+
+    def explain(images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        own = images[:, 0] % 5 == classes.view(-1, 1, 1)
+        return {"finder": own.float(), "blind": torch.ones_like(images[:, 0])}
+
+    values = localisation.mosaic_pointing(explain, whole, classes)
+    assert values["finder"].tolist() == [1] * 120
+    assert values["blind"].tolist() == pytest.approx([0.25] * 120)
+
+
+def test_without_four_classes_and_masks_nothing_is_located(samples: Samples) -> None:
+    three = samples.take((samples.labels < 3).nonzero()[:, 0])
+    case = Case(toys.network().eval(), three, {}, BUDGETS["quick"], 4, 0, toys.WHOLE)
+    assert localisation.score(case) == {}

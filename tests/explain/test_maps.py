@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from captum.attr import InputXGradient, LayerGradCam
 from torch import Tensor, nn
-from torchcam.methods import GradCAM, SmoothGradCAMpp
+from torchcam.methods import SmoothGradCAMpp
 
 from abn.explain import maps
-from abn.models.abn import IMAGENET_MEAN, AttentionBranchNetwork, Output
+from abn.explain.case import Samples
+from abn.models.abn import IMAGENET_MEAN, AttentionBranchNetwork
 from abn.runtime.rng import generator
 from tests.toys import network
 
@@ -23,11 +24,11 @@ WEIGHTS = torch.tensor(  # [2 classes, 2 channels, 2, 2]
 IMAGE = torch.tensor([[[1.0, 2], [1, 2]], [[3, 1], [1, 4]]])  # its features are the image itself
 
 
-class Linear(nn.Module):
+class Linear(AttentionBranchNetwork):
     """Logits are WEIGHTS times the attended image; the attention branch says MAP of every image."""
 
     def __init__(self) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.layer4 = nn.Identity()
 
     def features(self, images: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def real(images) -> AttentionBranchNetwork:
 
 
 @pytest.fixture(scope="module")
-def found(real, images) -> dict[str, Tensor]:
+def ours(real, images) -> dict[str, Tensor]:
     return maps.network_maps(real, images, LABELS)
 
 
@@ -103,8 +104,8 @@ def close(measured: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(measured, expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
 
 
-def test_every_map_is_detached_float32_on_the_grid_of_the_attention(found):
-    assert list(found) == [
+def test_every_map_is_detached_float32_on_the_grid_of_the_attention(ours):
+    assert list(ours) == [
         "attention",
         "att_cam",
         "grad_attention",
@@ -112,21 +113,10 @@ def test_every_map_is_detached_float32_on_the_grid_of_the_attention(found):
         "gradcam",
         "gradcam_pp",
     ]
-    for values in found.values():
+    for values in ours.values():
         assert values.shape == (3, 6, 6) and values.dtype == torch.float32
         assert not values.requires_grad and values.isfinite().all()
         assert (values.amax((1, 2)) > values.amin((1, 2))).all()
-
-
-def test_the_attention_is_what_the_forward_pass_says(found, attention):
-    assert torch.equal(found["attention"], attention[:, 0])
-
-
-def test_att_cam_averages_to_the_attention_logit(real, images, found):
-    with torch.no_grad():
-        output: Output = real(images)
-    expected = output.attention_logits[torch.arange(3), LABELS]
-    torch.testing.assert_close(found["att_cam"].mean((1, 2)), expected)
 
 
 def test_att_cam_is_the_attention_branchs_map_of_the_class(linear):
@@ -158,60 +148,53 @@ def test_gradcam_pp_follows_the_published_formula_with_the_derivatives_of_exp_z(
     torch.testing.assert_close(linear["gradcam_pp"].double(), expected)
 
 
-def test_gradcam_equals_cam_after_mean_pooling(real, attended, found):
+def test_gradcam_equals_cam_after_mean_pooling(real, attended, ours):
     with torch.no_grad():
         top = real.layer4(attended)
         cam = torch.einsum("bc,bchw->bhw", real.fc.weight[LABELS], top).relu() / top[0, 0].numel()
-    close(found["gradcam"], upsampled(cam))
+    close(ours["gradcam"], upsampled(cam))
 
 
-def test_gradcam_agrees_with_torchcam(real, images, found):
-    with GradCAM(Logits(real), "model.layer4") as method:
-        scores = method.model(images)
-        (theirs,) = method(LABELS.tolist(), scores, normalized=False)
-    close(found["gradcam"], upsampled(theirs))
-
-
-def test_gradcam_pp_agrees_with_torchcam(real, images, found):
+def test_gradcam_pp_agrees_with_torchcam(real, images, ours):
     # The smoothed method, of one sample without noise: torchcam 0.5's plain GradCAMpp divides a
     # copy of its weights, so that its alpha is the squared slope alone.
     with SmoothGradCAMpp(Logits(real), "model.layer4", num_samples=1, std=1e-12) as method:
         method.model(images)
         (theirs,) = method(LABELS.tolist(), normalized=False, eps=1e-20)
-    close(found["gradcam_pp"], upsampled(theirs))
+    close(ours["gradcam_pp"], upsampled(theirs))
 
 
-def test_gradcam_agrees_with_captum(real, attended, found):
+def test_gradcam_agrees_with_captum(real, attended, ours):
     method = LayerGradCam(Logits(real, whole=False), real.layer4)
     theirs = method.attribute(attended.clone().requires_grad_(), LABELS, relu_attributions=True)
-    close(found["gradcam"], upsampled(theirs[:, 0].detach()))
+    close(ours["gradcam"], upsampled(theirs[:, 0].detach()))
 
 
-def test_grad_attention_agrees_with_captum(real, images, attention, found):
+def test_grad_attention_agrees_with_captum(real, images, attention, ours):
     with torch.no_grad():
         features = real.features(images)
     method = InputXGradient(lambda gate: real.perception_branch(features * (1 + gate)))
     theirs = method.attribute(attention.clone().requires_grad_(), LABELS)
-    close(found["grad_attention"], theirs[:, 0].detach().relu())
+    close(ours["grad_attention"], theirs[:, 0].detach().relu())
 
 
-def test_hirescam_agrees_with_captum(real, attended, found):
+def test_hirescam_agrees_with_captum(real, attended, ours):
     method = InputXGradient(real.perception_branch)
     theirs = method.attribute(attended.clone().requires_grad_(), LABELS)
-    close(found["hirescam"], theirs.detach().sum(1).relu())
+    close(ours["hirescam"], theirs.detach().sum(1).relu())
 
 
-def test_an_images_maps_do_not_depend_on_its_neighbours(real, images, found):
+def test_an_images_maps_do_not_depend_on_its_neighbours(real, images, ours):
     alone = maps.network_maps(real, images[1:2], LABELS[1:2])
     for name, values in alone.items():
-        close(values, found[name][1:2])
+        close(values, ours[name][1:2])
 
 
-def test_another_label_changes_every_map_but_the_attention(real, images, found):
+def test_another_label_changes_every_map_but_the_attention(real, images, ours):
     other = maps.network_maps(real, images, (LABELS + 1) % 4)
-    assert torch.equal(other.pop("attention"), found["attention"])
+    assert torch.equal(other.pop("attention"), ours["attention"])
     for name, values in other.items():
-        assert not torch.allclose(values, found[name]), name
+        assert not torch.allclose(values, ours[name]), name
 
 
 def test_nothing_is_left_on_the_model():
@@ -311,12 +294,6 @@ def test_the_centre_control_peaks_at_the_centre_and_falls_off_symmetrically():
     assert (even[0, 4, 7] / even[0, 4, 5]).item() == pytest.approx(math.exp(-0.06 / 0.08))
 
 
-def test_the_random_control_repeats_with_its_generator():
-    first = maps.random_maps(3, 4, 5, generator(0))
-    assert first.shape == (3, 4, 5) and first.min() >= 0 and first.max() < 1
-    assert torch.equal(first, maps.random_maps(3, 4, 5, generator(0)))
-
-
 def test_the_sobel_control_of_a_flat_image_is_exactly_zero():
     colour = torch.tensor([0.1, 0.7, 0.3]).view(1, 3, 1, 1)
     assert not maps.sobel_maps(colour.expand(2, 3, 33, 35), 3, 5).any()
@@ -345,3 +322,14 @@ def test_the_oracle_is_the_share_of_each_cell_in_the_object():
     objects[0, 1:3, 1:4] = True
     assert maps.oracle_maps(objects, 2, 4).tolist() == [[[0.25, 0.5, 0, 0]] * 2]
     assert maps.oracle_maps(objects, 1, 1).tolist() == [[[6 / 32]]]
+
+
+def test_the_compared_maps_are_the_networks_and_the_controls(samples: Samples) -> None:
+    compared = maps.compared_maps(network().eval(), samples, 0)
+    assert list(compared)[:2] == ["attention", "att_cam"]
+    assert list(compared)[-4:] == ["random", "centre", "sobel", "oracle"]
+    assert all(x.shape == (40, 4, 4) and x.dtype == torch.float32 for x in compared.values())
+    assert compared["attention"].equal(samples.attention)
+    rows = torch.arange(40)
+    expected = samples.trace.class_maps[rows, samples.predicted]
+    torch.testing.assert_close(compared["att_cam"], expected)

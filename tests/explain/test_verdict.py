@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from abn.config.params import Gates, Params
-from abn.explain.intervals import Interval
+from abn.explain.statistics import Interval
 from abn.explain.verdict import BY_DESIGN, FAIL, PASS, UNKNOWN, gates, verdict
 
 GOOD: dict[str, Interval | None] = {

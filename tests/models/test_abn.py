@@ -244,3 +244,25 @@ def test_nothing_is_kept_on_the_module_between_two_batches():
     with torch.no_grad():
         model(torch.rand(1, 3, 32, 32))
     assert vars(model) == before
+
+
+@torch.inference_mode()
+def test_a_trace_is_the_forward_pass_step_by_step():
+    torch.manual_seed(0)
+    model = AttentionBranchNetwork("resnet18", num_classes=5).eval()
+    x = torch.rand(2, 3, 64, 64)
+    trace, output = model.trace(x), model(x)
+    assert torch.equal(trace.features, model.features(x)) and trace.features.shape[2:] == (4, 4)
+    assert all(map(torch.equal, trace.output(), output))
+    attended = model.attend(trace.features, trace.attention)
+    assert torch.equal(model.perception_branch(attended), output.logits)
+    assert torch.equal(trace.class_maps.mean((2, 3)), output.attention_logits)
+
+
+def test_the_forward_pass_compiles_to_one_graph():
+    torch.manual_seed(0)
+    model = AttentionBranchNetwork("resnet18", num_classes=5).eval()
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="eager", fullgraph=True)(x)
+        assert all(map(torch.equal, compiled, model(x)))

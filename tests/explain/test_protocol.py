@@ -1,4 +1,4 @@
-"""Explanations scored: the controls stand where they must, the tables say all, chance repeats."""
+"""The whole protocol: every score in its table, the verdict, and the same results each time."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from abn.config.params import Explain, Params, Shapes
 from abn.data.packed import Split
 from abn.datasets.shapes import CLASSES
 from abn.explain import counterfactuals
-from abn.explain.findings import Findings, Rerender, explain
+from abn.explain.protocol import ExplainResults, Rerender, explain
 from abn.predict import predict
 from abn.runtime.errors import UserError
 from tests import toys
@@ -39,34 +39,34 @@ def split() -> Split:
 
 
 @pytest.fixture(scope="module")
-def found(split: Split, config: Explain) -> Findings:
-    return findings(split, config)
+def results(split: Split, config: Explain) -> ExplainResults:
+    return run(split, config)
 
 
 class Brightness(toys.Network):
     """A network that looks where it is bright."""
 
     def features(self, images: Tensor) -> Tensor:
-        self.seen = images.mean(1, True)[..., 4::8, 4::8]
+        self.bright = images.mean(1, True)[..., 4::8, 4::8]
         return super().features(images)
 
     def attention_branch(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.att_conv2(features), self.seen
+        return self.att_conv2(features), self.bright
 
 
-def findings(
+def run(
     split: Split,
     config: Explain,
     seed: int = 0,
     model: nn.Module | None = None,
     siblings: tuple[nn.Module, ...] = (),
-) -> Findings:
+) -> ExplainResults:
     model = (model or toys.network()).eval()
     return explain(model, split, split, toys.WHOLE, config, seed, siblings)
 
 
-def test_every_map_has_a_row_for_each_of_its_scores(found: Findings) -> None:
-    maps = found.maps
+def test_every_map_has_a_row_for_each_of_its_scores(results: ExplainResults) -> None:
+    maps = results.maps
     assert maps["map"].unique().tolist() == [*RIVALS, *CONTROLS, "oracle", "rise"]
     assert not maps.duplicated(["map", "score"]).any()
     assert (maps["low"] <= maps["mean"]).all() and (maps["mean"] <= maps["high"]).all()
@@ -81,76 +81,76 @@ def test_every_map_has_a_row_for_each_of_its_scores(found: Findings) -> None:
         assert means["oracle", f"srg{ending}"] == pytest.approx(gap)
 
 
-def test_rise_is_scored_on_fewer_images_than_the_others(found: Findings) -> None:
-    counts = found.maps[found.maps["score"] == "srg"].set_index("map")["images"]
+def test_rise_is_scored_on_fewer_images_than_the_others(results: ExplainResults) -> None:
+    counts = results.maps[results.maps["score"] == "srg"].set_index("map")["images"]
     assert counts["rise"] == 10 and counts["attention"] == 30
 
 
-def test_the_oracle_finds_the_objects_and_chance_does_not(found: Findings) -> None:
-    means = found.maps.set_index(["map", "score"])["mean"]
+def test_the_oracle_finds_the_objects_and_chance_does_not(results: ExplainResults) -> None:
+    means = results.maps.set_index(["map", "score"])["mean"]
     assert means["oracle", "auroc"] > 0.95 and means["oracle", "pointing"] == 1
     assert 0.4 < means["random", "auroc"] < 0.6
     assert means["random", "energy"] < means["oracle", "energy"]
-    assert found.headline["auroc_oracle"] == means["oracle", "auroc"]
+    assert results.headline["auroc_oracle"] == means["oracle", "auroc"]
 
 
 def test_without_masks_nothing_is_located_and_nothing_else_changes(
-    split: Split, config: Explain, found: Findings
+    split: Split, config: Explain, results: ExplainResults
 ) -> None:
-    blind = findings(dataclasses.replace(split, masks=None), config)
+    blind = run(dataclasses.replace(split, masks=None), config)
     assert not set(blind.maps["score"]) & LOCATED and "oracle" not in set(blind.maps["map"])
     assert not any("oracle" in name for name in [*blind.headline, *blind.curves.columns])
     assert blind.headline["gate_local"] == "not measured"
     columns = ["map", "score", "mean", "low", "high", "beats_random"]
-    shared = found.maps[(found.maps["map"] != "oracle") & ~found.maps["score"].isin(LOCATED)]
+    shared = results.maps[(results.maps["map"] != "oracle") & ~results.maps["score"].isin(LOCATED)]
     rest = shared[~shared["score"].isin(["energy_raw", "pointing_tolerant"])]
     assert blind.maps[columns].equals(rest[columns].reset_index(drop=True))
 
 
-def test_the_curves_run_from_nothing_to_all_for_each_map(found: Findings) -> None:
-    curves = found.curves
+def test_the_curves_run_from_nothing_to_all_for_each_map(results: ExplainResults) -> None:
+    curves = results.curves
     assert curves["fraction"].tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert len(curves.columns) == 1 + 4 * len(found.maps["map"].unique())
+    assert len(curves.columns) == 1 + 4 * len(results.maps["map"].unique())
     for ending in ("", "_colour"):
         insertion, deletion = (curves[f"centre_{w}{ending}"] for w in ("insertion", "deletion"))
         assert insertion.iloc[0] == pytest.approx(deletion.iloc[-1], abs=1e-6)
         assert insertion.iloc[-1] == pytest.approx(deletion.iloc[0], abs=1e-6)
         key = f"baseline_confidence{ending}"
-        assert insertion.iloc[0] == pytest.approx(found.headline[key], abs=1e-6)
+        assert insertion.iloc[0] == pytest.approx(results.headline[key], abs=1e-6)
 
 
 def test_what_is_explained_is_the_predicted_class_right_or_wrong(
     split: Split, config: Explain
 ) -> None:
     few = split.take(torch.arange(8))
-    curves = findings(few, config).curves
+    curves = run(few, config).curves
     logits = predict(toys.network(), few, toys.WHOLE, 8, toys.CPU).logits
     confidence = logits.softmax(1).max(1).values.mean().item()
     assert curves["attention_deletion"][0] == pytest.approx(confidence, abs=1e-5)
 
 
-def test_interventions_are_told_one_by_one(found: Findings) -> None:
-    table = found.interventions.set_index("intervention")
+def test_there_is_a_row_for_each_intervention(results: ExplainResults) -> None:
+    table = results.interventions.set_index("intervention")
     names = ["none", "zero", "mean", "shuffled", "inverted", "another", "att_cam", "oracle"]
     assert table.index.tolist() == names
     assert table.loc["none", ["flips", "probability", "divergence"]].tolist() == [0, 0, 0]
     assert (table["flips_low"] <= table["flips"]).all()
-    assert found.headline["zero_top1"] == table["top1"]["zero"]
+    assert results.headline["zero_top1"] == table["top1"]["zero"]
 
 
-def test_the_verdict_follows_from_the_gates(found: Findings) -> None:
-    gates = found.gates.set_index("gate")
+def test_the_verdict_follows_from_the_gates(results: ExplainResults) -> None:
+    gates = results.gates.set_index("gate")
     assert gates.index.tolist() == [*GATES, "class_specific"]
     assert gates["outcome"]["stable"] == "not measured"
     assert math.isnan(gates["value"]["stable"]) and gates["threshold"]["stable"] == 0.5
     for gate in gates.index:
-        assert found.headline[f"gate_{gate}"] == gates["outcome"][gate]
-    assert found.headline["verdict"] in {"explains", "partly explains", "does not explain"}
+        assert results.headline[f"gate_{gate}"] == gates["outcome"][gate]
+    assert results.headline["verdict"] in {"explains", "partly explains", "does not explain"}
 
 
-def test_the_paired_gates_are_about_the_differences(found: Findings) -> None:
-    means = found.maps.set_index(["map", "score"])["mean"]
-    values = found.gates.set_index("gate")["value"]
+def test_the_paired_gates_compare_the_same_images(results: ExplainResults) -> None:
+    means = results.maps.set_index(["map", "score"])["mean"]
+    values = results.gates.set_index("gate")["value"]
     srg = means["attention", "srg"]
     assert values["faithful"] == pytest.approx(srg - means["random", "srg"])
     assert values["faithful_centre"] == pytest.approx(srg - means["centre", "srg"])
@@ -161,33 +161,33 @@ def test_the_paired_gates_are_about_the_differences(found: Findings) -> None:
 def test_a_flat_map_is_called_flat_dead_and_no_explanation(split: Split, config: Explain) -> None:
     model = toys.network()
     nn.init.zeros_(model.att_conv3.weight)
-    flat = findings(split, config, model=model).headline
+    flat = run(split, config, model=model).headline
     assert flat["flat_share"] == flat["gain_ratio"] == 1
     assert flat["auroc"] == 0.5 and flat["shuffled_flips"] == 0
     assert flat["gate_live"] == flat["gate_causal"] == "fail"
     assert flat["verdict"] == "does not explain"
 
 
-def test_a_map_of_the_object_is_found_to_be_one(split: Split, config: Explain) -> None:
+def test_a_map_of_the_object_is_recognised(split: Split, config: Explain) -> None:
     assert split.masks is not None
     images = split.images * (split.masks == 1)[..., None]  # black around the objects
     bright = dataclasses.replace(split, images=images)
     torch.manual_seed(0)
-    found = findings(bright, config, model=Brightness()).headline
-    assert found["flat_share"] == 0 and found["gain_ratio"] > 1.2
-    assert found["auroc"] > 0.95 and found["pointing"] == 1 and found["gate_local"] == "pass"
+    results = run(bright, config, model=Brightness()).headline
+    assert results["flat_share"] == 0 and results["gain_ratio"] > 1.2
+    assert results["auroc"] > 0.95 and results["pointing"] == 1 and results["gate_local"] == "pass"
 
 
-def test_a_twin_is_stable_and_a_stranger_is_not(split: Split, config: Explain) -> None:
-    twin = findings(split, config, siblings=(toys.network().eval(),)).headline
-    assert twin["stability"] == 1 and twin["gate_stable"] == "pass"
-    stranger = findings(split, config, siblings=(toys.network(seed=9).eval(),)).headline
-    assert stranger["stability"] < 1
+def test_an_identical_network_is_stable_and_another_is_not(split: Split, config: Explain) -> None:
+    same = run(split, config, siblings=(toys.network().eval(),)).headline
+    assert same["stability"] == 1 and same["gate_stable"] == "pass"
+    other = run(split, config, siblings=(toys.network(seed=9).eval(),)).headline
+    assert other["stability"] < 1
 
 
 @pytest.fixture
 def shaped(params: Params, changed: Callable[..., Shapes]) -> tuple[Split, Rerender]:
-    """Pictures of shapes without distractors, and what renders them again."""
+    """Pictures of shapes without distractors, and a function that renders them again."""
     look = changed(params.data.shapes, distractors=0)
     rerender = partial(counterfactuals.parts, look, 0, 32)
     whole, masks, _ = rerender(torch.arange(20))
@@ -200,12 +200,12 @@ def test_shapes_are_rendered_again_to_see_what_decides(
 ) -> None:
     split, rerender = shaped
     model = toys.network(10).eval()
-    found = explain(model, split, split, toys.WHOLE, config, 0, rerender=rerender)
-    assert "importance_target" in found.headline and "density_background" in set(
-        found.maps["score"]
+    results = explain(model, split, split, toys.WHOLE, config, 0, rerender=rerender)
+    assert "importance_target" in results.headline and "density_background" in set(
+        results.maps["score"]
     )
-    assert "importance_distractors" not in found.headline  # there are none
-    json.dumps(found.headline, allow_nan=False)
+    assert "importance_distractors" not in results.headline  # there are none
+    json.dumps(results.headline, allow_nan=False)
 
 
 def test_images_that_cannot_be_rendered_again_are_refused(
@@ -218,36 +218,32 @@ def test_images_that_cannot_be_rendered_again_are_refused(
         explain(model, split, split, toys.WHOLE, config, 0, rerender=rerender)
 
 
-def test_every_image_is_told(found: Findings, split: Split) -> None:
-    images = found.images
+def test_there_is_a_row_for_each_image(results: ExplainResults, split: Split) -> None:
+    images = results.images
     names = ["index", "truth", "predicted", "confidence", "srg", "gain_ratio", "correct"]
     assert images.columns.tolist() == names and len(images) == 30
     assert images["truth"].tolist() == [toys.NAMES[split.labels[i]] for i in images["index"]]
     assert ((images["truth"] == images["predicted"]) == (images["correct"] == 1)).all()
-    assert images["srg"].mean() == pytest.approx(found.headline["srg"])
+    assert images["srg"].mean() == pytest.approx(results.headline["srg"])
 
 
-def test_the_same_seed_finds_the_same_and_another_does_not(
-    split: Split, config: Explain, found: Findings
+def test_the_same_seed_gives_the_same_results_and_another_does_not(
+    split: Split, config: Explain, results: ExplainResults
 ) -> None:
-    again, other = (findings(split, config, seed) for seed in (0, 1))
-    assert found.headline == again.headline != other.headline
-    for name, table in found.tables().items():
+    again, other = (run(split, config, seed) for seed in (0, 1))
+    assert results.headline == again.headline != other.headline
+    for name, table in results.tables().items():
         assert table.equals(again.tables()[name])
-
-
-def test_no_more_images_are_scored_than_there_are(split: Split, config: Explain) -> None:
-    assert findings(split.take(torch.arange(6)), config).headline["images"] == 6
 
 
 def test_the_full_profile_spends_more(
     split: Split, config: Explain, changed: Callable[..., Explain], params: Params
 ) -> None:
-    full = findings(split, changed(config, profile="full")).maps
+    full = run(split, changed(config, profile="full")).maps
     counts = full[full["map"] == "rise"].set_index("score")["images"]
     assert counts["srg"] == 20
-    rungs = ("conv1", "layer1", "layer2", "layer3", "attention", "perception")
-    assert {f"randomised_up_to_{rung}" for rung in rungs} <= set(full["score"])
+    steps = ("conv1", "layer1", "layer2", "layer3", "attention", "perception")
+    assert {f"randomised_up_to_{step}" for step in steps} <= set(full["score"])
     means = full[full["map"] == "attention"].set_index("score")["mean"]
-    assert means["randomised_perception"] == 1  # by construction, whatever else was drawn anew
+    assert means["randomised_perception"] == 1  # by construction, whatever else is random
     assert means["randomised_up_to_perception"] < 1
