@@ -1,3 +1,3 @@
-"""The version: the only place that states it. No stage imports it, so a release retrains nothing."""
+"""The version, stated here only. No stage imports this file: a release retrains nothing."""
 
 __version__ = "0.2.0"

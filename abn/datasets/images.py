@@ -51,9 +51,14 @@ def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Ima
             _check(image)
             if size_hint:
                 image.draft(None, (2 * size_hint, 2 * size_hint))
-            return _rgb(_upright(image))
+            return upright_rgb(image)
     except FAULTS as fault:
         raise DataError(_reason(fault), name, "replace the file or remove it") from fault
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """`image` as it is to be seen: turned as its EXIF says, 8-bit RGB, on white."""
+    return _rgb(_upright(image))
 
 
 def square(image: Image.Image, size: int) -> tuple[NDArray[np.uint8], float]:
