@@ -51,14 +51,9 @@ def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Ima
             _check(image)
             if size_hint:
                 image.draft(None, (2 * size_hint, 2 * size_hint))
-            return upright_rgb(image)
+            return _rgb(_upright(image))
     except FAULTS as fault:
         raise DataError(_reason(fault), name, "replace the file or remove it") from fault
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """`image` as it is to be seen: turned as its EXIF says, 8-bit RGB, on white."""
-    return _rgb(_upright(image))
 
 
 def square(image: Image.Image, size: int) -> tuple[NDArray[np.uint8], float]:
@@ -81,6 +76,11 @@ def _check(image: Image.Image) -> None:
         raise ValueError(f"{width} x {height} pixels, over {MOST_PIXELS:,}")
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers of an unknown range")
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """`image` as it is to be seen: turned as its EXIF says, 8-bit RGB, on white."""
+    return _rgb(_upright(image))
 
 
 def _upright(image: Image.Image) -> Image.Image:
