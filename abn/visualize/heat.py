@@ -1,4 +1,4 @@
-"""A map laid over its image in colours."""
+"""A map laid over its image in colours. Needs neither matplotlib nor anything of the pipeline."""
 
 import cv2
 import numpy as np
