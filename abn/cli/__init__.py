@@ -1,1 +1,1 @@
-"""The console commands, one file each."""
+"""The console command `abn VERB`: main.py finds the verbs, every other file is one."""

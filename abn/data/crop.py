@@ -18,17 +18,17 @@ def centre_boxes(aspect: Tensor, share: float) -> Tensor:
 def crop(
     images: Tensor, boxes: Tensor, mirrored: Tensor, size: int, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Cut `boxes` [B, 4] out of `images` uint8 [B, S, S, 3]: `dtype` [B, 3, size, size] in [0, 1].
+    """Cut `boxes` [B, 4] out of `images` uint8 [B, H, W, 3]: `dtype` [B, 3, size, size] in [0, 1].
 
     `mirrored` bool [B] swaps left and right. Shrinking is anti-aliased: each axis is a product with
     a matrix of triangle weights, the bilinear filter of Pillow and torchvision.
     """
-    b, s = images.shape[:2]
-    rows = _weights(boxes[:, 0], boxes[:, 2], s, size).to(dtype)  # [B, size, S]
-    columns = _weights(boxes[:, 1], boxes[:, 3], s, size).to(dtype)
+    b, h, w = images.shape[:3]
+    rows = _weights(boxes[:, 0], boxes[:, 2], h, size).to(dtype)  # [B, size, H]
+    columns = _weights(boxes[:, 1], boxes[:, 3], w, size).to(dtype)
     columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
-    x = torch.bmm(rows, images.reshape(b, s, s * 3).to(dtype))  # [B, size, S * 3]
-    x = x.view(b, size, s, 3).permute(0, 3, 1, 2).reshape(b, 3 * size, s)
+    x = torch.bmm(rows, images.reshape(b, h, w * 3).to(dtype))  # [B, size, W * 3]
+    x = x.view(b, size, w, 3).permute(0, 3, 1, 2).reshape(b, 3 * size, w)
     x = torch.bmm(x, columns.transpose(1, 2)).view(b, 3, size, size)
     return x.div_(255).clamp_(0, 1)
 

@@ -78,6 +78,11 @@ def _check(image: Image.Image) -> None:
         raise ValueError("pixels are floating-point numbers of an unknown range")
 
 
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """`image` as it is to be seen: turned as its EXIF says, 8-bit RGB, on white."""
+    return _rgb(_upright(image))
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """`image` turned as its EXIF says.
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from abn.explain.case import FLAT
+from abn.visualize.heat import overlay as overlay  # overlays.overlay
 
 # Inches. A pair is an image and its overlay, a line above and a line below.
 _IMAGE, _SEAM = 1.5, 0.05
@@ -32,20 +32,6 @@ class Tile(NamedTuple):
     truth: str
     prediction: str
     confidence: float  # of the prediction, 0 to 1
-
-
-def overlay(
-    image: NDArray[np.uint8], attention: NDArray[np.float32], alpha: float
-) -> NDArray[np.uint8]:
-    """`image` plus `alpha` times the map in JET colours, saturating: uint8 [H, W, 3] RGB.
-
-    The map [h, w] is stretched to its own range; a constant one is the lowest colour throughout.
-    `alpha` is 0 to 1: 0 gives the image back, 1 is the plain sum of the original ABN.
-    """
-    height, width = image.shape[:2]
-    levels = cv2.resize(_stretch(attention), (width, height))
-    heat = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
-    return np.asarray(cv2.add(image, (alpha * heat).astype(np.uint8)), dtype=np.uint8)
 
 
 def is_flat(attention: NDArray[np.float32]) -> bool:
@@ -116,13 +102,6 @@ def stamp(axes: Axes) -> None:
 def short(name: str) -> str:
     """`name`, cut where it would run into what stands beside it."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
-
-
-def _stretch(attention: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The map's own range stretched over 0 to 255; all 0 where it has none."""
-    above = attention - attention.min()
-    levels: NDArray[np.uint8] = (255 * (above / (above.max() or 1))).astype(np.uint8)
-    return levels
 
 
 def _pair(figure: Figure, left: float, bottom: float, tile: Tile, alpha: float) -> None:

@@ -1,0 +1,196 @@
+"""Predict with a trained network: image in, classes, confidences and map out.
+
+Needs the core packages only. Images are shown to the network as the training showed those it
+validated on: short side to `train.val_resize`, then the central `train.val_size` square.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from abn.data.crop import centre_boxes, crop
+from abn.datasets import images as decoder
+from abn.models import checkpoint
+from abn.models.abn import AttentionBranchNetwork
+from abn.runtime.errors import DataError, DeviceError
+from abn.visualize.heat import overlay
+
+ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+BATCH = 16  # images that are on the device at once
+KINDS = "give a path, a PIL image or an RGB array uint8 [H, W, 3]"  # remedy
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the network says of one image."""
+
+    classes: dict[str, float]
+    """Class to confidence (0 to 1) of the perception branch, most confident first: the answer."""
+    attention_confidences: dict[str, float]
+    """The same of the attention branch, in its own order."""
+    map: NDArray[np.float32]
+    """float32 [h, w] in (0, 1), as the network gave it: it looked at `region`, 16 pixels a cell."""
+    image: NDArray[np.uint8]
+    """uint8 [H, W, 3] RGB, upright."""
+    region: tuple[int, int, int, int]
+    """Top, left, height and width of what the network saw of `image`, in pixels."""
+
+    @property
+    def label(self) -> str:
+        """The most confident class of the perception branch."""
+        return next(iter(self.classes))
+
+    @cached_property
+    def overlay(self) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3] RGB: `image` with the map in colours over `region`.
+
+        Blue is the map's lowest value, red its highest, however near they are: look at `map`.
+        """
+        top, left, height, width = self.region
+        inside = slice(top, top + height), slice(left, left + width)
+        drawn = self.image.copy()
+        drawn[inside] = overlay(np.ascontiguousarray(drawn[inside]), self.map, alpha=1.0)
+        return drawn
+
+    def __repr__(self) -> str:
+        answers = (
+            ", ".join(f"{name} {share:.3f}" for name, share in branch.items())
+            for branch in (self.classes, self.attention_confidences)
+        )
+        h, w = self.map.shape
+        span = f"map {h}x{w} from {self.map.min():.3f} to {self.map.max():.3f}"
+        return "Prediction({}; attention branch: {}; {})".format(*answers, span)
+
+
+class Predictor:
+    """A trained network, its classes, and how it is shown images."""
+
+    def __init__(
+        self,
+        network: AttentionBranchNetwork,
+        classes: tuple[str, ...],
+        size: int,
+        resize: int,
+        device: torch.device,
+    ) -> None:
+        self.network, self.classes, self.device = network.eval(), classes, device
+        self.size, self.resize = size, resize  # pixels: side of the crop, short side before it
+
+    @overload  # a path is one image, though text is iterable
+    def predict(  # type: ignore[overload-overlap]
+        self, images: ImageLike, top: int = ...
+    ) -> Prediction: ...
+
+    @overload
+    def predict(self, images: Iterable[ImageLike], top: int = ...) -> list[Prediction]: ...
+
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], top: int = 5
+    ) -> Prediction | list[Prediction]:
+        """The prediction for one image, or a list of them for several, with `top` classes each.
+
+        Raises DataError, naming the image, where one cannot be read.
+        """
+        if isinstance(images, str | os.PathLike | Image.Image):
+            return self._batch([_pixels(images)], top)[0]
+        if isinstance(images, np.ndarray) and images.ndim != 4:
+            return self._batch([_pixels(images)], top)[0]
+        predictions: list[Prediction] = []
+        batch: list[NDArray[np.uint8]] = []
+        for image in images:
+            batch.append(_pixels(image))
+            if len(batch) == BATCH:
+                predictions += self._batch(batch, top)
+                batch = []
+        return predictions + self._batch(batch, top)
+
+    @torch.inference_mode()
+    def _batch(self, images: list[NDArray[np.uint8]], top: int) -> list[Prediction]:
+        if not images:
+            return []
+        output = self.network(torch.cat([self._view(image) for image in images]))
+        perception, attention = (
+            scores.float().softmax(1).cpu() for scores in (output.logits, output.attention_logits)
+        )
+        maps = output.attention[:, 0].float().cpu().numpy()
+        return [
+            Prediction(self._best(p, top), self._best(a, top), drawn, image, self._region(image))
+            for p, a, drawn, image in zip(perception, attention, maps, images, strict=True)
+        ]
+
+    def _view(self, image: NDArray[np.uint8]) -> Tensor:
+        """`image` as the network sees it: float32 [1, 3, size, size] in [0, 1]."""
+        pixels = torch.from_numpy(image)[None].to(self.device)
+        mirrored = torch.zeros(1, dtype=torch.bool, device=self.device)
+        shown = crop(pixels, self._box(image).to(self.device), mirrored, self.size)
+        return shown.contiguous(memory_format=torch.channels_last)
+
+    def _box(self, image: NDArray[np.uint8]) -> Tensor:
+        """The central square [1, 4]: top, left, height and width as shares of `image`."""
+        height, width = image.shape[:2]
+        return centre_boxes(torch.tensor([width / height]), self.size / self.resize)
+
+    def _region(self, image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+        """`_box` in whole pixels."""
+        height, width = image.shape[:2]
+        top, left, tall, wide = (self._box(image)[0] * torch.tensor([height, width] * 2)).tolist()
+        begin, end = (round(top), round(left)), (round(top + tall), round(left + wide))
+        return begin[0], begin[1], end[0] - begin[0], end[1] - begin[1]
+
+    def _best(self, confidences: Tensor, top: int) -> dict[str, float]:
+        values, order = confidences.topk(min(top, len(self.classes)))
+        names = [self.classes[label] for label in order.tolist()]
+        return dict(zip(names, values.tolist(), strict=True))
+
+
+def load(path: str | os.PathLike[str], device: str | torch.device | None = None) -> Predictor:
+    """The network in the checkpoint at `path`, on `device` (by default a GPU if there is one).
+
+    Raises DataError where the file is missing or not a checkpoint of this project, DeviceError
+    where there is no such device.
+    """
+    place = _device(device)
+    trained = checkpoint.load(Path(path), place)
+    training = trained.params["train"]
+    try:
+        size, resize = int(training["val_size"]), int(training["val_resize"])
+    except KeyError as key:
+        what = f"its header lacks train.{key.args[0]}"
+        raise DataError(what, path, "train again with this version") from None
+    return Predictor(trained.model, trained.classes, size, resize, place)
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(chosen)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise DeviceError(reason, f"device={chosen}", "use cpu, cuda or cuda:N") from None
+    return device
+
+
+def _pixels(image: object) -> NDArray[np.uint8]:
+    """`image` as uint8 [H, W, 3] RGB, upright; DataError where it is none."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise DataError("not an image", f"an array {image.dtype} {list(image.shape)}", KINDS)
+        return np.array(image)
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
+        if not path.is_file():
+            raise DataError("no such image", path, "check the path")
+        return np.array(decoder.decode(path, str(path)))
+    if isinstance(image, Image.Image):
+        return np.array(decoder.upright_rgb(image))
+    raise DataError("not an image", type(image).__name__, KINDS)
