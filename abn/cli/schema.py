@@ -5,6 +5,7 @@ import argparse
 from abn.config import params
 
 HELP = "print the JSON schema of params.yaml"
+NEEDS_PROJECT = False  # the schema is in the code
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
