@@ -64,4 +64,4 @@ def test_files_named_in_the_guide_for_developers_exist() -> None:
                 continue
             path = ROOT / name if (ROOT / name).exists() else folder / name
             assert path.exists(), name
-            folder = path if path.is_dir() else path.parent
+            folder = folder if path.is_dir() else path.parent
