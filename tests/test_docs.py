@@ -62,6 +62,6 @@ def test_files_named_in_the_guide_for_developers_exist() -> None:
         for name in re.findall(r"`([\w/.-]+\.(?:pyi?|yaml|json)|[\w/]+/)`", line):
             if PLACEHOLDERS.search(name):
                 continue
-            path = ROOT / name if "/" in name or (ROOT / name).exists() else folder / name
+            path = ROOT / name if (ROOT / name).exists() else folder / name
             assert path.exists(), name
-            folder = path if path.is_dir() else path.parent
+            folder = folder if path.is_dir() else path.parent
