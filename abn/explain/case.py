@@ -37,7 +37,7 @@ class Budget(NamedTuple):
     rise_masks: int
     robustness_images: int  # also of randomisation
     noise_draws: int  # of sensitivity
-    randomisations: int  # networks with other random weights, each
+    randomisations: int  # networks with random weights, for each part
     mosaics: int
     cascade: bool  # whether weights are also randomised layer by layer
 
@@ -116,7 +116,7 @@ class Case:
         return generator(self.seed, "explain", *use)
 
     def some(self, count: int, use: str) -> tuple[Tensor, Samples]:
-        """Rows int64 [n] and samples for scores too expensive for all N; even over the classes."""
+        """`count` rows int64, evenly over the classes, and their samples: for expensive scores."""
         rows = balanced(self.samples.labels, count, self.generator(use))
         return rows, self.samples.take(rows)
 

@@ -21,13 +21,11 @@ from abn.explain.statistics import spearman
 from abn.runtime.errors import DataError
 
 Change = Callable[[int], dict[str, Any]]  # of the picture at an index, as `shapes.render` takes it
-
-
 BATCH = 100  # pictures classified at once
 
 
 def score(case: Case) -> Scores:
-    """How each map spreads its mass over the parts, and whether as the decision does."""
+    """How dense each map is on each part, and whether in the order of its importance."""
     if case.pictures is None:
         return {}
     importance, regions = case.once(part_importance), case.once(part_regions)
@@ -112,8 +110,7 @@ def importance(
 def density(maps: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The mean of a map [N, h, w] over each part, relative to its mean over the image: [N].
 
-    The map is upsampled, less its minimum. 1 is chance; NaN where a part is absent or
-    the map is flat.
+    The map is upsampled, less its minimum. 1 is chance; NaN where a part is absent or the map flat.
     """
     low, high = maps.flatten(1).aminmax(dim=1)
     densities = {}

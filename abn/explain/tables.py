@@ -47,7 +47,7 @@ def headline(case: Case, table: pd.DataFrame, gates: list[Gate]) -> Headline:
 
 
 def _main_scores(case: Case, table: pd.DataFrame) -> Headline:
-    """The scores of HEADLINE, and how sure that of SRG is."""
+    """The scores of HEADLINE, and the interval, wins and baselines of SRG."""
     rows = table.set_index(["map", "score"]).to_dict("index")
     numbers: Headline = {}
     for score, others in HEADLINE.items():
@@ -95,7 +95,7 @@ def maps_table(scores: Scores, seed: int) -> pd.DataFrame:
     """One row per map and score [N] in `scores[map][score]`; a NaN is an image not scored.
 
     map, score, mean, low, high, images; beats_random and beats_centre, the paired shares of wins;
-    of_ceiling, the mean over the oracle's on the same images, where more is better and it has any.
+    of_ceiling, the mean divided by the oracle's on the same images, where that means something.
     """
     rows = [
         _row(scores, name, score, seed)

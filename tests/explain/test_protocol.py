@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from abn.config import params as parameters
 from abn.config.params import Explain, Params, Shapes
 from abn.data.packed import Split
 from abn.datasets.shapes import CLASSES
@@ -18,6 +19,7 @@ from abn.explain.protocol import ExplainResults, Rerender, explain
 from abn.predict import predict
 from abn.runtime.errors import UserError
 from tests import toys
+from tests.conftest import ROOT
 
 RIVALS = ["attention", "att_cam", "grad_attention", "hirescam", "gradcam", "gradcam_pp"]
 CONTROLS = ["random", "centre", "sobel"]
@@ -27,15 +29,9 @@ GATES = ["live", "causal", "faithful", "faithful_centre", "local", "stable", "sa
 
 @pytest.fixture(scope="module")
 def config() -> Explain:
-    from abn.config import params
-    from tests.conftest import ROOT
-
-    return params.load(ROOT / "params.yaml").explain.model_copy(update={"images": 30, "steps": 4})
-
-
-@pytest.fixture(scope="module")
-def split() -> Split:
-    return toys.split()
+    return parameters.load(ROOT / "params.yaml").explain.model_copy(
+        update={"images": 30, "steps": 4}
+    )
 
 
 @pytest.fixture(scope="module")
