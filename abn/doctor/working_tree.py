@@ -37,19 +37,25 @@ class Problem(NamedTuple):
 
 def dvc_lock() -> Iterator[Problem]:
     """dvc.lock cut off, as DVC writes it in place, or in the middle of a merge."""
-    if LOCK.exists() and not is_whole(LOCK.read_bytes()):
+    if LOCK.exists() and not is_complete(LOCK.read_bytes()):
         command = ["mv", str(LOCK), f"{LOCK}.bad"]  # where git has no whole version
         for version in (["HEAD"], []):  # the committed one; the one that DVC has staged, newer
             content = git.output("show", f"{''.join(version)}:./{LOCK}") or ""
-            if is_whole(content.encode()):
+            if is_complete(content.encode()):
                 command = ["git", "checkout", *version, "--", str(LOCK)]
-        yield Problem("not whole; DVC's run cache keeps what ran since", LOCK, command)
+        yield Problem("incomplete; DVC's run cache keeps what ran since", LOCK, command)
 
 
-def is_whole(content: bytes) -> bool:
-    """Whether a dvc.lock is a mapping of stages that each have a command."""
+def is_complete(content: bytes) -> bool:
+    """Whether a dvc.lock has stages that each have a command, and no value is cut off."""
     try:
-        return all(stage["cmd"] for stage in yaml.safe_load(content)["stages"].values())
+        stages = yaml.safe_load(content)["stages"].values()
+        files = [
+            file for stage in stages for key in ("deps", "outs") for file in stage.get(key, [])
+        ]
+        params = [stage.get("params", {}) for stage in stages]
+        cut_off = any(None in part.values() for part in [*files, *params])
+        return all(stage["cmd"] for stage in stages) and not cut_off
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError, KeyError):
         return False
 
@@ -60,7 +66,7 @@ def dvc_tables() -> Iterator[Problem]:
         text = table.read_text(errors="replace")
         alive = [pid for pid in re.findall(r'"pid": (\d+)', text) if psutil.pid_exists(int(pid))]
         if alive or not re.fullmatch(r"\{.*\}\s*", text, re.S):
-            what = f"names process {alive[0]}" if alive else "not whole"
+            what = f"names process {alive[0]}" if alive else "incomplete"
             yield Problem(f"{what}; if no DVC is running", table, ["rm", str(table)])
 
 

@@ -173,16 +173,16 @@ def test_gits_and_dvcs_files_are_only_named_and_the_printed_command_repairs_them
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"stages:\n", b"\0" * 99, b"\xff\n", b"{\n", b"1"])
-def test_a_dvc_lock_without_stages_is_not_whole(content: bytes) -> None:
-    assert not working_tree.is_whole(content)
+def test_a_dvc_lock_without_stages_is_incomplete(content: bytes) -> None:
+    assert not working_tree.is_complete(content)
 
 
-def test_a_dvc_lock_with_a_dependency_on_the_web_is_whole() -> None:
+def test_a_dvc_lock_with_a_dependency_on_the_web_is_complete() -> None:
     """DVC records such a dependency by checksum or etag, without md5 and size."""
     deps = "[{path: 'https://a.org/x', checksum: '\"1\"'}, {path: 's3://a/x', etag: e, size: 1}]"
     stages = f"{{get: {{cmd: wget, deps: {deps}}}}}"
-    assert working_tree.is_whole(f"schema: '2.0'\nstages: {stages}\n".encode())
-    assert working_tree.is_whole((ROOT / "dvc.lock").read_bytes())
+    assert working_tree.is_complete(f"schema: '2.0'\nstages: {stages}\n".encode())
+    assert working_tree.is_complete((ROOT / "dvc.lock").read_bytes())
 
 
 def test_what_dvc_has_staged_is_newer_than_what_is_committed(report: Report) -> None:

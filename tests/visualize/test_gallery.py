@@ -45,13 +45,13 @@ def test_no_more_classes_are_shown_than_asked_for_or_there_are() -> None:
 
 def test_a_tile_has_the_networks_input_prediction_and_map() -> None:
     model, split = toys.network(), toys.split(4)
-    found = predict(model, split, CenterCrop(16, 24), 4, CPU)
+    output = predict(model, split, CenterCrop(16, 24), 4, CPU)
     tiles = first_of_each_class(model, split, CenterCrop(16, 24), 4)
     for i, tile in enumerate(tiles):
         assert tile.image.shape == (16, 16, 3) and tile.image.dtype == np.uint8
-        assert tile.prediction == NAMES[found.logits[i].argmax()]
-        assert abs(tile.confidence - found.logits[i].softmax(0).max()) < 1e-5
-        assert np.allclose(tile.attention, found.attention[i], atol=1e-5)
+        assert tile.prediction == NAMES[output.logits[i].argmax()]
+        assert abs(tile.confidence - output.logits[i].softmax(0).max()) < 1e-5
+        assert np.allclose(tile.attention, output.attention[i], atol=1e-5)
 
 
 def test_a_slug_is_a_safe_file_name() -> None:
@@ -111,15 +111,15 @@ def test_errors_are_shown_most_confident_first_ties_by_index() -> None:
 
 def test_an_error_comes_with_the_evidence_for_both_classes() -> None:
     model, split = toys.network(seed=1).eval(), toys.split(12)
-    found = predict(model, split, WHOLE, 5, CPU)
-    choices = confident_errors(found, 2)
+    output = predict(model, split, WHOLE, 5, CPU)
+    choices = confident_errors(output, 2)
     assert len(choices) == 2
     for choice, shown in zip(
         choices, items(model, split, WHOLE, choices, scored(0.5)), strict=True
     ):
         assert shown.evidence is not None
-        logits = found.attention_logits[choice.place]
-        predicted, truth = found.logits[choice.place].argmax(), split.labels[choice.place]
+        logits = output.attention_logits[choice.place]
+        predicted, truth = output.logits[choice.place].argmax(), split.labels[choice.place]
         means = [float(values.mean()) for values in shown.evidence]
         assert np.allclose(means, [logits[predicted], logits[truth]], atol=1e-5)
         assert shown.tile.truth == NAMES[truth] and shown.tile.prediction == NAMES[predicted]

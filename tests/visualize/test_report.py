@@ -36,7 +36,7 @@ def results(**changes: Any) -> Results:
     columns = ["map", "score", "mean", "low", "high", "images"]
     columns += ["beats_random", "beats_centre", "of_ceiling"]
     lines = {f"{m}_{way}": [0.0, 1.0] for m in MAPS for way in ("insertion", "deletion")}
-    found = Results(
+    measured = Results(
         train={"epoch": 2},
         evaluate={"top1": 0.75, "loss": 0.5},
         explain={"verdict": "partly explains", "images": 9, "baseline_confidence": 0.1},
@@ -59,15 +59,15 @@ def results(**changes: Any) -> Results:
         ),
         gates=pd.DataFrame(GATES, columns=list(names)),
     )
-    return found._replace(**changes)
+    return measured._replace(**changes)
 
 
-def page(found: Results | None = None, classes: tuple[str, ...] = ("disc", "ring")) -> str:
+def page(measured: Results | None = None, classes: tuple[str, ...] = ("disc", "ring")) -> str:
     facts, checksums = {"Network": "resnet18"}, {"weights": "f" * 64}
     warnings = ["Mind the gap."]
     source = Provenance("resnet18", classes, facts, checksums, {"train.lr": "0.03"}, warnings)
     shown = [item(), item(low=0.75, srg=None, error=True)]
-    return report.render(found or results(), source, shown, 10, 1.0)
+    return report.render(measured or results(), source, shown, 10, 1.0)
 
 
 def text(source: str) -> str:
@@ -77,7 +77,7 @@ def text(source: str) -> str:
 
 
 class Balance(HTMLParser):
-    """Fails on a tag closed that is not open; remembers what is left open, ids and links."""
+    """Fails on a tag closed that is not open; collects open tags, ids and links."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,10 +108,10 @@ def parsed(source: str) -> Balance:
 def test_every_tag_is_closed_and_every_link_leads_to_a_place_in_the_page(
     classes: tuple[str, ...],
 ) -> None:
-    found = parsed(page(classes=classes))
-    ids = [value for _, name, value in found.attributes if name == "id"]
+    parser = parsed(page(classes=classes))
+    ids = [value for _, name, value in parser.attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    for tag, name, value in found.attributes:
+    for tag, name, value in parser.attributes:
         if name == "href" and tag == "a":
             assert value.removeprefix("#") in ids
         elif name in ("src", "href"):
@@ -126,10 +126,10 @@ def test_there_is_no_script_and_no_address_of_another_file() -> None:
 
 
 def test_every_picture_has_a_text_alternative() -> None:
-    found = parsed(page())
-    images = [value for tag, name, value in found.attributes if (tag, name) == ("img", "alt")]
+    parser = parsed(page())
+    images = [value for tag, name, value in parser.attributes if (tag, name) == ("img", "alt")]
     assert len(images) == page().count("<img ") == 3 + 5 and all(images)
-    charts = [v for tag, name, v in found.attributes if (tag, name) == ("svg", "aria-label")]
+    charts = [v for tag, name, v in parser.attributes if (tag, name) == ("svg", "aria-label")]
     assert len(charts) == 4 and "Loss: training from 2 to 1; validation from 1.5 to 1.5" in charts
 
 
@@ -239,9 +239,9 @@ def seen(folder: Path, source: str) -> tuple[int, str]:
         check=True,
         timeout=120,
     )
-    found = re.search(r'data-width="(\d+)"', done.stdout)
-    assert found, done.stdout[-500:]
-    return int(found[1]), "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    width = re.search(r'data-width="(\d+)"', done.stdout)
+    assert width, done.stdout[-500:]
+    return int(width[1]), "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
