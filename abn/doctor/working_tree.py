@@ -55,7 +55,7 @@ def is_complete(content: bytes) -> bool:
         ]
         params = [stage.get("params", {}) for stage in stages]
         cut_off = any(None in part.values() for part in [*files, *params])
-        return all(stage["cmd"] for stage in stages) and not cut_off
+        return all(stage["cmd"] for stage in stages) and not cut_off and content.endswith(b"\n")
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError, KeyError):
         return False
 
