@@ -223,11 +223,13 @@ def test_head_back_on_its_branch_keeps_uncommitted_changes(report: Report) -> No
     assert git("status", "--porcelain") == "M README.md"
 
 
-def test_a_training_to_resume_is_named_and_kept(report: Report) -> None:
+def test_a_training_to_resume_is_named_until_it_has_ended(report: Report) -> None:
     state = write(".resume/ab12/state-0002-00000005.safetensors", "x" * 2_000_000)
     text = "a training to resume, after epoch 2, step 5; 2 MB; to drop it: rm -r .resume/ab12\n"
     assert report("--fix") == (0, f".resume/ab12: {text}")
     assert state.exists()
+    write(".resume/ab12/done")
+    assert report() == (0, "")
 
 
 def test_changes_in_git_stash_are_named(report: Report) -> None:
