@@ -122,12 +122,14 @@ def _is_ours(path: Path) -> bool:
 
 @contextmanager
 def _locked_out(stage: str) -> Iterator[bool]:
-    """Hold the lock of `stage`; False where a running stage holds it."""
-    lock = paths.LOCKS / f"{stage}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    """Hold the lock of `stage`; False where a running stage holds it, or we may not write."""
+    lock = FileLock(paths.LOCKS / f"{stage}.lock", timeout=0)
     try:
-        with FileLock(lock, timeout=0):
-            yield True
-            lock.unlink(missing_ok=True)
-    except Timeout:
+        paths.LOCKS.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (Timeout, OSError):
         yield False
+        return
+    yield True
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
