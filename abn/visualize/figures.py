@@ -33,8 +33,9 @@ _NAME = 19  # characters; two names and a confidence fill the line above a pair
 _KEY = "Colours run from each map's lowest value (blue) to its highest (red)"
 _EVIDENCE = """What the attention branch
 counts for (red) and against
-(blue) each class. Below each
-map is its mean, the logit."""
+(blue) each class. Below
+each map is its mean, the
+logit."""
 
 
 class GalleryItem(NamedTuple):
