@@ -1,4 +1,4 @@
-"""Predictions -> accuracy, losses, calibration, confusion: everything but the explanation."""
+"""Accuracy, losses, calibration and confusion of a split's predictions."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ BINS = 15  # of confidence, equally wide (Guo et al., ICML 2017)
 
 
 def scores(predictions: Predictions, mirrored: Predictions) -> dict[str, float]:
-    """The metrics of a split; `mirrored` are the predictions on the same images turned around."""
+    """The metrics of a split; `mirrored` are those of the mirrored images."""
     labels = predictions.labels
     probabilities = predictions.logits.softmax(1)
     both_heads = probabilities + predictions.attention_logits.softmax(1)
@@ -36,14 +36,14 @@ def confusion(predictions: Predictions, classes: tuple[str, ...]) -> pd.DataFram
 
 def per_class(predictions: Predictions, classes: tuple[str, ...]) -> pd.DataFrame:
     """One row per class: precision, recall, f1 and the number of images."""
-    found = precision_recall_fscore_support(
+    columns = precision_recall_fscore_support(
         predictions.labels,
         predictions.logits.argmax(1),
         labels=np.arange(len(classes)),
         zero_division=0.0,
     )
-    columns = ("precision", "recall", "f1", "images")
-    return pd.DataFrame({"class": classes} | dict(zip(columns, found, strict=True)))
+    names = ("precision", "recall", "f1", "images")
+    return pd.DataFrame({"class": classes} | dict(zip(names, columns, strict=True)))
 
 
 def calibration(predictions: Predictions) -> pd.DataFrame:
@@ -57,12 +57,12 @@ def calibration(predictions: Predictions) -> pd.DataFrame:
 
 
 def expected_calibration_error(table: pd.DataFrame) -> float:
-    """ECE: mean distance of accuracy from confidence, over the images of `calibration`'s table."""
+    """ECE: the mean distance between accuracy and confidence, from the table of `calibration`."""
     gap = (table["accuracy"] - table["confidence"]).abs()
     return float(np.average(gap, weights=table["images"]))
 
 
 def _top5(scores: Tensor, labels: Tensor) -> float:
-    """Among the best five, or among all but the worst where that is fewer."""
+    """The share in the best five; with five classes or fewer, in all but the worst."""
     best = scores.topk(min(5, scores.shape[1] - 1)).indices
     return float((best == labels[:, None]).any(1).double().mean())

@@ -1,4 +1,4 @@
-"""What a network says of a whole split, and how often and how surely it is right."""
+"""A whole split through the network, and the headline scores of its predictions."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from abn.models.abn import AttentionBranchNetwork, Output, losses
 
 
 class Predictions(NamedTuple):
-    """N images' outputs on the CPU."""
+    """The network's outputs for N images, on the CPU."""
 
     logits: Tensor  # [N, K]
     attention_logits: Tensor  # [N, K]
@@ -29,7 +29,7 @@ def predict(
     device: torch.device,
     mirrored: bool = False,
 ) -> Predictions:
-    """Run `model` (set to eval mode) over `split`, in order."""
+    """Run `model`, in eval mode, over `split` in order; with `mirrored`, over its mirror images."""
     model.eval()
     rows = []
     for images in loader.evaluation(split, view, batch_size, device, mirrored):
@@ -40,7 +40,7 @@ def predict(
 
 
 def headline(predictions: Predictions) -> dict[str, float]:
-    """top-1 of both branches and the loss: the sum of both cross-entropies on hard labels."""
+    """Top-1 of both branches, and the loss: the sum of both cross-entropies on hard labels."""
     logits, attention_logits, attention, labels = predictions
     perception, branch = losses(Output(logits, attention_logits, attention), labels)
     return {
@@ -53,5 +53,5 @@ def headline(predictions: Predictions) -> dict[str, float]:
 
 
 def top1(scores: Tensor, labels: Tensor) -> float:
-    """The share of the rows of `scores` [N, K] whose largest is at the label, int64 [N]."""
+    """The share of the rows of `scores` [N, K] with their maximum at the label, int64 [N]."""
     return float((scores.argmax(1) == labels).double().mean())

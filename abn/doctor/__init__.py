@@ -1,1 +1,1 @@
-"""What a killed DVC leaves behind, and the commands that repair it."""
+"""What killed processes leave in a clone of this project, and the commands that repair it."""

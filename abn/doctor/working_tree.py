@@ -1,139 +1,136 @@
-"""What killed processes leave in the working tree: files cut off, locks nobody holds, parts."""
+"""What killed processes leave in the working tree: a cut dvc.lock, locks, half-written files."""
 
-import json
 import re
-import time
+import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import psutil
 from filelock import FileLock, Timeout
 
 from abn.config import yaml_file
-from abn.doctor import processes
 from abn.experiments import git
 from abn.project import paths
-from abn.retention import DONE
 from abn.runtime.errors import ParamsError
 
-DVC, LOCK = Path(".dvc/tmp"), Path("dvc.lock")
-MADE = ("data", "checkpoint", "checkpoint.part", "metrics", "plots", "outputs")
-PART = re.compile(r".*\.part|\.tmp\w{6}|.*\.[\w-]{22}\.tmp")  # ours, safetensors', DVC's
+LOCK, TABLES = Path("dvc.lock"), (Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/exps/rwlock"))
+TABLE_NAMES = ("maps", "curves", "images", "interventions", "gates")
+WRITTEN = {  # by each stage, through NAME.part
+    "download": (paths.TRAIN_DATA, paths.VAL_DATA),
+    "train": (paths.CHECKPOINT, paths.TRAIN_METRICS, paths.HISTORY),
+    "evaluate": (paths.EVALUATE_METRICS, paths.CONFUSION, paths.PER_CLASS, paths.CALIBRATION),
+    "explain": (paths.EXPLAIN_METRICS, *map(paths.explain_table, TABLE_NAMES)),
+    "visualize": (paths.GALLERY, paths.REPORT),
+}
+INSIDE = re.compile(r"[\w-]+\.(png|safetensors)|\.tmp\w{6}")  # of a folder NAME.part
 
 
-class Finding(NamedTuple):
-    """Something amiss and the command that mends it; unless `safe`, a person should decide."""
+class Problem(NamedTuple):
+    """What is wrong, and the command that repairs it."""
 
     what: str
     where: object
     command: list[str]
-    safe: bool = True
+    ours: bool = False  # a file of this project that nobody is writing: `remove` may take it
 
 
-def dvc_lock() -> Iterator[Finding]:
-    """dvc.lock cut off: DVC writes it in place, after every stage."""
-    if not LOCK.exists() or is_whole(LOCK.read_bytes()):
-        return
-    if git.output("ls-files", "--unmerged", str(LOCK)):
-        command = ["git", "checkout", "--ours", str(LOCK)]
-        yield Finding("two versions are being merged", LOCK, command, safe=False)
-        return
-    what = "not whole; the run cache still knows what was done since the version in git"
-    for version in ([], ["HEAD"]):  # what DVC has staged, what is committed
-        content = git.output("show", f"{''.join(version)}:./{LOCK}")
-        if content is not None and is_whole(content.encode()):
-            yield Finding(what, LOCK, ["git", "checkout", *version, "--", str(LOCK)])
-            return
-    yield Finding("not whole, nor is a version in git", LOCK, ["rm", str(LOCK)], safe=False)
+def dvc_lock() -> Iterator[Problem]:
+    """dvc.lock cut off, as DVC writes it in place, or in the middle of a merge."""
+    if LOCK.exists() and not is_complete(LOCK.read_bytes()):
+        command = ["mv", str(LOCK), f"{LOCK}.bad"]  # where git has no whole version
+        for version in (["HEAD"], []):  # the committed one; the one that DVC has staged, newer
+            content = git.output("show", f"{''.join(version)}:./{LOCK}") or ""
+            if is_complete(content.encode()):
+                command = ["git", "checkout", *version, "--", str(LOCK)]
+        yield Problem("incomplete; DVC's run cache keeps what ran since", LOCK, command)
 
 
-def tables() -> Iterator[Finding]:
-    """DVC's tables of who reads and writes what: cut off, or with processes that are gone."""
-    idle = not processes.at_work_aside(Path.cwd())
-    for table in (DVC / "rwlock", *([processes.TEMPORARY / "rwlock"] if idle else [])):
-        if not table.exists():
-            continue
-        holders = _holders(table.read_bytes())
-        if holders is None:
-            yield Finding("not whole", table, ["rm", str(table)])
-        elif holders and not any(processes.is_ours(holder) for holder in holders):
-            yield Finding("names processes that are gone", table, ["rm", str(table)])
-
-
-def git_locks() -> Iterator[Finding]:
-    """Locks of a git that died: no process in this tree is git now."""
-    folder = Path((git.output("rev-parse", "--git-dir") or ".git").strip())
-    for lock in sorted([*folder.glob("*.lock"), *folder.glob("refs/**/*.lock")]):
-        yield Finding("of a git that is gone", lock, ["rm", str(lock)])
-
-
-def stage_locks() -> Iterator[Finding]:
-    """The lock files of stages that died; the lock itself went with them."""
-    for lock in sorted(paths.LOCKS.glob("*.lock")):
-        if _is_free(lock):
-            yield Finding("of a stage that is gone", lock, ["rm", str(lock)])
-
-
-def parts() -> Iterator[Finding]:
-    """Files that were being written; a download's part is not among them, that one goes on."""
-    folders = [path for name in MADE if (path := Path(name)).exists()]
-    if not processes.at_work_aside(Path.cwd()):
-        folders += [Path(".dvc/cache")]
-    for folder in folders:
-        for path in sorted([folder, *folder.rglob("*")]):
-            if PART.fullmatch(path.name):
-                yield Finding("was being written", path, ["rm", "-r", str(path)])
-
-
-def unfinished() -> Iterator[str]:
-    """A line on every training that can go on, or has ended and waits to be evaluated."""
-    for folder in sorted(paths.RESUME.glob("*/")):
-        size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-        steps = sorted(re.findall(r"state-(\d+)-(\d+)\.json", " ".join(map(str, folder.iterdir()))))
-        place = "epoch {}, step {}".format(*map(int, steps[-1])) if steps else "no step yet"
-        days = (time.time() - folder.stat().st_mtime) / 86400
-        ended = (folder / DONE).exists()
-        state = "has ended and was not evaluated" if ended else "can go on by the same command"
-        yield (
-            f"{folder}: a training that {state}, after {place}; "
-            f"{size:.0f} MB, {days:.0f} days old; to drop it: rm -r {folder}"
-        )
-
-
-def is_whole(content: bytes) -> bool:
-    """Whether a dvc.lock ends where DVC ended it: what is cut off can be valid YAML too."""
+def is_complete(content: bytes) -> bool:
+    """Whether a dvc.lock has stages that each have a command, and no value is cut off."""
     try:
-        described = yaml_file.loads(content.decode(), LOCK)
-        stages = described["stages"].values()
-        return content.endswith(b"\n") and all(_is_recorded(stage) for stage in stages)
+        stages = yaml_file.loads(content.decode(), LOCK)["stages"].values()
+        files = [
+            file for stage in stages for key in ("deps", "outs") for file in stage.get(key, [])
+        ]
+        params = [stage.get("params", {}) for stage in stages]
+        cut_off = any(None in part.values() for part in [*files, *params])
+        return all(stage["cmd"] for stage in stages) and not cut_off and content.endswith(b"\n")
     except (ParamsError, UnicodeDecodeError, TypeError, AttributeError, KeyError):
         return False
 
 
-def _is_recorded(stage: dict[str, Any]) -> bool:
-    params = stage.get("params", {}).values()
-    files = [*stage.get("deps", []), *stage.get("outs", [])]
-    return bool(stage["cmd"]) and None not in params and all(map(_is_complete, files))
+def dvc_tables() -> Iterator[Problem]:
+    """DVC's tables of readers and writers: it waits for processes with the numbers they name."""
+    for table in filter(Path.exists, TABLES):
+        text = table.read_text(errors="replace")
+        alive = [pid for pid in re.findall(r'"pid": (\d+)', text) if psutil.pid_exists(int(pid))]
+        if alive or not re.fullmatch(r"\{.*\}\s*", text, re.S):
+            what = f"names process {alive[0]}" if alive else "incomplete"
+            yield Problem(f"{what}; if no DVC is running", table, ["rm", str(table)])
 
 
-def _is_complete(file: dict[str, Any]) -> bool:
-    if "hash" not in file or "files" in file:
-        return bool(file["path"])
-    return file["size"] is not None and (not file["md5"].endswith(".dir") or "nfiles" in file)
+def git_locks() -> Iterator[Problem]:
+    """Locks that a killed git leaves."""
+    folder = Path((git.output("rev-parse", "--git-dir") or ".git").strip())
+    for lock in sorted([*folder.glob("*.lock"), *folder.glob("refs/**/*.lock")]):
+        yield Problem("a lock of git; if no git is running", lock, ["rm", str(lock)])
 
 
-def _holders(content: bytes) -> list[int] | None:
-    """The processes that a table names; None where it is none."""
-    with suppress(ValueError, TypeError, AttributeError, KeyError):
-        table = json.loads(content)
-        writers = list(table.get("write", {}).values())
-        readers = [entry for entries in table.get("read", {}).values() for entry in entries]
-        return [int(entry["pid"]) for entry in writers + readers]
-    return None
+def own_files() -> Iterator[Problem]:
+    """Half-written files of killed stages, by exact name.
+
+    The stage is locked out until the next problem is asked for, so the caller may remove the file.
+    """
+    for stage, outputs in WRITTEN.items():
+        parts = [path.with_name(f"{path.name}.part") for path in outputs]
+        if any(map(_is_ours, parts)):
+            with _locked_out(stage) as idle:
+                for part in filter(_is_ours, parts if idle else ()):
+                    command = ["rm", "-r", str(part)]
+                    yield Problem("half-written by a killed stage", part, command, ours=True)
 
 
-def _is_free(lock: Path) -> bool:
-    with suppress(Timeout), FileLock(lock, timeout=0):
-        return True
-    return False
+def remove(path: Path) -> bool:
+    """Remove a file of `own_files`, or a folder; whether the disk let us."""
+    try:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def unfinished() -> Iterator[str]:
+    """A line for every training that can go on, not for those that have ended."""
+    for folder in sorted(paths.RESUME.glob("*/")):
+        if (folder / "done").exists():
+            continue
+        files = [file for file in folder.iterdir() if file.is_file()]
+        states = sorted(re.findall(r"state-(\d+)-(\d+)\.", " ".join(f.name for f in files)))
+        place = "after epoch {}, step {}".format(*map(int, states[-1])) if states else "no step yet"
+        size = sum(file.stat().st_size for file in files) / 1e6
+        yield f"{folder}: a training to resume, {place}; {size:.0f} MB; to drop it: rm -r {folder}"
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether `path` exists, no link leads there, and if a folder, it has only files of ours."""
+    if not path.exists() or any(part.is_symlink() for part in (path, *path.parents)):
+        return False
+    files = path.iterdir() if path.is_dir() else ()
+    return all(INSIDE.fullmatch(f.name) and f.is_file() and not f.is_symlink() for f in files)
+
+
+@contextmanager
+def _locked_out(stage: str) -> Iterator[bool]:
+    """Hold the lock of `stage`; False where a running stage holds it, or we may not write."""
+    lock = FileLock(paths.LOCKS / f"{stage}.lock", timeout=0)
+    try:
+        paths.LOCKS.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (Timeout, OSError):
+        yield False
+        return
+    yield True
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()

@@ -22,7 +22,7 @@ from abn.datasets import images as decoder
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.errors import DataError, DeviceError
-from abn.visualize.heat import overlay
+from abn.visualize.overlay import overlay
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 BATCH = 16  # images that are on the device at once

@@ -1,4 +1,4 @@
-"""Which images are shown, chosen by a rule and never by hand."""
+"""Which images the gallery shows: chosen by a rule, never by hand."""
 
 import re
 import shutil
@@ -17,13 +17,12 @@ from abn.data.packed import Split
 from abn.explain.case import collect
 from abn.models.abn import AttentionBranchNetwork
 from abn.predict import Predictions
-from abn.visualize import overlays, panels
-from abn.visualize.overlays import Tile
-from abn.visualize.panels import Exhibit
+from abn.visualize import figures
+from abn.visualize.figures import GalleryItem, Tile
 
 
 class Choice(NamedTuple):
-    """An image that is to be shown: its place in the split, and why."""
+    """An image to show: its place in the split, and why."""
 
     name: str
     role: str
@@ -34,7 +33,7 @@ class Choice(NamedTuple):
 def first_of_each_class(
     model: AttentionBranchNetwork, split: Split, view: CenterCrop, classes: int
 ) -> list[Tile]:
-    """The first image of each of the first `classes` classes that `split` has, and its map."""
+    """The first image, and its map, of each of the first `classes` classes in `split`."""
     device = next(model.parameters()).device
     labels = split.labels.tolist()
     first = [labels.index(label) for label in sorted(set(labels))[:classes]]
@@ -76,34 +75,34 @@ def by_srg(scored: pd.DataFrame, labels: Tensor, classes: Sequence[str]) -> list
     return choices
 
 
-def confident_errors(said: Predictions, count: int) -> list[Choice]:
-    """The `count` wrong predictions of highest confidence, first first; ties by index."""
-    confidence, predicted = said.logits.softmax(1).max(1)
-    wrong = (predicted != said.labels).nonzero()[:, 0]
+def confident_errors(predictions: Predictions, count: int) -> list[Choice]:
+    """The `count` wrong predictions of highest confidence, in that order; ties by index."""
+    confidence, predicted = predictions.logits.softmax(1).max(1)
+    wrong = (predicted != predictions.labels).nonzero()[:, 0]
     order = confidence[wrong].argsort(descending=True, stable=True)[:count]
     places = wrong[order].tolist()
     return [Choice(f"error-{n}", "error", place) for n, place in enumerate(places, start=1)]
 
 
-def exhibits(
+def items(
     model: AttentionBranchNetwork,
     split: Split,
     view: CenterCrop,
     choices: Sequence[Choice],
     scored: pd.DataFrame,
-) -> list[Exhibit]:
-    """What is to be shown of each of `choices`; `scored` as for `by_srg`."""
+) -> list[GalleryItem]:
+    """The gallery items of `choices`; `scored` as for `by_srg`."""
     if not choices:
         return []
-    seen = collect(model, split, torch.tensor([choice.place for choice in choices]), view)
-    logits, attention = seen.trace.logits, seen.trace.attention
-    tiles = _tiles(seen.images, logits, attention, seen.labels, split.classes)
-    pairs = torch.stack([seen.predicted, seen.labels], 1)
+    samples = collect(model, split, torch.tensor([choice.place for choice in choices]), view)
+    logits, attention = samples.trace.logits, samples.trace.attention
+    tiles = _tiles(samples.images, logits, attention, samples.labels, split.classes)
+    pairs = torch.stack([samples.predicted, samples.labels], 1)
     rows = torch.arange(len(choices), device=pairs.device).unsqueeze(1)
-    evidence = seen.trace.class_maps[rows, pairs].cpu().numpy()
+    evidence = samples.trace.class_maps[rows, pairs].cpu().numpy()
     srg = dict(zip(scored["index"].tolist(), scored["srg"].tolist(), strict=True))
     return [
-        Exhibit(
+        GalleryItem(
             name,
             role,
             tile,
@@ -114,13 +113,13 @@ def exhibits(
     ]
 
 
-def write(folder: Path, shown: Sequence[Exhibit], alpha: float, dpi: int) -> None:
-    """NAME.png for each of `shown`; `folder` is replaced, whole or not at all."""
+def write(folder: Path, items: Sequence[GalleryItem], alpha: float, dpi: int) -> None:
+    """NAME.png for each of `items`; `folder` is replaced as a whole, or not at all."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for exhibit in shown:
-        overlays.save(panels.draw(exhibit, alpha, dpi), part / f"{exhibit.name}.png")
+    for item in items:
+        figures.save(figures.item_figure(item, alpha, dpi), part / f"{item.name}.png")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 
@@ -128,7 +127,7 @@ def write(folder: Path, shown: Sequence[Exhibit], alpha: float, dpi: int) -> Non
 def _tiles(
     images: Tensor, logits: Tensor, attention: Tensor, labels: Tensor, classes: Sequence[str]
 ) -> list[Tile]:
-    """What B images [B, 3, H, W] are, were taken for, and the map drawn for each."""
+    """A tile for each of the images [B, 3, H, W]."""
     confidence, predicted = logits.softmax(1).max(1)
     pixels = images.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
     return [

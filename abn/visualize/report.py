@@ -1,7 +1,7 @@
-"""The report: what was trained, how well it does and whether its map explains it, on one page.
+"""The report: what was trained, how well it classifies, and whether its map explains it.
 
-Values and tables in, HTML out: one file that needs no network, and no script. The words are in
-templates/report.html; what is missing from a table is shown there as not measured.
+Values and tables in, HTML out: one page that needs no network and no script. The words are in
+templates/report.html; a value that is missing from a table is shown as "not measured".
 """
 
 from collections import Counter
@@ -11,29 +11,37 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from abn.visualize import cards, panels, scoreboard
-from abn.visualize.cards import Card, ramp
-from abn.visualize.charts import Chart, chart
-from abn.visualize.origin import Origin
-from abn.visualize.panels import Exhibit
-from abn.visualize.scoreboard import records
+from abn.visualize import figures, tables
+from abn.visualize.charts import AXIS, FIRST, REFERENCE, SECOND, THIRD, VIOLET, Style, line_chart
+from abn.visualize.figures import GalleryItem
+from abn.visualize.provenance import Provenance
+from abn.visualize.tables import records
+from abn.visualize.thumbnails import data_uri, ramp
 
 TEMPLATES = Path(__file__).with_name("templates")
-WHOLE_MATRIX = 20  # classes; of more only the pairs confused most are listed
+WHOLE_MATRIX = 20  # classes; with more, only the pairs confused most are listed
 PAIRS = 15
 FILTERS = ("number", "percent", "plain")
 
-CURVES = ("attention", "att_cam", "gradcam", "random", "centre", "oracle")
+CURVES: dict[str, Style] = {
+    "attention": (FIRST[0], "-", 3.5),
+    "att_cam": SECOND,
+    "gradcam": THIRD,
+    "random": REFERENCE,
+    "centre": (AXIS, "--", 2.0),
+    "oracle": (VIOLET, "--", 2.0),
+}
 INTERVENTIONS = {
-    "none": "the map as it is",
+    "none": "itself (no change)",
     "zero": "0 everywhere",
     "mean": "its mean everywhere",
-    "shuffled": "its cells shuffled",
-    "inverted": "inverted: high where it was low",
-    "another": "another image's map",
-    "att_cam": "Att-CAM in its place",
-    "oracle": "the true object in its place",
+    "shuffled": "its cells, shuffled",
+    "inverted": "its inverse: high where it was low",
+    "another": "the map of another image",
+    "att_cam": "Att-CAM",
+    "oracle": "the true object",
 }
 
 Table = pd.DataFrame
@@ -41,7 +49,7 @@ Metrics = Mapping[str, Any]
 
 
 class Results(NamedTuple):
-    """What the stages before measured."""
+    """The metrics and tables that the earlier stages wrote."""
 
     train: Metrics
     evaluate: Metrics
@@ -57,12 +65,16 @@ class Results(NamedTuple):
 
 
 def render(
-    results: Results, origin: Origin, exhibits: Sequence[Exhibit], classes: int, alpha: float
+    results: Results,
+    provenance: Provenance,
+    items: Sequence[GalleryItem],
+    classes: int,
+    alpha: float,
 ) -> str:
     """The page; the same values give the same bytes.
 
-    Of the `exhibits` those of the first `classes` classes are shown, and all errors; `alpha` is the
-    overlays' strength.
+    It shows the `items` of the first `classes` classes, and all errors; `alpha` is the overlays'
+    strength.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -71,62 +83,63 @@ def render(
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {name: getattr(scoreboard, name) for name in FILTERS}
-    shown = [cards.card(exhibit, alpha) for exhibit in exhibits]
-    by_class = _by_class(shown)
+    environment.filters |= {name: getattr(tables, name) for name in FILTERS}
+    environment.filters |= {"data_uri": data_uri, "evidence_panels": figures.evidence_panels}
+    environment.filters["map_panels"] = lambda tile: figures.map_panels(tile, alpha)
+    by_class = _by_class(items)
     return environment.get_template("report.html").render(
         results=results,
-        origin=origin,
+        provenance=provenance,
         gates=records(results.gates),
         charts=_charts(results),
-        confusion=_confusion(results.confusion, origin.classes),
+        confusion=_confusion(results.confusion, provenance.classes),
         per_class=records(results.per_class),
-        boards=scoreboard.boards(results.maps),
+        tables=tables.score_tables(results.maps),
         interventions=records(results.interventions),
         intervention_names=INTERVENTIONS,
         by_class=by_class[:classes],
-        unseen=max(0, len(by_class) - classes),
-        errors=[card for card in shown if card.exhibit.role == "error"],
-        ramps={name: ramp(name) for name in (panels.UNIT, panels.SIGNED)},
+        more_classes=max(0, len(by_class) - classes),
+        errors=[item for item in items if item.role == "error"],
+        ramps={name: ramp(name) for name in (figures.UNIT, figures.SIGNED)},
     )
 
 
-def _charts(results: Results) -> dict[str, Chart]:
-    history, curves = results.history, results.curves
-    loss = {"train_loss": ("training", "s1"), "val_loss": ("validation", "s0")}
+def _charts(results: Results) -> dict[str, Markup | None]:
+    """The charts by title; None for what was not measured."""
+    history, curves, unit = results.history, results.curves, (0.0, 1.0)
+    loss = {"train_loss": ("training", SECOND), "val_loss": ("validation", FIRST)}
     top1 = {
-        "train_top1": ("training", "s1"),
-        "val_top1": ("validation", "s0"),
-        "val_attention_top1": ("validation, attention branch", "s2"),
+        "train_top1": ("training", SECOND),
+        "val_top1": ("validation", FIRST),
+        "val_attention_top1": ("validation, attention branch", THIRD),
     }
-    names = scoreboard.MAPS | scoreboard.CONTROLS
-    insertion, deletion = (
-        {f"{name}_{kind}": (names[name], f"m-{name}") for name in CURVES}
-        for kind in ("insertion", "deletion")
-    )
-    unit = (0.0, 1.0)
-    share = "share of the cells, the map's highest first"
-    return {
-        "loss": chart("Loss", history, "epoch", loss, "epoch"),
-        "top1": chart("Top-1 accuracy", history, "epoch", top1, "epoch", y_range=unit),
-        "calibration": chart(
+    charts = {
+        "Loss": line_chart("Loss", history, "epoch", loss, "epoch"),
+        "Top-1 accuracy": line_chart(
+            "Top-1 accuracy", history, "epoch", top1, "epoch", y_range=unit
+        ),
+        "Calibration": line_chart(
             "Calibration",
             results.calibration,
             "confidence",
-            {"accuracy": ("images, the larger the dot the more", "s0")},
+            {"accuracy": ("share correct (area: images)", FIRST)},
             "confidence",
             unit,
             unit,
-            "images",
-            "as confident as right",
+            sizes="images",
+            diagonal="perfect calibration",
         ),
-        "insertion": chart("Insertion", curves, "fraction", insertion, share, unit, unit),
-        "deletion": chart("Deletion", curves, "fraction", deletion, share, unit, unit),
     }
+    names = tables.MAPS | tables.CONTROLS
+    for title in ("Insertion", "Deletion"):
+        series = {f"{m}_{title.lower()}": (names[m], style) for m, style in CURVES.items()}
+        label = "share of the cells, from the map's highest value down"
+        charts[title] = line_chart(title, curves, "fraction", series, label, unit, unit)
+    return charts
 
 
 def _confusion(table: Table, classes: Sequence[str]) -> dict[str, Any]:
-    """A matrix [actual][predicted] of counts, or the pairs that are confused most."""
+    """A matrix [actual][predicted] of counts, or the pairs confused most."""
     counts = Counter(zip(table["actual"], table["predicted"], strict=True))
     totals = Counter(table["actual"])
     if len(classes) <= WHOLE_MATRIX:
@@ -139,10 +152,10 @@ def _confusion(table: Table, classes: Sequence[str]) -> dict[str, Any]:
     return {"rows": [], "pairs": sorted(wrong, key=lambda row: (-row[2], row[0], row[1]))[:PAIRS]}
 
 
-def _by_class(shown: Sequence[Card]) -> list[tuple[str, list[Card]]]:
-    """The cards that are no errors, by their true class."""
-    groups: dict[str, list[Card]] = {}
-    for card in shown:
-        if card.exhibit.role != "error":
-            groups.setdefault(card.exhibit.tile.truth, []).append(card)
+def _by_class(items: Sequence[GalleryItem]) -> list[tuple[str, list[GalleryItem]]]:
+    """The items that are not errors, by their true class."""
+    groups: dict[str, list[GalleryItem]] = {}
+    for item in items:
+        if item.role != "error":
+            groups.setdefault(item.tile.truth, []).append(item)
     return list(groups.items())

@@ -1,7 +1,6 @@
 """Inject faults and print how each kind ended, as the table of docs/reliability.md.
 
 python -m tests.faults --times 3 --only "downloads" --seed 7
-python -m tests.faults --soak 100 --seed 7      # the whole graph, killed at random times
 """
 
 import argparse
@@ -13,7 +12,7 @@ import traceback
 from pathlib import Path
 
 from tests import faults
-from tests.faults import Kind, NotHere, Outcome, _soak
+from tests.faults import Kind, NotHere, Outcome
 
 HEAD = "| kind | times | ended | lost | seconds to recover |\n|---|---|---|---|---|"
 
@@ -23,11 +22,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1, help="how often each kind is injected")
     parser.add_argument("--only", default="", help="kinds whose `group: name` contains this")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
-    parser.add_argument("--soak", type=int, help="so many whole graphs instead, struck anywhere")
-    parser.add_argument("--jobs", type=int, default=1, help="so many of them at once")
     options = parser.parse_args()
-    if options.soak:
-        raise SystemExit(bool(_soak.soak(options.soak, options.seed, options.jobs)))
     print(f"seed {options.seed}\n\n{HEAD}")
     failed = 0
     for name, kind in faults.catalogue().items():

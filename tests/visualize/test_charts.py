@@ -1,51 +1,60 @@
-"""Where a chart's lines and ticks go, by hand."""
+"""Line charts: which lines are drawn, what they say in words, and an SVG that fits into a page."""
+
+import re
 
 import pandas as pd
-import pytest
 
-from abn.visualize.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, chart
+from abn.visualize.charts import FIRST, SECOND, VARIABLES, line_chart
 
 TABLE = pd.DataFrame({"x": [0.0, 0.5, 1.0], "up": [0.0, 0.5, 1.0], "gap": [1.0, None, 0.0]})
+UP = {"up": ("rising", FIRST)}
 
 
-def test_an_axis_runs_from_its_start_to_its_end() -> None:
-    axis = Axis(0, 10, 100, 0)
-    assert axis.place([0, 5, 10]).tolist() == [100, 50, 0]
-    assert [tick.label for tick in axis.ticks()] == ["0", "2", "4", "6", "8", "10"]
+def lines(svg: str, variable: str = "c0") -> list[str]:
+    """The points of the lines drawn in one colour of the style sheet, the legend's too."""
+    pattern = rf'<path d="([^"]*)" style="fill: none;[^"]*stroke: var\(--{variable}\)'
+    return re.findall(pattern, svg)
 
 
-def test_a_line_goes_from_corner_to_corner_of_its_box() -> None:
-    (line,) = chart("t", TABLE, "x", {"up": ("rising", "s0")}, "x").lines
-    start, middle, end = (tuple(map(float, p.split(","))) for p in line.points.split())
-    assert start == (LEFT, HEIGHT - BOTTOM) and end == (WIDTH - RIGHT, TOP)
-    assert middle == ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+def test_a_line_has_a_point_for_each_row_and_rises_on_the_page() -> None:
+    first, *_ = lines(line_chart("t", TABLE, "x", UP, "x") or "")
+    points = [tuple(map(float, pair)) for pair in re.findall(r"[ML] (\S+) (\S+)", first)]
+    (x0, y0), (x1, y1), (x2, y2) = points
+    assert x0 < x1 < x2 and y0 > y1 > y2
+    assert abs(x1 - (x0 + x2) / 2) < 1e-3 and abs(y1 - (y0 + y2) / 2) < 1e-3
 
 
 def test_missing_values_and_columns_are_left_out() -> None:
-    drawn = chart("t", TABLE, "x", {"gap": ("g", "s0"), "absent": ("a", "s1")}, "x")
-    (line,) = drawn.lines
-    assert len(line.dots) == 2
-    assert drawn.summary == "g from 1 to 0"
+    series = {"gap": ("g", FIRST), "absent": ("a", SECOND)}
+    svg = line_chart("t", TABLE, "x", series, "x") or ""
+    assert 'aria-label="t: g from 1 to 0"' in svg
+    assert lines(svg)[0].count("L ") == 1 and not lines(svg, VARIABLES[SECOND[0]])
 
 
-def test_what_was_not_measured_has_no_lines_and_says_so() -> None:
-    drawn = chart("t", TABLE, "x", {"absent": ("a", "s0")}, "x")
-    assert not drawn.lines and drawn.summary == "not measured"
+def test_nothing_measured_is_no_chart() -> None:
+    assert line_chart("t", TABLE, "x", {"absent": ("a", FIRST)}, "x") is None
+    assert line_chart("t", pd.DataFrame(), "x", UP, "x") is None
 
 
-def test_a_single_point_and_a_line_at_zero_can_be_drawn() -> None:
+def test_a_single_point_is_drawn_as_a_dot() -> None:
     one = pd.DataFrame({"epoch": [1], "loss": [0.0]})
-    (line,) = chart("t", one, "epoch", {"loss": ("loss", "s0")}, "epoch").lines
-    assert line.points == f"{WIDTH - RIGHT},{HEIGHT - BOTTOM}"
+    assert "<use " in (line_chart("t", one, "epoch", {"loss": ("l", FIRST)}, "epoch") or "")
 
 
-def test_the_area_of_a_dot_is_its_share_of_the_largest() -> None:
-    table = TABLE.assign(images=[100, 25, 1])
-    (line,) = chart("t", table, "x", {"up": ("u", "s0")}, "x", sizes="images").lines
-    radii = [radius - 2 for _, _, radius in line.dots]
-    assert radii[1] / radii[0] == pytest.approx(0.5)
-
-
-def test_only_few_points_are_dotted() -> None:
+def test_only_a_few_points_get_dots() -> None:
     many = pd.DataFrame({"x": range(50), "y": range(50)})
-    assert chart("t", many, "x", {"y": ("y", "s0")}, "x").lines[0].dots == []
+    assert "<use " not in (line_chart("t", many, "x", {"y": ("y", FIRST)}, "x") or "")
+
+
+def test_all_colours_are_variables_of_the_page() -> None:
+    table = TABLE.assign(images=[100, 25, 1])
+    svg = line_chart("t", table, "x", UP, "x", sizes="images", diagonal="even") or ""
+    assert not re.findall(r"#[0-9a-f]{6}\b(?![0-9a-f])", re.sub(r"#[mpC]\w+", "", svg))
+    assert ">even</text>" in svg and ">rising</text>" in svg
+
+
+def test_two_charts_share_no_id_and_the_same_chart_has_the_same_bytes() -> None:
+    one, two = (line_chart(title, TABLE, "x", UP, "x") or "" for title in "ab")
+    ids = [re.findall(r' id="([^"]+)"', svg) for svg in (one, two)]
+    assert len({*ids[0], *ids[1]}) == len(ids[0]) + len(ids[1])
+    assert line_chart("a", TABLE, "x", UP, "x") == one

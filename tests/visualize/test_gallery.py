@@ -1,4 +1,4 @@
-"""What is shown is chosen by a rule, and is what the network saw and said."""
+"""The images of the gallery are chosen by a rule, with the network's own prediction and map."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from abn.data.loader import CenterCrop
 from abn.predict import Predictions, predict
 from abn.visualize import gallery
-from abn.visualize.gallery import by_srg, confident_errors, exhibits, first_of_each_class, slugs
+from abn.visualize.gallery import by_srg, confident_errors, first_of_each_class, items, slugs
 from tests import toys
 from tests.toys import CPU, NAMES, WHOLE
 
@@ -20,7 +20,7 @@ def scored(*srg: float | None) -> pd.DataFrame:
     return pd.DataFrame({"index": range(len(srg)), "srg": srg})
 
 
-def said(*rows: tuple[float, int]) -> Predictions:
+def predictions(*rows: tuple[float, int]) -> Predictions:
     """Images of two classes: the logit of class 0 (of class 1 it is 0), and the label."""
     logits = torch.tensor([[logit, 0.0] for logit, _ in rows])
     labels = torch.tensor([label for _, label in rows])
@@ -43,15 +43,15 @@ def test_no_more_classes_are_shown_than_asked_for_or_there_are() -> None:
     assert [tile.truth for tile in tiles] == ["red", "green", "yellow"]
 
 
-def test_a_tile_is_what_the_network_saw_and_said() -> None:
+def test_a_tile_has_the_networks_input_prediction_and_map() -> None:
     model, split = toys.network(), toys.split(4)
-    found = predict(model, split, CenterCrop(16, 24), 4, CPU)
+    output = predict(model, split, CenterCrop(16, 24), 4, CPU)
     tiles = first_of_each_class(model, split, CenterCrop(16, 24), 4)
     for i, tile in enumerate(tiles):
         assert tile.image.shape == (16, 16, 3) and tile.image.dtype == np.uint8
-        assert tile.prediction == NAMES[found.logits[i].argmax()]
-        assert abs(tile.confidence - found.logits[i].softmax(0).max()) < 1e-5
-        assert np.allclose(tile.attention, found.attention[i], atol=1e-5)
+        assert tile.prediction == NAMES[output.logits[i].argmax()]
+        assert abs(tile.confidence - output.logits[i].softmax(0).max()) < 1e-5
+        assert np.allclose(tile.attention, output.attention[i], atol=1e-5)
 
 
 def test_a_slug_is_a_safe_file_name() -> None:
@@ -99,27 +99,27 @@ def test_the_order_of_the_table_does_not_matter_and_classes_do() -> None:
 
 
 def test_errors_are_shown_most_confident_first_ties_by_index() -> None:
-    found = said((3, 0), (1, 1), (2, 1), (-1, 0), (1, 1))
-    assert [(c.name, c.place) for c in confident_errors(found, 3)] == [
+    wrong = predictions((3, 0), (1, 1), (2, 1), (-1, 0), (1, 1))
+    assert [(c.name, c.place) for c in confident_errors(wrong, 3)] == [
         ("error-1", 2),
         ("error-2", 1),
         ("error-3", 3),
     ]
-    assert len(confident_errors(found, 9)) == 4
-    assert confident_errors(found, 0) == []
+    assert len(confident_errors(wrong, 9)) == 4
+    assert confident_errors(wrong, 0) == []
 
 
 def test_an_error_comes_with_the_evidence_for_both_classes() -> None:
     model, split = toys.network(seed=1).eval(), toys.split(12)
-    found = predict(model, split, WHOLE, 5, CPU)
-    choices = confident_errors(found, 2)
+    output = predict(model, split, WHOLE, 5, CPU)
+    choices = confident_errors(output, 2)
     assert len(choices) == 2
     for choice, shown in zip(
-        choices, exhibits(model, split, WHOLE, choices, scored(0.5)), strict=True
+        choices, items(model, split, WHOLE, choices, scored(0.5)), strict=True
     ):
         assert shown.evidence is not None
-        logits = found.attention_logits[choice.place]
-        predicted, truth = found.logits[choice.place].argmax(), split.labels[choice.place]
+        logits = output.attention_logits[choice.place]
+        predicted, truth = output.logits[choice.place].argmax(), split.labels[choice.place]
         means = [float(values.mean()) for values in shown.evidence]
         assert np.allclose(means, [logits[predicted], logits[truth]], atol=1e-5)
         assert shown.tile.truth == NAMES[truth] and shown.tile.prediction == NAMES[predicted]
@@ -128,24 +128,24 @@ def test_an_error_comes_with_the_evidence_for_both_classes() -> None:
 def test_a_score_goes_with_its_image() -> None:
     model, split = toys.network().eval(), toys.split(8)
     table = pd.DataFrame({"index": [5, 1], "srg": [0.25, 0.75]})
-    shown = exhibits(model, split, WHOLE, by_srg(table, split.labels, NAMES), table)
+    shown = items(model, split, WHOLE, by_srg(table, split.labels, NAMES), table)
     assert [(e.name, e.srg) for e in shown] == [("blue-best", 0.75), ("blue-worst", 0.25)]
     assert np.array_equal(shown[1].tile.image, split.images[5].numpy())
     assert all(e.evidence is None for e in shown)
 
 
 def test_an_empty_choice_is_an_empty_gallery(tmp_path: Path) -> None:
-    assert exhibits(toys.network(), toys.split(4), WHOLE, [], scored()) == []
+    assert items(toys.network(), toys.split(4), WHOLE, [], scored()) == []
     gallery.write(tmp_path / "gallery", [], 1.0, 50)
     assert list((tmp_path / "gallery").iterdir()) == []
 
 
-def test_a_gallery_replaces_the_one_before_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_gallery_replaces_the_one_before_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "gallery"
     folder.mkdir()
     (folder / "stale.png").touch()
     model, split, table = toys.network().eval(), toys.split(4), scored(0.5)
-    shown = exhibits(model, split, WHOLE, by_srg(table, split.labels, NAMES), table)
+    shown = items(model, split, WHOLE, by_srg(table, split.labels, NAMES), table)
     with pytest.raises(AttributeError):
         gallery.write(folder, [*shown, None], 1.0, 50)  # type: ignore[list-item]
     assert [path.name for path in folder.iterdir()] == ["stale.png"]

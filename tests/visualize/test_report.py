@@ -1,4 +1,4 @@
-"""The page: valid, self-contained, the same bytes; what is missing is no number."""
+"""The page: valid, in one file, the same bytes; a missing value is never a number."""
 
 import html
 import re
@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from abn.visualize import report
-from abn.visualize.origin import Origin
+from abn.visualize.provenance import Provenance
 from abn.visualize.report import Results
-from tests.visualize.test_panels import exhibit
+from tests.visualize.test_figures import item
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 VOID = {"meta", "link", "br", "img"}
@@ -36,7 +36,7 @@ def results(**changes: Any) -> Results:
     columns = ["map", "score", "mean", "low", "high", "images"]
     columns += ["beats_random", "beats_centre", "of_ceiling"]
     lines = {f"{m}_{way}": [0.0, 1.0] for m in MAPS for way in ("insertion", "deletion")}
-    found = Results(
+    measured = Results(
         train={"epoch": 2},
         evaluate={"top1": 0.75, "loss": 0.5},
         explain={"verdict": "partly explains", "images": 9, "baseline_confidence": 0.1},
@@ -59,14 +59,15 @@ def results(**changes: Any) -> Results:
         ),
         gates=pd.DataFrame(GATES, columns=list(names)),
     )
-    return found._replace(**changes)
+    return measured._replace(**changes)
 
 
-def page(found: Results | None = None, classes: tuple[str, ...] = ("disc", "ring")) -> str:
+def page(measured: Results | None = None, classes: tuple[str, ...] = ("disc", "ring")) -> str:
     facts, checksums = {"Network": "resnet18"}, {"weights": "f" * 64}
-    origin = Origin("resnet18", classes, facts, checksums, {"train.lr": "0.03"}, ["Mind the gap."])
-    shown = [exhibit(), exhibit(low=0.75, srg=None, error=True)]
-    return report.render(found or results(), origin, shown, 10, 1.0)
+    warnings = ["Mind the gap."]
+    source = Provenance("resnet18", classes, facts, checksums, {"train.lr": "0.03"}, warnings)
+    shown = [item(), item(low=0.75, srg=None, error=True)]
+    return report.render(measured or results(), source, shown, 10, 1.0)
 
 
 def text(source: str) -> str:
@@ -76,7 +77,7 @@ def text(source: str) -> str:
 
 
 class Balance(HTMLParser):
-    """Fails on a tag closed that is not open; remembers what is left open, ids and links."""
+    """Fails on a tag closed that is not open; collects open tags, ids and links."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,32 +105,31 @@ def parsed(source: str) -> Balance:
 
 
 @pytest.mark.parametrize("classes", [("disc", "ring"), tuple(map(str, range(30)))])
-def test_every_tag_is_closed_and_every_link_leads_somewhere_within(
+def test_every_tag_is_closed_and_every_link_leads_to_a_place_in_the_page(
     classes: tuple[str, ...],
 ) -> None:
-    found = parsed(page(classes=classes))
-    ids = [value for _, name, value in found.attributes if name == "id"]
+    parser = parsed(page(classes=classes))
+    ids = [value for _, name, value in parser.attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    for tag, name, value in found.attributes:
+    for tag, name, value in parser.attributes:
         if name == "href" and tag == "a":
             assert value.removeprefix("#") in ids
         elif name in ("src", "href"):
             assert value.startswith("data:")
 
 
-def test_there_is_no_script_and_no_other_address() -> None:
+def test_there_is_no_script_and_no_address_of_another_file() -> None:
     source = page()
     assert "<script" not in source and "http:" not in source and "https:" not in source
-    assert "url(" not in source and "@import" not in source
+    assert "@import" not in source
+    assert source.count("url(") == source.count("url(#")
 
 
-def test_every_picture_has_words_for_those_who_cannot_see_it() -> None:
-    found = parsed(page())
-    images = [value for tag, name, value in found.attributes if (tag, name) == ("img", "alt")]
+def test_every_picture_has_a_text_alternative() -> None:
+    parser = parsed(page())
+    images = [value for tag, name, value in parser.attributes if (tag, name) == ("img", "alt")]
     assert len(images) == page().count("<img ") == 3 + 5 and all(images)
-    charts = [
-        value for tag, name, value in found.attributes if (tag, name) == ("svg", "aria-label")
-    ]
+    charts = [v for tag, name, v in parser.attributes if (tag, name) == ("svg", "aria-label")]
     assert len(charts) == 4 and "Loss: training from 2 to 1; validation from 1.5 to 1.5" in charts
 
 
@@ -137,7 +137,7 @@ def test_the_same_values_give_the_same_bytes() -> None:
     assert page() == page()
 
 
-def test_what_classes_are_called_is_text_and_never_markup() -> None:
+def test_a_class_name_is_text_and_never_markup() -> None:
     evil = "<script>alert('x')</script>"
     table = pd.DataFrame({"actual": [evil], "predicted": [evil]})
     source = page(results(confusion=table), ("disc", evil))
@@ -145,37 +145,37 @@ def test_what_classes_are_called_is_text_and_never_markup() -> None:
     parsed(source)
 
 
-def test_the_first_sentence_is_the_verdict_and_what_it_rests_on() -> None:
-    said = text(page())
-    assert "Partly: the map of this resnet18 passes 1 of the 2 tests that were run, on 9" in said
-    assert "it fails: faithful centre." in said
+def test_the_first_sentence_is_the_verdict_and_its_reasons() -> None:
+    words = text(page())
+    assert "Partly: the map of this resnet18 passes 1 of the 2 tests that were run, on 9" in words
+    assert "it fails: faithful centre." in words
     for verdict, answer in (
-        ("explains", "By these tests it does:"),
-        ("does not explain", "By these tests it does not:"),
+        ("explains", "Yes, by these tests:"),
+        ("does not explain", "No, by these tests:"),
         ("not measured", "Not measured:"),
     ):
         assert answer in text(page(results(explain={"verdict": verdict})))
-    assert "Mind the gap." in said
+    assert "Mind the gap." in words
 
 
-def test_an_outcome_is_a_word_and_not_only_a_colour() -> None:
-    said = text(page())
+def test_an_outcome_is_a_word_not_only_a_colour() -> None:
+    words = text(page())
     for part in (
         "pass Live. Is it alive? 1.25 (1.2 to 1.3) gain ratio, threshold 1.1",
         "fail Faithful centre.",
         "not measured Stable. Is it stable? not measured",
-        "by design not Class specific.",
-        "look at Att-CAM",
+        "no, by design Class specific.",
+        "see Att-CAM",
         "project’s own proposals",  # noqa: RUF001
     ):
-        assert part in said
+        assert part in words
 
 
-def test_missing_values_are_told_as_such() -> None:
-    said = text(page(results(evaluate={"top1": 0.75})))
-    assert "top-5 not measured" in said
-    assert "Not measured: Rank accuracy, Pointing, Pointing, tolerant, Energy, IoU" in said
-    assert "SRG not scored" in said
+def test_missing_values_are_named() -> None:
+    words = text(page(results(evaluate={"top1": 0.75})))
+    assert "top-5 not measured" in words
+    assert "Not measured: Rank accuracy, Pointing, Pointing, tolerant, Energy, IoU" in words
+    assert "· not scored ·" in words
 
 
 def test_nothing_measured_at_all_is_still_a_page() -> None:
@@ -183,9 +183,9 @@ def test_nothing_measured_at_all_is_still_a_page() -> None:
     bare = Results({}, {}, {}, NOTHING, results().confusion, *[NOTHING] * 2, maps, *[NOTHING] * 3)
     source = page(bare)
     parsed(source)
-    said = text(source)
-    assert "Not measured: the map of this resnet18 passes 0 of the 0 tests" in said
-    assert "Loss not measured" in said and "nan" not in said.lower().split()
+    words = text(source)
+    assert "Not measured: the map of this resnet18 passes 0 of the 0 tests" in words
+    assert "Loss not measured" in words and "nan" not in words.lower().split()
 
 
 def test_few_classes_get_a_matrix_and_many_the_pairs_confused_most() -> None:
@@ -198,13 +198,13 @@ def test_few_classes_get_a_matrix_and_many_the_pairs_confused_most() -> None:
     assert rows[0] == ("c3", "c9", "5") and len(rows) == report.PAIRS
 
 
-def test_controls_are_a_group_of_their_own() -> None:
+def test_controls_are_a_separate_group() -> None:
     source = page()
     first = source.index('<tbody class="controls">')
     assert source.index(">Att-CAM</th>") < first < source.index(">Random</th>")
 
 
-def test_a_flat_map_is_stamped_and_a_lively_one_is_not() -> None:
+def test_only_a_flat_map_is_stamped() -> None:
     assert page().count("<i>flat map</i>") == 1
 
 
@@ -239,9 +239,9 @@ def seen(folder: Path, source: str) -> tuple[int, str]:
         check=True,
         timeout=120,
     )
-    found = re.search(r'data-width="(\d+)"', done.stdout)
-    assert found, done.stdout[-500:]
-    return int(found[1]), "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    width = re.search(r'data-width="(\d+)"', done.stdout)
+    assert width, done.stdout[-500:]
+    return int(width[1]), "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

@@ -1,4 +1,4 @@
-"""What was trained on what: in words, in checksums and in parameters, for the report."""
+"""Which network was trained on which data, for the report: facts, checksums, parameters."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -10,30 +10,30 @@ from abn.data.packed import Split
 from abn.models import abn, resnet
 from abn.models.checkpoint import Trained
 
-NAMED = 20  # classes; the rest are counted
+NAMED = 20  # classes; the others are only counted
 SELECTED = {"nothing": "of the last epoch", "holdout": "of the best epoch on the hold-out"}
 
 
-class Origin(NamedTuple):
-    """Where the report's numbers come from; nothing here changes with time or commit."""
+class Provenance(NamedTuple):
+    """Where the report's numbers come from; the same run gives the same values at any time."""
 
     arch: str
     classes: tuple[str, ...]
     facts: dict[str, str]
     checksums: dict[str, str]  # what -> SHA-256
     params: dict[str, str]  # by dotted name
-    warnings: list[str]  # what the reader must know before anything else
+    warnings: list[str]  # what the reader must know first
 
 
-def trace(
+def provenance(
     params: Params, trained: Trained, train: Split, val: Split, weights: str, selected_on: str
-) -> Origin:
-    """The origin of a report on `trained`, whose file has the checksum `weights`."""
+) -> Provenance:
+    """The provenance of a report on `trained`, whose file has the SHA-256 `weights`."""
     checksums = {"training data": train.digest, "validation data": val.digest, "weights": weights}
     for module in (abn, resnet):
         code = Path(str(module.__file__)).read_bytes()
         checksums[f"{module.__name__.replace('.', '/')}.py"] = hashlib.sha256(code).hexdigest()
-    return Origin(
+    return Provenance(
         trained.arch,
         trained.classes,
         _facts(params, trained, train, val, selected_on),
@@ -46,40 +46,41 @@ def trace(
 def _facts(
     params: Params, trained: Trained, train: Split, val: Split, selected_on: str
 ) -> dict[str, str]:
-    recipe, held = trained.params["train"], trained.params["data"]["holdout"]
+    recipe, holdout = trained.params["train"], trained.params["data"]["holdout"]
     count = sum(weight.numel() for weight in trained.model.parameters())
     named = ", ".join(trained.classes[:NAMED])
     rest = f" and {len(trained.classes) - NAMED} more" if len(trained.classes) > NAMED else ""
     side = train.images.shape[1]
-    kept = SELECTED.get(selected_on, f"of the best epoch on {selected_on}, so its numbers flatter")
+    biased = f"of the best epoch on {selected_on}, so its scores are too high"
+    selected = SELECTED.get(selected_on, biased)
     return {
-        "Network": f"{trained.arch} with an attention branch, {count:,} weights {kept}",
+        "Network": f"{trained.arch} with an attention branch, {count:,} weights {selected}",
         "Data": f"{train.source}; {side} x {side} pixels",
-        "Images": f"{len(train):,} to train"
-        + (f", {held:.0%} of them held out" if held else "")
-        + f"; {len(val):,} to validate",
+        "Images": f"{len(train):,} for training"
+        + (f", {holdout:.0%} of them held out" if holdout else "")
+        + f"; {len(val):,} for validation",
         f"{len(trained.classes)} classes": named + rest,
-        "Training": f"{recipe['epochs']} epochs, {recipe['batch_size']} images a step, "
+        "Training": f"{recipe['epochs']} epochs, {recipe['batch_size']} images per step, "
         f"crops of {' to '.join(map(str, recipe['sizes']))} px",
-        "Seen here": f"the centre {params.evaluate.size} px at a short side of "
-        f"{params.evaluate.resize} px",
+        "Evaluation": f"the short side resized to {params.evaluate.resize} px, then the centre "
+        f"{params.evaluate.size} px",
     }
 
 
 def _params(params: Params, trained: Trained) -> dict[str, Any]:
-    """Of the training those that the weights' file tells, of the rest those of params.yaml."""
-    told = params.model_dump(mode="json", include={"data", "evaluate", "explain", "visualize"})
-    told["data"] |= trained.params["data"]
-    return dict(trained.params) | told
+    """The training's parameters from the weights file, all others from params.yaml."""
+    current = params.model_dump(mode="json", include={"data", "evaluate", "explain", "visualize"})
+    current["data"] |= trained.params["data"]
+    return dict(trained.params) | current
 
 
 def _warnings(params: Params) -> Iterator[str]:
-    """One line for each part of the report that is about other weights than the maps."""
-    ours = params.visualize.checkpoint
-    if Path(ours) != Path(params.evaluate.checkpoint):
-        yield f"Accuracy is that of {params.evaluate.checkpoint}, all else that of {ours}."
-    if Path(ours).name != "model.safetensors":
-        yield f"The maps are those of {ours}; the training curves go on to the last epoch."
+    """A line for each part of the report that is about other weights than the maps."""
+    shown = params.visualize.checkpoint
+    if Path(shown) != Path(params.evaluate.checkpoint):
+        yield f"Accuracy is that of {params.evaluate.checkpoint}, all else that of {shown}."
+    if Path(shown).name != "model.safetensors":
+        yield f"The maps are those of {shown}; the training curves run to the last epoch."
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

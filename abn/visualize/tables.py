@@ -1,4 +1,4 @@
-"""Numbers as people read them, and the long table of scores as one of maps by scores."""
+"""Numbers as text, and the long table of scores as tables of maps by scores."""
 
 import math
 from collections.abc import Mapping
@@ -44,26 +44,24 @@ STABLE = {
     "flip": "Flip",
     "shift": "Shift",
     "stability": "Other seeds",
-    "randomised_attention": "Attention branch redrawn",
-    "randomised_perception": "Perception branch redrawn",
-    "randomised_all": "All redrawn",
+    "randomised_attention": "Random attention branch",
+    "randomised_perception": "Random perception branch",
+    "randomised_all": "Random network",
 }
-
-
 THEMES = FAITHFUL, LOCATED, STABLE
 
 
 class Cell(NamedTuple):
-    """A score of a map, as text; the latter three may be empty."""
+    """A score of a map, as text; all but the value may be empty."""
 
     value: str
     interval: str
     beats: tuple[str, str]  # share of the images on which it beats random, and centre
-    ceiling: str  # of what the map's grid allows
+    ceiling: str  # share of the best score that the map's grid allows
 
 
-class Board(NamedTuple):
-    """Maps by scores: rows of a name and a cell (or none) a column, the controls apart."""
+class ScoreTable(NamedTuple):
+    """Maps by scores: a row is a name and a cell, or None, for each column."""
 
     columns: list[str]
     methods: list[tuple[str, list[Cell | None]]]
@@ -72,7 +70,7 @@ class Board(NamedTuple):
 
 
 def number(value: object, digits: int = 2) -> str:
-    """`value` with so many decimals and a true minus; MISSING where there is none."""
+    """`value` with `digits` decimals and a true minus sign; MISSING for None and NaN."""
     if not _known(value):
         return MISSING
     text = f"{value:.{digits}f}"
@@ -80,14 +78,14 @@ def number(value: object, digits: int = 2) -> str:
 
 
 def percent(value: object, digits: int = 1) -> str:
-    """The share `value` in per cent; MISSING where there is none."""
+    """The share `value` in per cent; MISSING for None and NaN."""
     if not _known(value):
         return MISSING
     return f"{number(100 * value, digits)}\N{NO-BREAK SPACE}%"
 
 
 def plain(value: object) -> str:
-    """Three significant digits, no more than needed; MISSING where there is none."""
+    """At most three significant digits; MISSING for None and NaN."""
     if not _known(value):
         return MISSING
     return f"{value:.3g}".replace("-", MINUS)
@@ -97,21 +95,21 @@ def _known(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def boards(maps: pd.DataFrame) -> list[Board]:
-    """A board for each of THEMES, and one of whatever else was scored."""
+def score_tables(maps: pd.DataFrame) -> list[ScoreTable]:
+    """A table for each of THEMES, and one for all other scores."""
     themed = {score for theme in THEMES for score in theme}
-    found = dict.fromkeys(maps["score"]) if len(maps) else {}
-    others = {score: score.replace("_", " ") for score in found if score not in themed}
-    return [board(maps, theme) for theme in (*THEMES, others)]
+    scores = dict.fromkeys(maps["score"]) if len(maps) else {}
+    others = {score: score.replace("_", " ") for score in scores if score not in themed}
+    return [score_table(maps, theme) for theme in (*THEMES, others)]
 
 
-def board(maps: pd.DataFrame, columns: Mapping[str, str]) -> Board:
+def score_table(maps: pd.DataFrame, columns: Mapping[str, str]) -> ScoreTable:
     """The part of the long table `maps` that is about `columns` (score -> heading)."""
     cells = {(row["map"], row["score"]): _cell(row) for row in records(maps.dropna(subset="mean"))}
-    measured = [score for score in columns if any(score == found for _, found in cells)]
+    measured = [score for score in columns if any(score == other for _, other in cells)]
     names = {name: [cells.get((name, score)) for score in measured] for name, _ in cells}
     rows = {name: row for name, row in names.items() if any(row)}
-    return Board(
+    return ScoreTable(
         [columns[score] + _arrow(score) for score in measured],
         [(MAPS.get(name, name), row) for name, row in rows.items() if name not in CONTROLS],
         [(CONTROLS[name], rows[name]) for name in CONTROLS if name in rows],
@@ -120,7 +118,7 @@ def board(maps: pd.DataFrame, columns: Mapping[str, str]) -> Board:
 
 
 def _arrow(score: str) -> str:
-    """Which way is better."""
+    """Whether more or less is better."""
     if score.startswith(NEUTRAL):
         return ""
     return LESS if score.startswith(LOWER) else MORE

@@ -1,0 +1,181 @@
+"""The PNG figures: the sheet of overlays and the figure of a gallery item, as drawn."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from abn.visualize.figures import (
+    SIGNED,
+    UNIT,
+    GalleryItem,
+    Tile,
+    colours,
+    columns,
+    evidence_panels,
+    item_figure,
+    map_panels,
+    save,
+    sheet,
+)
+
+VIRIDIS = (68, 1, 84), (253, 231, 36)  # its first and last colour, RGB
+
+
+def tile(truth: str = "church", prediction: str = "church", low: float = 0.2) -> Tile:
+    image = np.full((8, 8, 3), 90, np.uint8)
+    attention = np.linspace(low, 0.8, 16, dtype=np.float32).reshape(4, 4)
+    return Tile(image, attention, truth, prediction, 0.876)
+
+
+def item(low: float = 0.2, srg: float | None = 0.5, error: bool = False) -> GalleryItem:
+    maps = np.full((4, 4), 2, np.float32), np.full((4, 4), -1, np.float32)
+    role, prediction = ("error", "ring") if error else ("best", "disc")
+    return GalleryItem("disc", role, tile("disc", prediction, low), srg, maps if error else None)
+
+
+def texts(figure: Figure) -> dict[str, Text]:
+    """Everything written on `figure`, by what it says."""
+    return {text.get_text(): text for text in figure.findobj(Text)}
+
+
+def words(figure: Figure) -> str:
+    return "\n".join(texts(figure))
+
+
+def draw(path: Path) -> None:
+    """A sheet with everything on it: right, wrong, flat."""
+    save(sheet([tile(), tile(prediction="tench"), tile(low=0.75)], 1.0, 60), path)
+
+
+def test_pairs_tile_near_a_square() -> None:
+    expected = [1] * 3 + [2] * 7 + [3] * 10
+    assert [columns(count) for count in range(1, 21)] == expected
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_a_sheet_has_two_pictures_a_tile(count: int) -> None:
+    assert len(sheet([tile()] * count, 1.0, 50).axes) == 2 * count
+
+
+def test_a_pair_shows_the_image_left_and_the_overlay_right() -> None:
+    given = tile()
+    left, right = sheet([given], 0.5, 50).axes
+    assert left.get_position().x1 < right.get_position().x0
+    assert np.array_equal(left.images[0].get_array(), given.image)
+    assert np.array_equal(right.images[0].get_array(), given.overlay(0.5))
+
+
+def test_right_and_wrong_differ_in_mark_and_in_colour() -> None:
+    right = texts(sheet([tile()], 1.0, 50))
+    wrong = texts(sheet([tile(prediction="tench")], 1.0, 50))
+    assert right["church → church"].get_color() == right["88% ✓"].get_color()
+    assert wrong["church → tench"].get_color() == wrong["88% ✗"].get_color()
+    assert right["88% ✓"].get_color() != wrong["88% ✗"].get_color()
+
+
+def test_the_raw_range_is_told_and_only_a_flat_map_is_stamped() -> None:
+    lively, flat = texts(sheet([tile()], 1.0, 50)), texts(sheet([tile(low=0.75)], 1.0, 50))
+    assert "attention 0.20\N{EN DASH}0.80" in lively and "flat map" not in lively
+    assert "attention 0.75\N{EN DASH}0.80" in flat and "flat map" in flat
+
+
+def test_long_class_names_keep_clear_of_the_confidence() -> None:
+    figure = sheet([tile("English springer", "Norwegian elkhound, elkhound")], 1.0, 50)
+    figure.draw_without_rendering()
+    names = texts(figure)["English springer → Norwegian elkhound…"].get_window_extent()
+    assert names.x1 < texts(figure)["88% ✗"].get_window_extent().x0
+
+
+def test_dollars_in_a_class_name_are_letters(tmp_path: Path) -> None:
+    save(sheet([tile("$\\oops$")], 1.0, 50), tmp_path / "sheet.png")
+
+
+def test_dpi_scales_the_picture_and_no_writer_is_named(tmp_path: Path) -> None:
+    shapes = []
+    for dpi in (50, 100):
+        save(sheet([tile()], 1.0, dpi), tmp_path / "sheet.png")
+        shapes.append(matplotlib.image.imread(tmp_path / "sheet.png").shape)
+    assert shapes[1][:2] == pytest.approx([2 * side for side in shapes[0][:2]], abs=2)
+    assert b"Software" not in (tmp_path / "sheet.png").read_bytes()
+
+
+def test_another_process_in_another_zone_and_language_draws_the_same_bytes(tmp_path: Path) -> None:
+    here, there = tmp_path / "here.png", tmp_path / "there.png"
+    draw(here)
+    elsewhere = {"TZ": "Asia/Tokyo", "LANG": "ja_JP.UTF-8", "PYTHONHASHSEED": "7"}
+    environment = os.environ | elsewhere | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, __file__, str(there)], check=True, env=environment)
+    assert here.read_bytes() == there.read_bytes()
+
+
+def test_a_colour_is_a_value_whatever_else_is_in_the_map() -> None:
+    ends = colours(np.array([[0, 1]], np.float32), UNIT, 0, 1)
+    assert [tuple(pixel) for pixel in ends[0].tolist()] == list(VIRIDIS)
+    low, high = (np.array([[v, 0.5]], np.float32) for v in (0.1, 0.9))
+    assert (colours(low, UNIT, 0, 1)[0, 1] == colours(high, UNIT, 0, 1)[0, 1]).all()
+
+
+def test_what_is_beyond_the_scale_has_its_last_colour() -> None:
+    assert tuple(colours(np.array([[7]], np.float32), UNIT, 0, 1)[0, 0].tolist()) == VIRIDIS[1]
+
+
+def test_no_evidence_is_nearly_white_and_both_maps_share_one_scale() -> None:
+    assert colours(np.zeros((1, 1), np.float32), SIGNED, -2, 2).min() > 240
+    pair = np.array([[1, -3]], np.float32), np.array([[2, 0]], np.float32)
+    assert item()._replace(evidence=pair).scale == 3
+    assert item()._replace(evidence=(pair[0] * 0, pair[1] * 0)).scale == 1
+
+
+def test_truth_prediction_confidence_srg_and_gain_ratio_are_written() -> None:
+    text = words(item_figure(item(), 1.0, 50))
+    for part in ("disc → disc", "88% ✓", "best of its class", "SRG 0.50", "gain ratio 1.50"):
+        assert part in text
+    assert "not scored" in words(item_figure(item(srg=None), 1.0, 50))
+
+
+def test_the_panels_are_the_image_its_overlay_and_the_cells_of_its_map() -> None:
+    given = tile()
+    image, overlay, cells = map_panels(given, 1.0)
+    assert np.array_equal(image.pixels, given.image)
+    assert np.array_equal(overlay.pixels, given.overlay(1.0))
+    assert np.array_equal(cells.pixels, colours(given.attention, UNIT, 0, 1)) and cells.cells
+    assert cells.caption == "map 0.20\N{EN DASH}0.80"
+    assert cells.alt == "The attention map, 4 x 4 cells from 0.20 to 0.80"
+
+
+def test_the_evidence_for_both_classes_is_on_one_scale() -> None:
+    predicted, true = evidence_panels(item(error=True))
+    assert (predicted.pixels == colours(np.full((4, 4), 1.0), SIGNED, -1, 1)).all()
+    assert (true.pixels == colours(np.full((4, 4), -0.5), SIGNED, -1, 1)).all()
+    assert (predicted.caption, true.caption) == ("ring: 2.0", "disc: \N{MINUS SIGN}1.0")
+    assert evidence_panels(item()) == []
+
+
+def test_only_a_flat_map_of_the_gallery_is_stamped() -> None:
+    assert "flat map" in words(item_figure(item(low=0.75), 1.0, 50))
+    assert "flat map" not in words(item_figure(item(), 1.0, 50))
+
+
+def test_an_error_shows_the_evidence_for_both_classes() -> None:
+    right, wrong = (item_figure(item(error=error), 1.0, 50) for error in (False, True))
+    assert len(wrong.axes) == len(right.axes) + 3  # two maps and their bar
+    for part in ("disc → ring", "88% ✗", "ring: 2.0", "disc: \N{MINUS SIGN}1.0"):
+        assert part in words(wrong)
+
+
+def test_a_gallery_figure_drawn_twice_has_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save(item_figure(item(error=True), 1.0, 50), tmp_path / f"{name}.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert matplotlib.image.imread(tmp_path / "a.png").shape[1] == 225
+
+
+if __name__ == "__main__":  # the other process
+    draw(Path(sys.argv[1]))
