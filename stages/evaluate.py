@@ -11,7 +11,7 @@ from abn.data import packed
 from abn.data.loader import CenterCrop
 from abn.models import checkpoint
 from abn.predict import predict
-from abn.project import paths, reports
+from abn.project import paths, results
 from abn.project.inputs import Inputs
 from abn.project.stage import run
 from abn.runtime import device
@@ -29,10 +29,10 @@ def main(params: Params, inputs: Inputs) -> None:
     mirrored = predict(trained.model, val, view, config.batch_size, where, mirrored=True)
     metrics = evaluate.scores(found, mirrored)
     inputs.check()
-    reports.write_metrics(paths.EVALUATE_METRICS, metrics)
-    reports.write_table(paths.CONFUSION, evaluate.confusion(found, val.classes))
-    reports.write_table(paths.PER_CLASS, evaluate.per_class(found, val.classes))
-    reports.write_table(paths.CALIBRATION, evaluate.calibration(found))
+    results.write_metrics(paths.EVALUATE_METRICS, metrics)
+    results.write_table(paths.CONFUSION, evaluate.confusion(found, val.classes))
+    results.write_table(paths.PER_CLASS, evaluate.per_class(found, val.classes))
+    results.write_table(paths.CALIBRATION, evaluate.calibration(found))
     with mirror.run_of(path, trained) as tracked:
         mirror.scores(tracked, "evaluate", metrics)
     retention.forget(paths.RESUME, checkpoint.sha256(path))  # DVC is past the training

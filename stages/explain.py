@@ -9,7 +9,7 @@ from abn.data.loader import CenterCrop
 from abn.explain import counterfactuals
 from abn.explain.findings import explain
 from abn.models import checkpoint
-from abn.project import paths, reports
+from abn.project import paths, results
 from abn.project.inputs import Inputs
 from abn.project.stage import run
 from abn.runtime import device
@@ -36,9 +36,9 @@ def main(params: Params, inputs: Inputs) -> None:
         rerender=rerender if drawn.name == "shapes" else None,
     )
     inputs.check()
-    reports.write_metrics(paths.EXPLAIN_METRICS, findings.headline)
+    results.write_metrics(paths.EXPLAIN_METRICS, findings.headline)
     for name, table in findings.tables().items():
-        reports.write_table(paths.explain_table(name), table)
+        results.write_table(paths.explain_table(name), table)
     with mirror.run_of(path, trained) as tracked:
         mirror.scores(tracked, "explain", findings.headline)
         for name in findings.tables():

@@ -14,7 +14,7 @@ from abn.config.params import Params
 from abn.data import packed
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
-from abn.project import paths, reports
+from abn.project import paths, results
 from abn.project.inputs import Inputs
 from abn.project.stage import run
 from abn.runtime import device, launch, progress
@@ -73,8 +73,8 @@ def train(params: Params, inputs: Inputs, world: World, stopper: Stopper) -> Non
         snapshots = {"model": checkpoint.weights(network)} | scratch.snapshots()
         checkpoint.save_all(paths.CHECKPOINT, snapshots, params.arch, learned.classes, recipe)
         on = "holdout" if params.data.holdout else "val"
-        reports.write_metrics(paths.TRAIN_METRICS, loop.summary(history, params.train, on))
-        reports.write_table(paths.HISTORY, pd.DataFrame(history))
+        results.write_metrics(paths.TRAIN_METRICS, loop.summary(history, params.train, on))
+        results.write_table(paths.HISTORY, pd.DataFrame(history))
         weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)
         mirror.tag({"weights.sha256": weights, "data.sha256": splits[0].digest})
         for row in history:

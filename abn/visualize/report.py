@@ -5,13 +5,13 @@ templates/report.html; what is missing from a table is shown there as not measur
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from abn.project.results import Results, Table
 from abn.visualize import cards, panels, scoreboard
 from abn.visualize.cards import Card, ramp
 from abn.visualize.charts import Chart, chart
@@ -35,25 +35,6 @@ INTERVENTIONS = {
     "att_cam": "Att-CAM in its place",
     "oracle": "the true object in its place",
 }
-
-Table = pd.DataFrame
-Metrics = Mapping[str, Any]
-
-
-class Results(NamedTuple):
-    """What the stages before measured."""
-
-    train: Metrics
-    evaluate: Metrics
-    explain: Metrics
-    history: Table
-    confusion: Table
-    per_class: Table
-    calibration: Table
-    maps: Table
-    curves: Table
-    interventions: Table
-    gates: Table
 
 
 def render(

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from abn.project.results import Results
 from abn.visualize import report
 from abn.visualize.origin import Origin
-from abn.visualize.report import Results
 from tests.visualize.test_panels import exhibit
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
