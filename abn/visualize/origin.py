@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from abn.config.params import Params
 from abn.data.packed import Split
 from abn.models import abn, resnet
-from abn.models.checkpoint import Trained
+from abn.models.checkpoint import Checkpoint
 
 NAMED = 20  # classes; the rest are counted
 SELECTED = {"nothing": "of the last epoch", "holdout": "of the best epoch on the hold-out"}
@@ -26,7 +26,7 @@ class Origin(NamedTuple):
 
 
 def trace(
-    params: Params, trained: Trained, train: Split, val: Split, weights: str, selected_on: str
+    params: Params, trained: Checkpoint, train: Split, val: Split, weights: str, selected_on: str
 ) -> Origin:
     """The origin of a report on `trained`, whose file has the checksum `weights`."""
     checksums = {"training data": train.digest, "validation data": val.digest, "weights": weights}
@@ -44,7 +44,7 @@ def trace(
 
 
 def _facts(
-    params: Params, trained: Trained, train: Split, val: Split, selected_on: str
+    params: Params, trained: Checkpoint, train: Split, val: Split, selected_on: str
 ) -> dict[str, str]:
     recipe, held = trained.params["train"], trained.params["data"]["holdout"]
     count = sum(weight.numel() for weight in trained.model.parameters())
@@ -66,7 +66,7 @@ def _facts(
     }
 
 
-def _params(params: Params, trained: Trained) -> dict[str, Any]:
+def _params(params: Params, trained: Checkpoint) -> dict[str, Any]:
     """Of the training those that the weights' file tells, of the rest those of params.yaml."""
     told = params.model_dump(mode="json", include={"data", "evaluate", "explain", "visualize"})
     told["data"] |= trained.params["data"]
