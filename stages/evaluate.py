@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from abn import evaluate, retention
+from abn import evaluate
 from abn.config.params import Params
 from abn.data import packed
 from abn.data.loader import CenterCrop
@@ -35,7 +35,6 @@ def main(params: Params, inputs: Inputs) -> None:
     results.write_table(paths.CALIBRATION, evaluate.calibration(found))
     with mirror.run_of(path, trained) as tracked:
         mirror.scores(tracked, "evaluate", metrics)
-    retention.forget(paths.RESUME, checkpoint.sha256(path))  # DVC is past the training
 
 
 if __name__ == "__main__":

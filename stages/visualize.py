@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from abn import retention
 from abn.config.params import Params
 from abn.data import packed
 from abn.data.loader import CenterCrop
@@ -47,7 +46,6 @@ def main(params: Params, inputs: Inputs) -> None:
     with mirror.run_of(path, trained) as tracked:
         tracked.artifact(sheet)
         tracked.artifact(paths.REPORT)
-    retention.forget(paths.RESUME, weights)  # where nothing was left to evaluate
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from ruamel.yaml.error import YAMLError
 from abn.doctor import processes
 from abn.experiments import git
 from abn.project import paths
-from abn.retention import DONE
 
 DVC, LOCK = Path(".dvc/tmp"), Path("dvc.lock")
 MADE = ("data", "checkpoint", "checkpoint.part", "metrics", "plots", "outputs")
@@ -87,16 +86,18 @@ def parts() -> Iterator[Finding]:
 
 
 def unfinished() -> Iterator[str]:
-    """A line on every training that can go on, or has ended and waits to be evaluated."""
+    """A line on every training that can go on."""
     for folder in sorted(paths.RESUME.glob("*/")):
-        size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-        steps = sorted(re.findall(r"state-(\d+)-(\d+)\.json", " ".join(map(str, folder.iterdir()))))
+        if (folder / paths.DONE).exists():
+            continue
+        files = list(folder.iterdir())
+        size = sum(file.stat().st_size for file in files) / 1e6
+        names = " ".join(file.name for file in files)
+        steps = sorted(re.findall(r"state-(\d+)-(\d+)\.safetensors", names))
         place = "epoch {}, step {}".format(*map(int, steps[-1])) if steps else "no step yet"
         days = (time.time() - folder.stat().st_mtime) / 86400
-        ended = (folder / DONE).exists()
-        state = "has ended and was not evaluated" if ended else "can go on by the same command"
         yield (
-            f"{folder}: a training that {state}, after {place}; "
+            f"{folder}: a training that can go on by the same command, after {place}; "
             f"{size:.0f} MB, {days:.0f} days old; to drop it: rm -r {folder}"
         )
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from filelock import FileLock
 
-from abn import retention
 from abn.cli import doctor
 from abn.doctor import dvc_experiments, processes, working_tree
 from abn.training import resume
+from abn.training.state import State
 from tests import test_stages, toys
 
 ROOT = Path(__file__).parents[2]
@@ -183,16 +183,16 @@ def test_what_was_being_written_goes_but_nothing_of_a_person(say: Say) -> None:
 
 
 def test_a_training_that_can_go_on_is_told_and_kept(say: Say) -> None:
-    scratch = resume.Scratch(Path(".resume/ab12"))
+    store = resume.ResumeStore(Path(".resume/ab12"))
     history = [{"epoch": 1.0}, {"epoch": 2.0}]
     optimizer = torch.optim.SGD([torch.zeros(1)])
-    scratch.save(resume.State({"model": toys.network()}, optimizer, history))
+    store.save(State({"model": toys.network()}, optimizer, history))
     code, said = say("--fix")
     assert code == 0 and said.startswith(".resume/ab12: a training that can go on")
     assert "after epoch 2, step 0" in said and said.endswith("rm -r .resume/ab12\n")
-    assert len(list(scratch.folder.iterdir())) == 2
-    (scratch.folder / retention.DONE).touch()
-    assert "ab12: a training that has ended and was not evaluated, after epoch 2" in say()[1]
+    assert len(list(store.folder.iterdir())) == 1
+    store.mark_done()
+    assert "ab12" not in say()[1]
 
 
 def detached(branch: str = "main") -> None:
