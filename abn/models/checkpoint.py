@@ -121,13 +121,15 @@ def load(path: Path, device: torch.device) -> Checkpoint:
             if 4 * len(header.classes) ** 2 > path.stat().st_size:  # a float for each pair
                 raise ValueError(f"too small for {len(header.classes)} classes")
             model = AttentionBranchNetwork(header.arch, len(header.classes))
-            if odd := sorted(model.state_dict().keys() ^ set(file.offset_keys())):
-                raise ValueError(f"{odd[0][:60]} is missing, or is not in a {header.arch}")
-            model.load_state_dict({name: file.get_tensor(name) for name in file.offset_keys()})
-    except (SafetensorError, ValueError, RuntimeError) as error:
+            state = {name: file.get_tensor(name) for name in file.offset_keys()}
+        if odd := _layout(state) ^ _layout(model.state_dict()):
+            raise ValueError(f"{min(odd)[0][:60]} is missing, unknown or of another type or shape")
+        if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+            raise ValueError(f"{bad[0]} holds values that are not finite")
+    except (SafetensorError, ValueError) as error:
         what = f"not a checkpoint of this project ({_one_line(error)})"
         raise DataError(what, path, REMEDY) from None
-    _check_finite(path, model)
+    model.load_state_dict(state)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Checkpoint(model.eval(), header.arch, header.classes, json.loads(text)["params"])
 
@@ -158,11 +160,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_finite(path: Path, model: nn.Module) -> None:
-    """DataError on the first tensor with a value that is NaN or infinite."""
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise DataError(f"{name} holds values that are not finite", path, REMEDY)
+def _layout(state: dict[str, Tensor]) -> set[tuple[str, str]]:
+    """The name, type and shape of each tensor."""
+    return {(name, f"{tensor.dtype} {tensor.shape}") for name, tensor in state.items()}
 
 
 def _one_line(error: Exception) -> str:
@@ -171,5 +171,4 @@ def _one_line(error: Exception) -> str:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "its header"
         return f"{key}: {first['msg'][:200]}"
-    # torch puts a title first: "Error(s) in loading state_dict for ...:", then a line a tensor.
-    return str(error).partition(":\n")[2].strip()[:200] or str(error)[:200]
+    return str(error)[:200]

@@ -67,7 +67,7 @@ class Run:
 
     def trains(self, root: Path) -> bool:
         """Wait until there is something to resume from; whether there is."""
-        return self.until(lambda: any(root.glob(".resume/*/state-*.json")))
+        return self.until(lambda: any(root.glob(".resume/*/state-*.safetensors")))
 
     def parts(self) -> dict[str, psutil.Process]:
         """Those that do the work now, by their part in it: doctor, dvc, a stage's name."""
@@ -176,11 +176,10 @@ def outputs(root: Path) -> dict[str, str]:
     return test_stages.Project(root).outputs() | record
 
 
-def leftovers(root: Path, done: int = len(STAGES)) -> list[str]:
+def leftovers(root: Path) -> list[str]:
     """Temporary files, scratch, locks and entries of processes that should be gone by then."""
     inside = [path for pattern in ODD for path in root.rglob(pattern)]
-    evaluated = done > STAGES.index("train") + 1
-    inside += [*root.glob(".resume/*")] if evaluated else _project.unfinished(root)
+    inside += _project.unfinished(root)
     inside += [*root.glob(".cache/locks/*"), *root.glob(".git/**/*.lock")]
     inside += [path for path in (root.parent / "TMPDIR").glob("*") if path.name != TORCH]
     table = root / ".dvc/tmp/rwlock"
@@ -192,7 +191,7 @@ def is_whole(root: Path, done: int = len(STAGES)) -> None:
     """Assert that after so many stages all is as if nothing had happened."""
     differing = {name for name, _ in outputs(root).items() ^ expected(done).items()}
     assert not differing, f"{sorted(differing)} differ"
-    assert leftovers(root, done) == []
+    assert leftovers(root) == []
 
 
 def heal(root: Path, command: str = COMMAND, done: int = len(STAGES)) -> Run:

@@ -15,8 +15,8 @@ from torch import Tensor
 from abn.models import checkpoint
 from abn.runtime.errors import DataError
 from tests import toys
-from tests.faults.checkpoints import META, stand_in
 from tests.fuzz._bytes import damaged
+from tests.models.test_checkpoint import META, toy_network
 
 WORDS = [None, True, 0, -1, 1.5, 2**70, "", "a", "resnet18", "\x1b[2J", "k" * 5000, [], {}, ["a"]]
 WORDS += [[[]], {"a": 1}, ["red", "red"], ["a", "b", "c", "d"], [0.5], float("nan"), "[" * 500]
@@ -28,7 +28,7 @@ def example(draws: random.Random, folder: Path) -> None:
     path = folder / "model.safetensors"
     make = draws.choice([_other_bytes, _other_layout, _other_tensors, _other_words])
     path.write_bytes(make(draws))
-    with mock.patch.object(checkpoint, "AttentionBranchNetwork", stand_in):
+    with mock.patch.object(checkpoint, "AttentionBranchNetwork", toy_network):
         try:
             found = checkpoint.load(path, toys.CPU)
         except DataError as error:
