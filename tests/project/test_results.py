@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from abn.project import results
-from abn.project.results import write_metrics, write_table, write_text
+from abn.project.results import write_metrics, write_table
 from abn.runtime.errors import UserError
 
 
@@ -21,9 +21,7 @@ def test_metrics_are_json_in_the_order_given_with_six_digits(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_json_cannot_say_is_refused_and_the_former_file_stays(
-    tmp_path: Path, value: float
-) -> None:
+def test_nan_is_refused_and_the_former_file_stays(tmp_path: Path, value: float) -> None:
     path = tmp_path / "train.json"
     write_metrics(path, {"loss": 1.0})
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -31,20 +29,13 @@ def test_what_json_cannot_say_is_refused_and_the_former_file_stays(
     assert json.loads(path.read_text()) == {"loss": 1.0}
 
 
-def test_a_table_is_csv_with_six_digits_and_nothing_where_nothing_was_measured(
+def test_a_table_is_csv_with_six_digits_and_empty_fields_for_what_was_not_measured(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "plots/history.csv"
     rows = [{"epoch": 1, "loss": 2 / 3}, {"epoch": 2, "loss": 0.5, "val_top1": 0.25}]
     write_table(path, pd.DataFrame(rows))
     assert path.read_bytes() == b"epoch,loss,val_top1\n1,0.666667,\n2,0.5,0.25\n"
-
-
-def test_names_with_commas_are_quoted(tmp_path: Path) -> None:
-    table = pd.DataFrame({"actual": ["cat, black"], "predicted": ["dog"]})
-    write_table(tmp_path / "confusion.csv", table)
-    assert (tmp_path / "confusion.csv").read_text() == 'actual,predicted\n"cat, black",dog\n'
-    assert pd.read_csv(tmp_path / "confusion.csv").equals(table)
 
 
 def test_the_same_values_give_the_same_bytes_and_leave_nothing_beside(tmp_path: Path) -> None:
@@ -56,23 +47,17 @@ def test_the_same_values_give_the_same_bytes_and_leave_nothing_beside(tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv"]
 
 
-def test_names_in_any_script_are_written_as_utf8(tmp_path: Path) -> None:
-    write_table(tmp_path / "a.csv", pd.DataFrame({"class": ["été", "犬"]}))
-    assert (tmp_path / "a.csv").read_bytes() == "class\nété\n犬\n".encode()
-
-
-def test_a_text_is_written_whole_and_in_utf_8(tmp_path: Path) -> None:
-    write_text(tmp_path / "report.html", "été")
-    assert (tmp_path / "report.html").read_bytes() == "été".encode()
-    assert len(list(tmp_path.iterdir())) == 1
+def test_names_are_utf8_and_quoted_where_they_have_commas(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.csv", pd.DataFrame({"class": ["été", "犬,a"]}))
+    assert (tmp_path / "a.csv").read_bytes() == 'class\nété\n"犬,a"\n'.encode()
 
 
 def test_classes_keep_their_names_and_gaps_stay_gaps(tmp_path: Path) -> None:
     table = pd.DataFrame({"class": ["007", "NA", "nan"], "f1": [0.5, None, 1.0]})
     write_table(tmp_path / "a.csv", table)
-    found = results.table(tmp_path / "a.csv")
-    assert found["class"].tolist() == ["007", "NA", "nan"]
-    assert found["f1"].isna().tolist() == [False, True, False]
+    table = results.table(tmp_path / "a.csv")
+    assert table["class"].tolist() == ["007", "NA", "nan"]
+    assert table["f1"].isna().tolist() == [False, True, False]
 
 
 def test_metrics_come_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from abn.runtime.errors import ParamsError
 
 
 @pytest.mark.parametrize(("text", "value"), [("7", 7.0), ("0.5", 0.5), ("", 3.0), (None, 3.0)])
-def test_a_number_is_read_and_nothing_is_the_default(
+def test_a_number_is_read_and_unset_is_the_default(
     monkeypatch: pytest.MonkeyPatch, text: str | None, value: float
 ) -> None:
     monkeypatch.delenv("ABN_X", raising=False)
