@@ -37,12 +37,13 @@ FINISHED_KEPT = 3  # finished trainings
 MAX_BYTES = 20e9  # of all trainings together
 
 LOCK = "lock"  # in the folder of a running training
-PARTIAL = re.compile(r"(state-\d+-\d+|epoch-\d+)\.safetensors\.part|\.tmp\w{6}")  # safetensors' own
-# All that we write there, tracking's two files included: nothing else is ever removed.
-OURS = re.compile(
-    rf"{PARTIAL.pattern}|(state-\d+-\d+|epoch-\d+)\.(safetensors|bad)|{DONE}|{LOCK}"
-    r"|history\.jsonl|run\.json"
-)
+# The names of what we write; nothing else is ever removed. A copy of a folder, under a name of your
+# own, is safe too.
+FOLDER = re.compile("[0-9a-f]{16}")
+FILE = r"(state-\d+-\d+|epoch-\d+)\."
+PARTIAL = re.compile(rf"{FILE}safetensors\.part|\.tmp\w{{6}}")  # the second is safetensors' own
+TRACKING = r"history\.jsonl|run\.json"
+OURS = re.compile(rf"{FILE}(safetensors|bad)|{PARTIAL.pattern}|{TRACKING}|{DONE}|{LOCK}")
 
 # What reading a damaged file raises.
 DAMAGE = (OSError, SafetensorError, ValueError, KeyError, TypeError)
@@ -181,14 +182,13 @@ def make_room(trainings: Path, current: Path, max_bytes: float = MAX_BYTES) -> N
     them. Unfinished ones stay until all together exceed `max_bytes`; then the oldest go, finished
     ones first.
     """
-    newest_first = sorted(
-        trainings.glob("*/"), key=lambda folder: folder.stat().st_mtime, reverse=True
-    )
-    others = [folder for folder in newest_first if folder != current]
+    folders = [folder for folder in trainings.glob("*/") if FOLDER.fullmatch(folder.name)]
+    folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
+    others = [folder for folder in folders if folder != current]
     finished = [folder for folder in others if (folder / DONE).exists()]
     unfinished = [folder for folder in others if folder not in finished]
     for folder in reversed([*unfinished, *finished]):
-        if sum(map(_size, newest_first)) > max_bytes or folder in finished[FINISHED_KEPT:]:
+        if sum(map(_size, folders)) > max_bytes or folder in finished[FINISHED_KEPT:]:
             _remove(folder)
 
 

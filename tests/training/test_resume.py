@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -378,44 +379,48 @@ def test_the_same_training_does_not_run_twice_at_once(
         pass
 
 
-def folders(root: Path, *trainings: str) -> None:
-    """Training folders with a state of 100 bytes, oldest first; "name done" has finished."""
-    for age, training in enumerate(trainings):
-        name, _, done = training.partition(" ")
-        (root / name).mkdir()
-        (root / name / "state-0001-00000000.safetensors").write_bytes(bytes(100))
-        if done:
-            (root / name / "done").touch()
-        os.utime(root / name, (0, 1000 + age))
+def trainings(root: Path, names: str) -> Path:
+    """Folders with a state of 100 bytes, oldest first; returns the last. "f..." has finished."""
+    for age, name in enumerate(names.split()):
+        folder = root / f"{name:0>16}"
+        folder.mkdir()
+        (folder / "state-0001-00000000.safetensors").write_bytes(bytes(100))
+        if name.startswith("f"):
+            (folder / "done").touch()
+        os.utime(folder, (0, 1000 + age))
+    return folder
+
+
+def remaining(root: Path) -> str:
+    """The names of the folders, without the zeros that make them long enough."""
+    return " ".join(sorted(path.name.lstrip("0") for path in root.iterdir()))
 
 
 def test_the_newest_three_finished_trainings_are_kept(tmp_path: Path) -> None:
-    folders(tmp_path, "f1 done", "f2 done", "u1", "f3 done", "f4 done", "f5 done", "mine")
-    resume.make_room(tmp_path, tmp_path / "mine")
-    assert {path.name for path in tmp_path.iterdir()} == {"f3", "f4", "f5", "u1", "mine"}
+    current = trainings(tmp_path, "f1 f2 a1 f3 f4 f5 c")
+    resume.make_room(tmp_path, current)
+    assert remaining(tmp_path) == "a1 c f3 f4 f5"
 
 
 def test_over_the_size_limit_the_oldest_go_finished_ones_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folders(tmp_path, "mine", "u1", "u2", "f1 done", "f2 done")
-    for limit, kept in {420: "mine u1 u2 f2", 220: "mine u2", 50: "mine"}.items():
-        resume.make_room(tmp_path, tmp_path / "mine", max_bytes=limit)
-        assert {path.name for path in tmp_path.iterdir()} == set(kept.split())
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split()[0].rpartition("/")[2] for line in said] == ["u1:", "u2:"]
+    trainings(tmp_path, "c a1 a2 f1 f2")
+    for limit, kept in {420: "a1 a2 c f2", 220: "a2 c", 50: "c"}.items():
+        resume.make_room(tmp_path, tmp_path / f"{'c':0>16}", max_bytes=limit)
+        assert remaining(tmp_path) == kept
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.findall(r"0(a\d): unfinished and old", line) for line in lines] == [["a1"], ["a2"]]
 
 
-def test_a_running_training_and_a_file_that_is_not_ours_are_never_removed(tmp_path: Path) -> None:
-    folders(tmp_path, "busy", "notes", "mine")
-    (tmp_path / "notes/notes.txt").touch()
-    with locks.alone(tmp_path / "busy" / "lock", "it"):
-        resume.make_room(tmp_path, tmp_path / "mine", max_bytes=0)
-    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*"))
-    assert [name for name in names if not name.startswith("mine")] == [
-        "busy/state-0001-00000000.safetensors",
-        "notes/notes.txt",
-    ]
+def test_running_trainings_copies_and_unknown_files_are_never_removed(tmp_path: Path) -> None:
+    current = trainings(tmp_path, "b1 a1 copy c")
+    (tmp_path / f"{'a1':0>16}" / "notes.txt").touch()
+    with locks.alone(tmp_path / f"{'b1':0>16}" / "lock", "it"):
+        resume.make_room(tmp_path, current, max_bytes=0)
+    files = sorted(str(path.relative_to(tmp_path)).lstrip("0") for path in tmp_path.glob("*/*"))
+    state = "state-0001-00000000.safetensors"
+    assert files == ["a1/notes.txt", f"b1/{state}", f"c/{state}", f"copy/{state}"]
 
 
 INPUTS: dict[str, Any] = {
