@@ -37,8 +37,9 @@ _checked: list[tuple[Params, Inputs]] = []  # by `begin`, for `run`
 
 def begin() -> None:
     """Check the command line and params.yaml, and note the inputs, before torch is imported."""
-    start = sys.orig_argv.index("-m")
-    module, *arguments = sys.orig_argv[start + 1 :]
+    if "-m" not in sys.orig_argv:  # `python -mstages.NAME`: `run` does all of it
+        return
+    module, *arguments = sys.orig_argv[sys.orig_argv.index("-m") + 1 :]
     script = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     if not script.exists():  # Python says so next
         return

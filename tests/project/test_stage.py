@@ -173,8 +173,19 @@ def test_wrong_params_are_refused_before_torch_is_imported(tmp_path: Path) -> No
     assert done.returncode == 2 and line.startswith("error[PARAMS] ") and "resnet19" in line
 
 
-def test_a_stage_that_does_not_exist_is_pythons_own_error(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "stages.trian"]
+@pytest.mark.parametrize(
+    ("command", "code", "end"),
+    [
+        (["-m", "stages.trian"], 1, "No module named stages.trian\n"),
+        (["-mstages.download", "--fast"], 2, "error: unrecognized arguments: --fast\n"),
+    ],
+)
+def test_a_misspelt_stage_or_command_has_no_traceback(
+    tmp_path: Path, command: list[str], code: int, end: str
+) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True)
-    assert done.returncode == 1 and done.stderr.endswith("No module named stages.trian\n")
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, env=environment, text=True, capture_output=True
+    )
+    assert done.returncode == code and done.stderr.endswith(end)
+    assert "Traceback" not in done.stderr

@@ -138,7 +138,7 @@ def test_an_edit_during_the_training_is_refused_and_put_back_nothing_is_lost(
 @pytest.mark.parametrize(
     ("fault", "kind", "code", "words"),
     [
-        ("nan", "NOTFINITE", 6, "the loss is nan; epoch 2, step 3 (lr "),
+        ("nan", "NOTFINITE", 6, "the loss is nan; epoch 2, step 2 (lr "),
         ("memory:cuda", "DEVICE", 7, "CUDA out of memory; train.batch_size = 8; try 4"),
         ("memory:cpu", "DEVICE", 7, "out of memory; train.batch_size = 8; try 4"),
         ("disk:ENOSPC", "DISK", 5, "No space left on device; "),

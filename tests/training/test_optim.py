@@ -37,11 +37,6 @@ def test_a_milestone_is_never_missed_by_rounding(steps, changed):
             assert optim.learning_rate(config, milestone / epochs) == pytest.approx(0.01)
 
 
-def test_without_milestones_the_rate_stays(steps, changed):
-    config = changed(steps, milestones=())
-    assert {optim.learning_rate(config, share / 10) for share in range(10)} == {0.1}
-
-
 @pytest.mark.parametrize("progress, rate", [(0, 0), (0.05, 0.025), (0.1, 0.05), (0.199, 0.0995)])
 def test_warmup_rises_linearly_from_zero(steps, changed, progress, rate):
     assert optim.learning_rate(changed(steps, warmup=0.2), progress) == pytest.approx(rate)
@@ -54,10 +49,6 @@ def test_warmup_rises_linearly_from_zero(steps, changed, progress, rate):
 )
 def test_the_cosine_falls_from_the_peak_after_warmup_to_zero_at_the_end(cosine, progress, rate):
     assert optim.learning_rate(cosine, progress) == pytest.approx(rate, abs=1e-12)
-
-
-def test_the_cosine_without_warmup_starts_at_its_peak(cosine, changed):
-    assert optim.learning_rate(changed(cosine, warmup=0.0), 0) == 0.4
 
 
 @pytest.mark.parametrize(
@@ -74,11 +65,6 @@ def test_a_share_that_floats_cannot_hold_still_begins_with_its_epoch(params, cha
             share = round(epoch / epochs, 12)  # as someone may write it
             config = changed(params.train, epochs=epochs, sizes=(64, 96), grow_at=(share,))
             assert [optim.crop_size(config, epoch - 1), optim.crop_size(config, epoch)] == [64, 96]
-
-
-def test_one_size_never_grows(params, changed):
-    config = changed(params.train, epochs=3, sizes=(64,), grow_at=())
-    assert [optim.crop_size(config, epoch) for epoch in range(3)] == [64, 64, 64]
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +107,6 @@ def test_two_steps_by_hand(params, changed):
     assert model.bias.item() == pytest.approx(1 - 0.1 * 1.5 - 0.1 * 1.75)
     # weight: gradients 1.2 and 1 + 0.2 * 0.82 = 1.164; velocities 1.2, 1.764
     assert model.weight.item() == pytest.approx(1 - 0.1 * 1.8 - 0.1 * (1.164 + 0.882))
-
-
-def test_the_rate_is_set_in_every_group(params, network):
-    optimizer = optim.sgd(network, params.train)
-    optim.set_rate(optimizer, 0.125)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.125]
 
 
 def test_a_rate_that_is_a_tensor_stays_the_one_it_is(params, network):
