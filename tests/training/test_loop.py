@@ -96,6 +96,26 @@ def test_every_epoch_has_one_row_and_one_callback(fit: Any, config: Train) -> No
         assert {"size", "lr", "train_loss", "train_top1", "val_top1", *losses} < row.keys()
 
 
+def test_a_kill_after_the_callback_reports_the_epoch_again_and_loses_no_row(
+    fit: Any, config: Train, tmp_path: Path
+) -> None:
+    epochs: list[float] = []
+
+    def die(row: Row, images_per_second: float) -> None:
+        epochs.append(row["epoch"])
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fit(toys.network(2), config, resume=ResumeStore(tmp_path), on_epoch=die)
+    fit(
+        toys.network(2),
+        config,
+        resume=ResumeStore(tmp_path),
+        on_epoch=lambda row, _: epochs.append(row["epoch"]),
+    )
+    assert epochs == [1, 1, 2, 3, 4, 5]
+
+
 def test_the_loss_is_the_mean_over_steps_of_the_sum_of_both_branches(
     fit: Any, config: Train, changed: Callable[..., Train]
 ) -> None:
