@@ -22,6 +22,7 @@ from abn.models.abn import AttentionBranchNetwork
 from abn.runtime import files
 from abn.runtime.errors import DataError
 
+KINDS = {torch.float32: "F32", torch.int64: "I64"}  # of the network's tensors, in safetensors
 REMEDY = "use a checkpoint that the train stage wrote, or train again"
 
 
@@ -110,7 +111,7 @@ def save_all(
 def load(path: Path, device: torch.device) -> Checkpoint:
     """The network at `path` in eval mode on `device`; DataError where it is not a checkpoint.
 
-    No weight is read before the header has been checked.
+    No weight is read before all that the header says has been checked.
     """
     if not path.is_file():
         raise DataError("no such checkpoint", path, "run `dvc repro train`, or name another file")
@@ -121,9 +122,12 @@ def load(path: Path, device: torch.device) -> Checkpoint:
             if 4 * len(header.classes) ** 2 > path.stat().st_size:  # a float for each pair
                 raise ValueError(f"too small for {len(header.classes)} classes")
             model = AttentionBranchNetwork(header.arch, len(header.classes))
+            parts = {name: file.get_slice(name) for name in file.offset_keys()}
+            layout = {(name, p.get_dtype(), tuple(p.get_shape())) for name, p in parts.items()}
+            if odd := layout ^ _layout(model):
+                what = f"{min(odd)[0][:60]} is missing, unknown or of another type or shape"
+                raise ValueError(what)
             state = {name: file.get_tensor(name) for name in file.offset_keys()}
-        if odd := _layout(state) ^ _layout(model.state_dict()):
-            raise ValueError(f"{min(odd)[0][:60]} is missing, unknown or of another type or shape")
         if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
             raise ValueError(f"{bad[0]} holds values that are not finite")
     except (SafetensorError, ValueError) as error:
@@ -160,9 +164,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _layout(state: dict[str, Tensor]) -> set[tuple[str, str]]:
-    """The name, type and shape of each tensor."""
-    return {(name, f"{tensor.dtype} {tensor.shape}") for name, tensor in state.items()}
+def _layout(model: nn.Module) -> set[tuple[str, str, tuple[int, ...]]]:
+    """The name, type (in safetensors' words) and shape of each tensor."""
+    return {(name, KINDS[t.dtype], tuple(t.shape)) for name, t in model.state_dict().items()}
 
 
 def _one_line(error: Exception) -> str:
