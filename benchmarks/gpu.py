@@ -38,8 +38,9 @@ from abn.predict import predict
 from abn.runtime import device
 from abn.runtime.signals import Stopped
 from abn.training import augment, flops, loop
-from abn.training.resume import Row, Scratch
-from abn.training.step import WARM
+from abn.training.resume import ResumeStore
+from abn.training.state import Row
+from abn.training.step import WARM_UP
 from benchmarks import measure, ours, photos, rivals
 
 TARGETS = (0.90, 0.94, 0.95)
@@ -253,7 +254,7 @@ def _speed(options: argparse.Namespace, found: Found, arch: str, how: str) -> Fo
             yield from augment.batches(split, config, options.size, 0, epoch, step.device)
 
     shown, started = epochs(), time.monotonic()
-    measure.timed(WARM + 1, shown, config.batch_size, step)
+    measure.timed(WARM_UP + 1, shown, config.batch_size, step)
     start = time.monotonic() - started
     turn = measure.timed(options.steps, shown, config.batch_size, step)
     batch = next(shown)
@@ -282,15 +283,15 @@ def _run(options: argparse.Namespace, epochs: int, seed: int) -> Found:
     arch = options.short_arch if short else options.arch
     started, curve = time.monotonic(), []
 
-    def watch(row: Row, speed: float) -> None:
+    def on_epoch(row: Row, images_per_second: float) -> None:
         if "val_top1" in row:
             curve.append([round(time.monotonic() - started, 1), row["val_top1"]])
             print(f"epoch {row['epoch']}: {curve[-1]}", flush=True)
 
     where = device.choose()
     model = ours.network(arch, len(options.train.classes), config)
-    scratch = Scratch(options.cache / f"run-{epochs}-{seed}")
-    loop.fit(model, options.train, options.val, config, seed, scratch, watch)
+    store = ResumeStore(options.cache / f"run-{epochs}-{seed}")
+    loop.fit(model, options.train, options.val, config, seed=seed, resume=store, on_epoch=on_epoch)
     seconds = time.monotonic() - started
     view = CenterCrop(config.val_size, config.val_resize)
     val = loader.to_device_if_fits(options.val, where)
@@ -311,13 +312,14 @@ def _fit(
 ) -> Tensor:
     """The weights after training, all in one row; asked to stop after epoch `stop`."""
 
-    def watch(row: Row, speed: float) -> None:
+    def on_epoch(row: Row, images_per_second: float) -> None:
         if stop is not None and row["epoch"] > stop:
             raise Stopped
 
     model = ours.network(arch, len(train.classes), config)
     with suppress(Stopped):
-        loop.fit(model, train, val, config, seed, Scratch(folder), watch)
+        store = ResumeStore(folder)
+        loop.fit(model, train, val, config, seed=seed, resume=store, on_epoch=on_epoch)
     return torch.cat([x.flatten().double().cpu() for x in model.state_dict().values()])
 
 

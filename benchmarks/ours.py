@@ -24,8 +24,8 @@ def network(arch: str, classes: int, config: Train, seed: int = 0) -> AttentionB
 def step(arch: str, split: Split, config: Train) -> Step:
     """The step that the train stage would take on `split`, at a constant rate."""
     model = network(arch, len(split.classes), config)
-    average = optim.Average(model, config.ema) if config.ema else None
-    made = build(model, optim.sgd(model, config), average, config, len(split))
+    ema = optim.EMA(model, config.ema) if config.ema else None
+    made = build(model, optim.sgd(model, config), ema, config, len(split))
     optim.set_rate(made.optimizer, RATE)
     return made
 

@@ -11,7 +11,7 @@ from abn.data import packed
 from abn.data.loader import CenterCrop
 from abn.models import checkpoint
 from abn.predict import predict
-from abn.project import paths, reports
+from abn.project import paths, results
 from abn.project.inputs import Inputs
 from abn.project.stage import run
 from abn.runtime import device as devices
@@ -31,10 +31,10 @@ def main(params: Params, inputs: Inputs) -> None:
     )
     metrics = evaluate.scores(plain, mirrored)
     inputs.check()
-    reports.write_metrics(paths.EVALUATE_METRICS, metrics)
-    reports.write_table(paths.CONFUSION, evaluate.confusion(plain, val.classes))
-    reports.write_table(paths.PER_CLASS, evaluate.per_class(plain, val.classes))
-    reports.write_table(paths.CALIBRATION, evaluate.calibration(plain))
+    results.write_metrics(paths.EVALUATE_METRICS, metrics)
+    results.write_table(paths.CONFUSION, evaluate.confusion(plain, val.classes))
+    results.write_table(paths.PER_CLASS, evaluate.per_class(plain, val.classes))
+    results.write_table(paths.CALIBRATION, evaluate.calibration(plain))
     with mirror.run_of(path, trained) as tracked:
         mirror.scores(tracked, "evaluate", metrics)
 

@@ -9,7 +9,7 @@ from abn.data.loader import CenterCrop
 from abn.explain import counterfactuals
 from abn.explain.protocol import explain
 from abn.models import checkpoint
-from abn.project import paths, reports
+from abn.project import paths, results
 from abn.project.inputs import Inputs
 from abn.project.stage import run
 from abn.runtime import device
@@ -26,7 +26,7 @@ def main(params: Params, inputs: Inputs) -> None:
     for network in (trained, *siblings):
         packed.check_classes(val, network.classes)
     rerender = partial(counterfactuals.parts, data.shapes, data.seed, data.size)
-    results = explain(
+    explanation = explain(
         trained.model,
         train,
         val,
@@ -37,12 +37,12 @@ def main(params: Params, inputs: Inputs) -> None:
         rerender=rerender if data.name == "shapes" else None,
     )
     inputs.check()
-    reports.write_metrics(paths.EXPLAIN_METRICS, results.headline)
-    for name, table in results.tables().items():
-        reports.write_table(paths.explain_table(name), table)
+    results.write_metrics(paths.EXPLAIN_METRICS, explanation.headline)
+    for name, table in explanation.tables().items():
+        results.write_table(paths.explain_table(name), table)
     with mirror.run_of(path, trained) as tracked:
-        mirror.scores(tracked, "explain", results.headline)
-        for name in results.tables():
+        mirror.scores(tracked, "explain", explanation.headline)
+        for name in explanation.tables():
             tracked.artifact(paths.explain_table(name))
 
 

@@ -10,12 +10,12 @@ import pandas as pd
 
 from abn import tracking
 from abn.models import checkpoint
-from abn.models.checkpoint import Trained
+from abn.models.checkpoint import Checkpoint
 from abn.project import paths
 
 
 @contextmanager
-def run_of(path: Path, trained: Trained) -> Iterator[tracking.Run]:
+def run_of(path: Path, trained: Checkpoint) -> Iterator[tracking.Run]:
     """The run of the weights in `path`, found by their content or made anew from the files."""
 
     def backfill(run: tracking.Run) -> None:
@@ -32,7 +32,7 @@ def label(params: Mapping[str, Any]) -> str:
     return f"{params['arch']}-s{params['seed']}"
 
 
-def training(run: tracking.Run, path: Path, trained: Trained) -> None:
+def training(run: tracking.Run, path: Path, trained: Checkpoint) -> None:
     """What the files say of the training of the weights in `path`."""
     run.params(trained.params)
     if path == paths.CHECKPOINT / paths.MODEL and paths.HISTORY.exists():

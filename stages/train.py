@@ -1,10 +1,11 @@
-"""Fit the network: data/ -> checkpoint/, metrics/train.json, plots/history.csv.
+"""Train the network: data/ -> checkpoint/, metrics/train.json, plots/history.csv.
 
-Goes on from .resume/ where the same training was interrupted; ABN_RESUME=never starts afresh.
+Continues from .resume/ where the same training was interrupted; ABN_RESUME=never starts again.
 ABN_PROCESSES=N trains in N processes, one for each GPU.
 """
 
 import os
+from contextlib import nullcontext
 
 import pandas as pd
 import torch
@@ -14,72 +15,95 @@ from abn.config.params import Params
 from abn.data import packed
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
-from abn.project import paths, reports
+from abn.project import paths, results
 from abn.project.inputs import Inputs
 from abn.project.stage import run
-from abn.runtime import device, launch, progress
-from abn.runtime.errors import ChangedError
-from abn.runtime.signals import Stopper
+from abn.runtime import device as devices
+from abn.runtime import launch, progress
+from abn.runtime.signals import GracefulStop
 from abn.training import distributed, loop, resume
 from abn.training.distributed import World
+from abn.training.resume import ResumeStore
+from abn.training.state import Row
 
 
 def main(params: Params, inputs: Inputs) -> None:
     if (processes := launch.processes()) > 1:
         launch.run("stages.train", processes)
         return
-    with distributed.world() as world, Stopper(patient=not world.is_main).listening() as stopper:
+    with distributed.world() as world, GracefulStop(ignore=not world.is_main).install() as stop:
         if not world.is_main:
             progress.silence()
             os.environ["ABN_TRACKING"] = "off"
-        train(params, inputs, world, stopper)
+        train(params, inputs, world, stop)
 
 
-def train(params: Params, inputs: Inputs, world: World, stopper: Stopper) -> None:
-    """What each process of `world` does; the main one writes."""
-    where = device.choose(world.local_rank)
+def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> None:
+    """What each rank of `world` does; rank 0 writes."""
+    device = devices.choose(world.local_rank)
     splits = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
-    learned, watched = packed.hold_out(*splits, params.data.holdout, params.data.seed)
-    digests = [checkpoint.sha256(path) for path in (paths.TRAIN_DATA, paths.VAL_DATA)]
-    machine = [*device.identity(where), f"{world.size} processes"]
-    name = resume.fingerprint(inputs.params, inputs.code, digests, machine)
-    if not world.agrees(name, where):
-        what = "not the params, code, data, versions or kind of machine of rank 0"
-        raise ChangedError(what, f"rank {world.rank}", "make them the same everywhere")
-
-    torch.manual_seed(params.seed)  # the initial weights; every later draw names its use
-    network = AttentionBranchNetwork(
-        params.arch, len(learned.classes), zero_init=params.train.zero_init
-    )
-    network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    train, val = packed.hold_out(*splits, params.data.holdout, params.data.seed)
+    name = fingerprint(inputs, device, world)
+    torch.manual_seed(params.seed)  # of the initial weights; every later draw names its use
+    zero_init = params.train.zero_init
+    model = AttentionBranchNetwork(params.arch, len(train.classes), zero_init=zero_init)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     label = f"{params.arch}-s{params.seed}"
     with (
-        resume.training(paths.RESUME / name, world, stopper) as scratch,
+        resume.open_store(paths.RESUME / name) if world.is_main else nullcontext() as store,
         tracking.run(("abn.training", name), label, system_metrics=True) as mirror,
     ):
         mirror.params(params.model_dump(mode="json"))
-        mirror.tag(tracking.lineage() | {"device": device.describe(where)})
+        mirror.tag(tracking.lineage() | {"device": devices.describe(device)})
 
-        def watch(row: resume.Row, speed: float) -> None:
-            progress.say(f"{loop.describe(row, params.train)}  {speed:.0f} images/s")
-            mirror.log(row | {"images_per_second": speed}, step=int(row["epoch"]))
+        def on_epoch(row: Row, images_per_second: float) -> None:
+            progress.say(f"{loop.describe(row, params.train)}  {images_per_second:.0f} images/s")
+            mirror.log(row | {"images_per_second": images_per_second}, step=int(row["epoch"]))
 
-        history = loop.fit(network, learned, watched, params.train, params.seed, scratch, watch)
+        history = loop.fit(
+            model,
+            train,
+            val,
+            params.train,
+            seed=params.seed,
+            world=world,
+            resume=store,
+            stop=stop,
+            on_epoch=on_epoch,
+        )
         inputs.check()
-        if not world.is_main:
-            return
-        recipe = params.model_dump(mode="json", include={"arch", "seed", "train"})
-        recipe["data"] = params.data.model_dump(include={"holdout", "seed"})
-        snapshots = {"model": checkpoint.weights(network)} | scratch.snapshots()
-        checkpoint.save_all(paths.CHECKPOINT, snapshots, params.arch, learned.classes, recipe)
-        on = "holdout" if params.data.holdout else "val"
-        reports.write_metrics(paths.TRAIN_METRICS, loop.summary(history, params.train, on))
-        reports.write_table(paths.HISTORY, pd.DataFrame(history))
-        weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)
-        mirror.tag({"weights.sha256": weights, "data.sha256": splits[0].digest})
-        for row in history:
-            mirror.log(row, step=int(row["epoch"]))
-        scratch.finish(paths.CHECKPOINT / paths.MODEL)
+        if store:
+            publish(params, model, train.classes, history, store)
+            weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)
+            mirror.tag({"weights.sha256": weights, "data.sha256": splits[0].digest})
+            for row in history:
+                mirror.log(row, step=int(row["epoch"]))
+            store.mark_done()
+
+
+def fingerprint(inputs: Inputs, device: torch.device, world: World) -> str:
+    """The name of this training; ChangedError unless it is the same on every rank."""
+    data = [checkpoint.sha256(path) for path in (paths.TRAIN_DATA, paths.VAL_DATA)]
+    machine = [*devices.identity(device), f"{world.size} processes"]
+    name = resume.fingerprint(inputs.params, inputs.code, data, machine)
+    world.require_same(name, device)
+    return name
+
+
+def publish(
+    params: Params,
+    model: AttentionBranchNetwork,
+    classes: tuple[str, ...],
+    history: list[Row],
+    store: ResumeStore,
+) -> None:
+    """Write the stage's outputs."""
+    snapshots = {"model": checkpoint.weights(model)} | store.snapshots()
+    recipe = checkpoint.recipe(params)
+    checkpoint.save_all(paths.CHECKPOINT, snapshots, params.arch, classes, recipe)
+    val_name = "holdout" if params.data.holdout else "val"
+    results.write_metrics(paths.TRAIN_METRICS, loop.summary(history, params.train, val_name))
+    results.write_table(paths.HISTORY, pd.DataFrame(history))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from abn.data import packed
 from abn.data.loader import CenterCrop
 from abn.models import checkpoint
 from abn.predict import predict
-from abn.project import paths, reports, results
+from abn.project import paths, results
 from abn.project.inputs import Inputs
 from abn.project.stage import run
 from abn.runtime import device as devices
@@ -46,7 +46,7 @@ def main(params: Params, inputs: Inputs) -> None:
     weights, selected_on = checkpoint.sha256(path), str(measured.train["selected_on"])
     source = provenance(params, trained, train, val, weights, selected_on)
     page = report.render(measured, source, items, config.classes, config.alpha)
-    reports.write_text(paths.REPORT, page)
+    results.write_text(paths.REPORT, page)
     inputs.check()
     with mirror.run_of(path, trained) as tracked:
         tracked.artifact(sheet)

@@ -104,7 +104,7 @@ def remove(path: Path) -> bool:
 def unfinished() -> Iterator[str]:
     """A line for every training that can go on, not for those that have ended."""
     for folder in sorted(paths.RESUME.glob("*/")):
-        if (folder / "done").exists():
+        if (folder / paths.DONE).exists():
             continue
         files = [file for file in folder.iterdir() if file.is_file()]
         states = sorted(re.findall(r"state-(\d+)-(\d+)\.", " ".join(f.name for f in files)))

@@ -1,4 +1,7 @@
-"""Trained weights: a safetensors file whose one header key says what they are weights of."""
+"""Checkpoints: a safetensors file of weights, whose header says what network they are of.
+
+The header is one JSON text under the key "abn": arch, classes, and params of the training.
+"""
 
 import hashlib
 import json
@@ -14,36 +17,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from abn.config.params import Arch
+from abn.config.params import Arch, Params
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime import files
 from abn.runtime.errors import DataError
 
-OTHER = "name another file, or train anew"  # remedy
-LONGEST = 1 << 20  # bytes of a header; that of a ResNet-152 has a tenth
 KINDS = {torch.float32: "F32", torch.int64: "I64"}  # of the network's tensors, in safetensors
+REMEDY = "use a checkpoint that the train stage wrote, or train again"
 
 
-class Loop(BaseModel):
-    """Of params.train, what the report tells."""
+class TrainParams(BaseModel):
+    """What later stages need of params.train; the file has more."""
 
     epochs: int
     batch_size: int
     sizes: list[int]
 
 
-class Drawn(BaseModel):
-    """Of params.data, what the report tells."""
+class DataParams(BaseModel):
+    """What later stages need of params.data."""
 
     holdout: float
 
 
 class Recipe(BaseModel):
-    """Of the parameters of a training, what later stages need; there are more."""
+    """What later stages need of the params of the training."""
 
     seed: int
-    train: Loop
-    data: Drawn
+    train: TrainParams
+    data: DataParams
 
 
 def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -53,14 +55,14 @@ def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Header(BaseModel):
-    """What a file says about its weights."""
+    """What a checkpoint says about its weights."""
 
     arch: Arch
     classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
     params: Recipe
 
 
-class Trained(NamedTuple):
+class Checkpoint(NamedTuple):
     """A network in eval mode and what it was trained on."""
 
     model: AttentionBranchNetwork
@@ -70,9 +72,15 @@ class Trained(NamedTuple):
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of `model`'s state on the CPU, in the plain layout that files have."""
+    """A copy of `model`'s state on the CPU, contiguous as files need it."""
     state = model.state_dict()
     return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+
+
+def recipe(params: Params) -> dict[str, Any]:
+    """The params that the weights depend on, for the header."""
+    data = {"data": params.data.model_dump(include={"holdout", "seed"})}
+    return params.model_dump(mode="json", include={"arch", "seed", "train"}) | data
 
 
 def save_all(
@@ -82,9 +90,9 @@ def save_all(
     classes: tuple[str, ...],
     params: dict[str, Any],
 ) -> None:
-    """Write NAME.safetensors for each of `snapshots`; `folder` is replaced, whole or not at all.
+    """Replace `folder` by one with NAME.safetensors for each of `snapshots`, all or nothing.
 
-    The same weights give the same bytes.
+    The same weights give the same bytes. OSError where the disk refuses.
     """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -100,40 +108,46 @@ def save_all(
     files.sync(folder.absolute().parent)
 
 
-def load(path: Path, device: torch.device) -> Trained:
-    """The network at `path`, in eval mode on `device`; DataError when it is no such file.
+def load(path: Path, device: torch.device) -> Checkpoint:
+    """The network at `path` in eval mode on `device`; DataError where it is not a checkpoint.
 
-    Nothing is taken from the file before all that its header says has been checked.
+    No weight is read before all that the header says has been checked.
     """
     if not path.is_file():
         raise DataError("no such checkpoint", path, "run `dvc repro train`, or name another file")
     try:
-        _check_length(path)
         with safe_open(path, framework="pt") as file:
-            header, params = _header(file.metadata() or {})
-            if 4 * len(header.classes) ** 2 > path.stat().st_size:  # a weight for each pair
+            text = (file.metadata() or {}).get("abn", "")
+            header = Header.model_validate_json(text, strict=True)
+            if 4 * len(header.classes) ** 2 > path.stat().st_size:  # a float for each pair
                 raise ValueError(f"too small for {len(header.classes)} classes")
             model = AttentionBranchNetwork(header.arch, len(header.classes))
-            _compare(path, _layout(file), model.state_dict())
+            parts = {name: file.get_slice(name) for name in file.offset_keys()}
+            layout = {(name, p.get_dtype(), tuple(p.get_shape())) for name, p in parts.items()}
+            if odd := layout ^ _layout(model):
+                what = f"{min(odd)[0][:60]} is missing, unknown or of another type or shape"
+                raise ValueError(what)
             state = {name: file.get_tensor(name) for name in file.offset_keys()}
+        if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+            raise ValueError(f"{bad[0]} holds values that are not finite")
     except (SafetensorError, ValueError) as error:
-        raise DataError(f"not a checkpoint of this project ({_said(error)})", path, OTHER) from None
-    _check_finite(path, state)
+        what = f"not a checkpoint of this project ({_one_line(error)})"
+        raise DataError(what, path, REMEDY) from None
     model.load_state_dict(state)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Trained(model.eval(), header.arch, header.classes, params)
+    return Checkpoint(model.eval(), header.arch, header.classes, json.loads(text)["params"])
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The header of a safetensors file and all its tensors; SafetensorError where it is none."""
+    """The header of any safetensors file and all its tensors; SafetensorError where it is none."""
     with safe_open(path, framework="pt") as file:
         return file.metadata() or {}, {name: file.get_tensor(name) for name in file.offset_keys()}
 
 
 def write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """A safetensors file; of `header` keys there must be one, because several come in any order.
+    """A safetensors file. Use one key in `header`: safetensors writes several in any order.
 
-    Raises OSError where the disk refuses.
+    OSError where the disk refuses.
     """
     try:
         save_file(tensors, path, metadata=header)
@@ -150,47 +164,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_length(path: Path) -> None:
-    """ValueError where the header of `path` is longer than any that was written here."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > LONGEST:
-        raise ValueError(f"a header of {length} bytes")
+def _layout(model: nn.Module) -> set[tuple[str, str, tuple[int, ...]]]:
+    """The name, type (in safetensors' words) and shape of each tensor."""
+    return {(name, KINDS[t.dtype], tuple(t.shape)) for name, t in model.state_dict().items()}
 
 
-def _header(metadata: dict[str, str]) -> tuple[Header, dict[str, Any]]:
-    """What the one key of the header says: typed, and the parameters as they are."""
-    if (text := metadata.get("abn")) is None:
-        raise ValueError("its header does not say so")
-    header = Header.model_validate_json(text, strict=True)
-    return header, json.loads(text)["params"]
-
-
-def _layout(file: Any) -> dict[str, str]:
-    """The type and shape of each tensor, as safetensors writes them: "F32 [64, 3, 7, 7]"."""
-    slices = {name: file.get_slice(name) for name in file.offset_keys()}
-    return {name: f"{part.get_dtype()} {part.get_shape()}" for name, part in slices.items()}
-
-
-def _compare(path: Path, found: dict[str, str], wanted: dict[str, Tensor]) -> None:
-    """DataError on the first tensor that is missing, unknown or of another type or shape."""
-    needed = {name: f"{KINDS[t.dtype]} {list(t.shape)}" for name, t in wanted.items()}
-    for name in sorted(found.keys() | needed.keys()):
-        has, needs = found.get(name, "nothing"), needed.get(name, "nothing")
-        if has != needs:
-            what = f"{name[:60]} holds {has[:60]} where the network has {needs}"
-            raise DataError(what, path, OTHER)
-
-
-def _check_finite(path: Path, state: dict[str, Tensor]) -> None:
-    """DataError on the first tensor with a value that is no number: all it says would be false."""
-    for name, tensor in state.items():
-        if not tensor.isfinite().all():
-            raise DataError(f"{name} holds values that are not finite", path, OTHER)
-
-
-def _said(error: Exception) -> str:
-    """`error` in one short line."""
+def _one_line(error: Exception) -> str:
+    """The first thing that `error` says is wrong, in at most 200 characters."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "its header"

@@ -9,7 +9,7 @@ from abn.models.kernels.winograd import Conv3x3
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut; ResNet-18 and -34."""
+    """Two 3x3 convolutions with a shortcut; ResNet-18 and -34."""
 
     expansion = 1
 
@@ -23,17 +23,17 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = batch_norm(self.bn1, self.conv1(x))
-        around = x if self.downsample is None else self.downsample(x)
-        return batch_norm(self.bn2, self.conv2(y), around)
+        identity = x if self.downsample is None else self.downsample(x)
+        return batch_norm(self.bn2, self.conv2(y), identity)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
-        """The norm before the shortcut is added."""
+        """The batch norm before the shortcut is added."""
         return self.bn2
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 around a shortcut, the stride on the 3x3 (v1.5); ResNet-50 and deeper."""
+    """1x1, 3x3, 1x1 with a shortcut, the stride on the 3x3 (v1.5); ResNet-50 and deeper."""
 
     expansion = 4
 
@@ -51,17 +51,17 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = batch_norm(self.bn1, self.conv1(x))
         y = batch_norm(self.bn2, self.conv2(y))
-        around = x if self.downsample is None else self.downsample(x)
-        return batch_norm(self.bn3, self.conv3(y), around)
+        identity = x if self.downsample is None else self.downsample(x)
+        return batch_norm(self.bn3, self.conv3(y), identity)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
-        """The norm before the shortcut is added."""
+        """The batch norm before the shortcut is added."""
         return self.bn3
 
 
 class Arch(NamedTuple):
-    """What tells one ResNet from another: its block and the blocks in each of the four layers."""
+    """A kind of ResNet: its block, and the number of blocks in each of the four layers."""
 
     block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, int, int, int]
@@ -77,7 +77,7 @@ ARCHS = {
 
 
 class Projection(nn.Sequential):
-    """A 1x1 convolution and its norm, named by numbers as torchvision's."""
+    """A 1x1 convolution and its batch norm, with torchvision's names "0" and "1"."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
@@ -88,7 +88,7 @@ class Projection(nn.Sequential):
 
 
 def shortcut(inputs: int, outputs: int, stride: int) -> Projection | None:
-    """A projection where the block changes the shape of its input, else None: the identity."""
+    """A projection where a block changes the shape of its input; None: the identity."""
     return None if stride == 1 and inputs == outputs else Projection(inputs, outputs, stride)
 
 

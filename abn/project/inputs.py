@@ -1,7 +1,7 @@
-"""What a stage depends on, as dvc.yaml lists it: DVC records it when the stage ends, not before.
+"""The inputs of a stage, as dvc.yaml lists them.
 
-So a stage looks at its inputs first and last: a result of the old ones must not be filed as one of
-the new.
+DVC records the inputs when a stage ends. So a stage compares them before and after: a result of the
+old inputs must not be recorded as one of the new.
 """
 
 import hashlib
@@ -37,9 +37,9 @@ class Inputs(NamedTuple):
 
 
 def look(stage: str, params: Params) -> Inputs:
-    """The inputs that `stage` has now, where `params` are those of params.yaml.
+    """The present inputs of `stage`; none for a module that is not in dvc.yaml.
 
-    None for what is no stage of the graph: it records nothing.
+    `params` are those of params.yaml.
     """
     graph = yaml_file.read(paths.GRAPH)["stages"]
     described = graph.get(stage, {"deps": [], "params": []})
@@ -50,8 +50,8 @@ def look(stage: str, params: Params) -> Inputs:
 
 
 def _filled(text: str, params: Params) -> str:
-    """`text` with the values of params in place of ${their.names}."""
-    return re.sub(r"\$\{([\w.]+)\}", lambda found: str(_value(params, found[1])), text)
+    """`text` with ${params.keys} replaced by their values."""
+    return re.sub(r"\$\{([\w.]+)\}", lambda match: str(_value(params, match[1])), text)
 
 
 def _value(params: Params, key: str) -> Any:
@@ -62,14 +62,14 @@ def _value(params: Params, key: str) -> Any:
 
 
 def _files(dep: str) -> Iterator[Path]:
-    """The files that `dep` is or holds; none where it is missing, which the stage will say."""
+    """The files of `dep`, a file or a folder; none where it is missing: the stage reports that."""
     path = Path(dep)
-    found = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return (file for file in found if file.is_file() and not _is_litter(file))
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return (file for file in files if file.is_file() and not _is_litter(file))
 
 
 def _is_litter(file: Path) -> bool:
-    """What Python, editors and desktops leave in a folder; no stage reads it."""
+    """Whether Python, an editor or a desktop made the file; no stage reads it."""
     return "__pycache__" in file.parts or file.name.startswith(".") or file.name.endswith("~")
 
 
@@ -78,5 +78,5 @@ def _digest(file: Path) -> str:
 
 
 def _stamp(file: Path) -> Stamp:
-    found = file.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino

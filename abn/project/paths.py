@@ -27,7 +27,8 @@ REPORT = OUTPUTS / "report.html"
 # Shared by all experiments, also by DVC's temporary copies of the project: never an output.
 ROOT = Path(os.environ.get("DVC_ROOT", "."))
 DOWNLOADS = ROOT / ".cache" / "downloads"
-RESUME = ROOT / ".resume"
+RESUME = ROOT / ".resume"  # a folder for each training
+DONE = "done"  # in such a folder: the training has finished and its outputs are written
 LOCKS = Path(".cache/locks")  # of this working tree
 
 

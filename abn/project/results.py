@@ -1,36 +1,69 @@
-"""What the stages before wrote, read back for the report."""
+"""Metrics and tables as files: written in a fixed order with six digits, and read back.
+
+A diff of two results then shows only what changed.
+"""
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from abn.project import paths
+from abn.runtime import files
 from abn.runtime.errors import DataError
-from abn.visualize.report import Results
 
+DIGITS = 6
 NAMES = ("class", "actual", "predicted", "truth")  # of classes, which may be called 007 or NA
+
+Table = pd.DataFrame
+Metrics = Mapping[str, Any]
+
+
+class Results(NamedTuple):
+    """What the stages before measured."""
+
+    train: Metrics
+    evaluate: Metrics
+    explain: Metrics
+    history: Table
+    confusion: Table
+    per_class: Table
+    calibration: Table
+    maps: Table
+    curves: Table
+    interventions: Table
+    gates: Table
+
+
+def write_metrics(path: Path, metrics: Mapping[str, float | int | str]) -> None:
+    """One flat JSON object; NaN is refused, because JSON has none."""
+    rounded = {k: round(v, DIGITS) if isinstance(v, float) else v for k, v in metrics.items()}
+    write_text(path, json.dumps(rounded, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """A CSV with a header; an empty field is a value that was not measured."""
+    write_text(path, table.round(DIGITS).to_csv(index=False, lineterminator="\n"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """`text` to `path`, whole or not at all."""
+    with files.replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def read() -> Results:
     """All of it; DataError where a file is missing."""
-    maps, curves, interventions, gates = (
-        table(paths.explain_table(name)) for name in ("maps", "curves", "interventions", "gates")
-    )
+    tables = [paths.HISTORY, paths.CONFUSION, paths.PER_CLASS, paths.CALIBRATION]
+    tables += map(paths.explain_table, ("maps", "curves", "interventions", "gates"))
     return Results(
         metrics(paths.TRAIN_METRICS),
         metrics(paths.EVALUATE_METRICS),
         metrics(paths.EXPLAIN_METRICS),
-        table(paths.HISTORY),
-        table(paths.CONFUSION),
-        table(paths.PER_CLASS),
-        table(paths.CALIBRATION),
-        maps,
-        curves,
-        interventions,
-        gates,
+        *map(table, tables),
     )
 
 
@@ -49,4 +82,4 @@ def table(path: Path) -> pd.DataFrame:
 def _text(path: Path) -> str:
     if not path.exists():
         raise DataError("not found", path, "run `dvc repro` first")
-    return path.read_text()
+    return path.read_text(encoding="utf-8")

@@ -1,6 +1,11 @@
-"""Runs a stage: params checked, one at a time, faults as one line and an exit code."""
+"""The stage runner: params are checked first, one run at a time, errors are one line.
+
+`python -m stages.NAME` calls `begin` when it imports the package `stages`, before torch is
+imported, and then `run`.
+"""
 
 import argparse
+import ast
 import errno
 import os
 import re
@@ -20,99 +25,116 @@ from abn.runtime.errors import DeviceError, DiskError, LostError, UserError
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 MEMORY = re.compile(r"out of memory|can't allocate memory", re.I)
-PEERS = re.compile(  # where a backend names itself, else gloo's words
+PEERS = re.compile(  # the backend's name, or words of gloo's messages
     r"gloo|nccl|by peer|timed out waiting|pair closure|socket closed|connect timeout", re.I
 )
 
+ROOT = Path(__file__).parents[2]  # of the code
+AGAIN = "run the same command again"  # remedy; a training continues where it was
 
-_begun: list[tuple[Params, Inputs]] = []  # by `begin`, for `run`
+_checked: list[tuple[Params, Inputs]] = []  # by `begin`, for `run`
 
 
 def begin() -> None:
-    """Check params.yaml and note the inputs, before a stage's imports take seconds (torch)."""
-    with _faults(_name(sys.orig_argv)):
-        _begun.append(_start(_name(sys.orig_argv)))
+    """Check the command line and params.yaml, and note the inputs, before torch is imported."""
+    if "-m" not in sys.orig_argv:  # `python -mstages.NAME`: `run` does all of it
+        return
+    module, *arguments = sys.orig_argv[sys.orig_argv.index("-m") + 1 :]
+    script = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    if not script.exists():  # Python says so next
+        return
+    _parse(module, ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))), arguments)
+    stage = module.rpartition(".")[2]
+    with _errors_reported(stage):
+        _checked.append(_load(stage))
 
 
 def run(main: Callable[[Params, Inputs], None]) -> None:
-    """Call `main` as the stage of the script that runs; its command line has no options.
+    """Run `main` as the stage that the script is named after; it takes no arguments.
 
-    Ctrl-C and signals exit with 130 or 143, so that DVC never records what is half done.
+    Ctrl-C and SIGTERM exit with 130 and 143, so that DVC never records a stage that was stopped.
     """
-    description = sys.modules[main.__module__].__doc__
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args()
     stage = Path(sys.argv[0]).stem
-    signal.signal(signal.SIGTERM, _terminate)
-    if "DVC_ROOT" in os.environ or launch.is_worker():
-        signals.end_with_parent()
-    with _faults(stage):
-        params, given = _begun.pop() if _begun else _start(stage)
-        with _faults(stage, params), _alone(stage):
-            main(params, given)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # all is written; the interpreter goes down
-        if launch.is_worker():
-            launch.leave()
+    _parse(f"stages.{stage}", sys.modules[main.__module__].__doc__, sys.argv[1:])
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    try:
+        if "DVC_ROOT" in os.environ or launch.is_worker():
+            signals.end_with_parent()
+        with _errors_reported(stage):
+            params, given = _checked.pop() if _checked else _load(stage)
+            with _errors_reported(stage, params), _locked(stage):
+                main(params, given)
+    finally:
+        # Outputs are written. An exception in the interpreter's shutdown would only be printed.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if launch.is_worker():
+        launch.leave()
 
 
-def _name(command: list[str]) -> str:
-    """The stage that `python -m stages.NAME` runs."""
-    return command[command.index("-m") + 1].rpartition(".")[2]
+def _parse(module: str, description: str | None, arguments: list[str]) -> None:
+    """Exit 2 with the usage if there are any arguments, 0 with the description for --help."""
+    argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog="Parameters are in params.yaml; `dvc repro` runs all stages.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(arguments)
 
 
-def _start(stage: str) -> tuple[Params, Inputs]:
-    given = parameters.load(paths.PARAMS)
-    return given, inputs.look(stage, given)
+def _load(stage: str) -> tuple[Params, Inputs]:
+    params = parameters.load(paths.PARAMS)
+    return params, inputs.look(stage, params)
 
 
 @contextmanager
-def _faults(stage: str, given: Params | None = None) -> Iterator[None]:
-    """What a user can mend is one line and an exit code; `ABN_DEBUG=1` shows the traceback."""
+def _errors_reported(stage: str, params: Params | None = None) -> Iterator[None]:
+    """Exit with one line on what a user can fix; `ABN_DEBUG=1` shows the traceback."""
     try:
         yield
     except signals.Stopped as stopped:
-        _end(str(stopped) or "stopped with a checkpoint; the same command goes on from there", 143)
+        line = "stopped with a checkpoint; the same command continues from there"
+        _exit(str(stopped) or line, 143)
     except KeyboardInterrupt:
-        _end("stopped; the same command runs this stage again", 130)
+        _exit("stopped; the same command runs this stage again", 130)
     except Exception as error:
-        told = error if isinstance(error, UserError) else _mendable(error, stage, given)
-        if told is None or os.environ.get("ABN_DEBUG"):
+        user_error = as_user_error(error, stage, params)
+        if user_error is None or os.environ.get("ABN_DEBUG"):
             raise
-        _end(told.line(), told.exit_code)
+        _exit(user_error.line(), user_error.exit_code)
 
 
-def _alone(stage: str) -> AbstractContextManager[None]:
-    """One process of a stage at a time writes into a working tree; workers come under its lock."""
+def _locked(stage: str) -> AbstractContextManager[None]:
+    """One run of a stage at a time in a working tree; workers run under their parent's lock."""
     if launch.is_worker():
         return nullcontext()
     return locks.alone(paths.LOCKS / f"{stage}.lock", f"the stage {stage}")
 
 
-def _mendable(error: Exception, stage: str, given: Params | None) -> UserError | None:
-    """`error` as what the user can do about it: a failing disk, too little memory, a lost peer."""
+def as_user_error(error: Exception, stage: str, params: Params | None = None) -> UserError | None:
+    """`error` as one that a user can act on: disk, memory, a lost peer; None: it is a bug."""
     text = str(error)
+    if isinstance(error, UserError):
+        return error
     if isinstance(error, OSError) and error.errno in DISK:
         where = error.filename or "the project's disk"
-        return DiskError(str(error.strerror), where, "mend that; the same command goes on")
+        return DiskError(str(error.strerror), where, f"make room or check permissions; {AGAIN}")
     if isinstance(error, MemoryError) or MEMORY.search(text):
-        batch = getattr(getattr(given, stage, None), "batch_size", None)
+        batch = getattr(getattr(params, stage, None), "batch_size", None)
         where = f"{stage}.batch_size = {batch}" if batch else f"the stage {stage}"
-        remedy = f"try {batch // 2}, or smaller images" if batch else "free some, run again"
+        remedy = f"try {batch // 2}, or smaller images" if batch else f"free memory; {AGAIN}"
         return DeviceError(text.partition(".")[0] or "out of memory", where, remedy)
     if launch.is_worker() and PEERS.search(text):
-        what = "another process of this training is gone or does not answer"
-        return LostError(what, f"rank {os.environ['RANK']}", "the same command goes on")
+        what = "another process of this training died or does not answer"
+        return LostError(what, f"rank {os.environ['RANK']}", AGAIN)
     return None
 
 
-def _end(line: str, code: int) -> None:
-    """Say `line`, or leave it to the process that started this one; exit with `code`."""
+def _exit(line: str, code: int) -> None:
+    """Print `line`, or hand it to the process that launched this one; exit with `code`."""
     if not launch.report(line):
         print(line, file=sys.stderr)
     sys.exit(code)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""Where to compute, how to keep the memory, and so that the same inputs give the same bits."""
+"""The device to compute on, deterministic settings, and the CPU's memory allocator."""
 
 import ctypes
 import os
@@ -11,14 +11,14 @@ from torch.utils import deterministic
 
 from abn.runtime.errors import DeviceError
 
-# glibc's mallopt: what is freed is kept for the next step, because fresh pages cost a fault each.
+# glibc's mallopt options: keep freed memory for the next step, because new pages cost page faults.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 
 
 def choose(number: int = 0) -> torch.device:
-    """The device named by ABN_DEVICE (cpu, cuda, cuda:1), else the best there is; deterministic.
+    """The device of ABN_DEVICE (cpu, cuda, cuda:1), else a GPU if there is one; deterministic.
 
-    Of several GPUs without a name it is the one with `number`.
+    `number` chooses among several GPUs where the name does not. DeviceError where it is missing.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     name = os.environ.get("ABN_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -29,7 +29,7 @@ def choose(number: int = 0) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).splitlines()[0]
         raise DeviceError(reason, f"ABN_DEVICE={name}", "use cpu, cuda or cuda:N") from None
-    # As use_deterministic_algorithms(True), which would also import the compiler: a second or two.
+    # Like use_deterministic_algorithms(True), which also imports the compiler, for 1 to 2 seconds.
     torch.set_deterministic_debug_mode("error")
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none is read
     if device.type == "cpu":
@@ -38,9 +38,9 @@ def choose(number: int = 0) -> torch.device:
 
 
 def keep_memory() -> None:
-    """On Linux, keep freed memory for the next step, in huge pages where the system offers them.
+    """On Linux, keep freed memory for the next step, in huge pages if the system has them.
 
-    Without it a fifth of a training step on the CPU is spent on page faults.
+    Without it page faults take a fifth of a training step on the CPU.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it at its first allocation
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -51,14 +51,14 @@ def keep_memory() -> None:
 
 
 def describe(device: torch.device) -> str:
-    """The device in words, for a line on the console and for tracking."""
+    """The device in words, for the console and for tracking."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)"
 
 
 def identity(device: torch.device) -> list[str]:
-    """All about this machine and its libraries that the bits of a result depend on."""
+    """All of this machine and its libraries that the bits of a result depend on."""
     versions = [platform.python_version(), np.__version__, torch.__version__]
     cuda = [str(torch.version.cuda), str(torch.backends.cudnn.version())]
     cpu = [torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", "")]

@@ -1,4 +1,4 @@
-"""Numbers from the environment: what changes how a result is computed, but not the result."""
+"""Numbers from environment variables: they change how a result is computed, not the result."""
 
 import math
 import os
@@ -7,12 +7,12 @@ from abn.runtime.errors import ParamsError
 
 
 def number(name: str, default: float, least: float = 0.0) -> float:
-    """The variable `name`, or `default` where it is not set; ParamsError below `least`."""
+    """The variable `name`, or `default` where it is not set; ParamsError if it is below `least`."""
     text = os.environ.get(name) or str(default)
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= least):
-        raise ParamsError("wrong value", f"{name}={text}", f"give a number from {least:g} on")
+        raise ParamsError("wrong value", f"{name}={text}", f"use a number of at least {least:g}")
     return value

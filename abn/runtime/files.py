@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, also when the power fails, and room for them."""
+"""Atomic writes that survive a power cut, and disk space."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from abn.runtime.errors import DiskError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to: on the disk it takes its place, on an error it goes."""
+    """A path to write to, renamed to `path` at the end of the block; removed on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
@@ -23,9 +23,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def settle(part: Path, path: Path) -> None:
-    """Give the finished file `part` the name `path`, so that a power cut leaves it whole or old.
+    """Rename the finished file `part` to `path`; after a power cut it is the old or the new file.
 
-    Without the first sync the name may survive without the content, without the second vanish.
+    Without the first sync the name could be on the disk before the content is; without the second
+    the new name could be lost.
     """
     sync(part)
     part.replace(path)
@@ -42,7 +43,7 @@ def sync(path: Path) -> None:
 
 
 def require_room(folder: Path, size: int) -> None:
-    """DiskError unless `size` more bytes fit on the disk that holds `folder`."""
+    """DiskError unless `size` more bytes fit on the disk of `folder`."""
     if (free := shutil.disk_usage(folder).free) < size:
         what = f"{size:,} bytes are needed, {free:,} are free"
         raise DiskError(what, folder, "make room there and run again")
@@ -50,9 +51,11 @@ def require_room(folder: Path, size: int) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """DiskError that names `path` where the disk, or who may write to it, refuses."""
+    """DiskError that names `path` where an OSError is raised in the block."""
     try:
         yield
     except OSError as error:
         what = f"cannot be written: {error.strerror or error}"
-        raise DiskError(what, path, "make room or give write access there and run again") from error
+        raise DiskError(
+            what, path, "make room or give write access there, then run again"
+        ) from error

@@ -1,7 +1,7 @@
-"""Several processes that train together on this machine, by torchrun's engine.
+"""Starts several training processes on this machine, with torchrun's engine.
 
-This process starts them, waits, and speaks for them: of all that went wrong it tells the first
-cause. On several machines torchrun itself starts the same module.
+torchrun itself would print a page of traceback where a process fails. This module prints one line:
+the first cause. On several machines torchrun starts the same stage.
 """
 
 import json
@@ -25,27 +25,27 @@ def is_worker() -> bool:
 
 
 def processes() -> int:
-    """How many processes ABN_PROCESSES asks this one to start; 1: none but itself."""
+    """How many processes to start, from ABN_PROCESSES; 1: none, this one does the work."""
     return 1 if is_worker() else int(env.number("ABN_PROCESSES", 1, least=1))
 
 
 def report(line: str) -> bool:
-    """Leave `line` to whoever started this process; whether that will print it."""
+    """Hand `line` to the process that started this worker; False: print it here."""
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        told = {"message": line, "timestamp": int(time.time())}
-        Path(file).write_text(json.dumps(told))
+        content = {"message": line, "timestamp": int(time.time())}
+        Path(file).write_text(json.dumps(content))
     return is_worker() and "ABN_LAUNCHED" in os.environ
 
 
 def leave() -> None:
-    """End this worker now: while its interpreter goes down, torch's threads may abort it."""
+    """End this worker now: torch's threads may abort it while the interpreter shuts down."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-class Told(UserError):
-    """What a process has said before it ended."""
+class WorkerError(UserError):
+    """The error of a worker, with its line and its exit code."""
 
     def __init__(self, line: str, exit_code: int) -> None:
         super().__init__(line, "", "")
@@ -56,18 +56,19 @@ class Told(UserError):
 
 
 def run(module: str, processes: int) -> None:
-    """Run `python -m module` in `processes` processes; raises what the first that failed said.
+    """Run `python -m module` in `processes` processes; raises the error of the first that failed.
 
-    Raises Stopped once they have stopped because this process was asked to.
+    Raises Stopped when this process was asked to stop and the workers have ended.
     """
     threads = max((os.cpu_count() or 1) // processes, 1)
     os.environ |= {"OMP_NUM_THREADS": str(threads)} | os.environ | {"ABN_LAUNCHED": "1"}
+    # Imported here: after OMP_NUM_THREADS is set, and only where it is needed.
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it would say all twice
-    with tempfile.TemporaryDirectory() as reports:
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it repeats every error
+    with tempfile.TemporaryDirectory() as logs:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -77,24 +78,27 @@ def run(module: str, processes: int) -> None:
             rdzv_endpoint="localhost:0",
             local_addr="localhost",
             max_restarts=0,
-            logs_specs=DefaultLogsSpecs(log_dir=reports),
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
         )
         try:
             elastic_launch(config, sys.executable)("-m", module)
         except ChildFailedError as error:
             raise _first_cause(error.failures) from None
         except SignalException:
-            words = "stopped; the same command goes on from the last checkpoint"
-            raise Stopped(words) from None
+            line = "stopped; the same command continues from the last saved state"
+            raise Stopped(line) from None
 
 
 def _first_cause(failures: Mapping[int, Any]) -> UserError:
-    """What the first to fail said, before what those said that lost it."""
-    said = {rank: f for rank, f in failures.items() if f.message.startswith("error[")}
-    lost = [rank for rank, f in said.items() if f.message.startswith("error[LOST]")]
-    rank = next((r for r in [*said, *failures] if r not in lost), next(iter(failures)))
+    """Of failures by rank the cause: an error line, else a dead process, else a lost peer."""
+
+    def order(rank: int) -> tuple[bool, bool]:
+        message = failures[rank].message
+        return message.startswith("error[LOST]"), not message.startswith("error[")
+
+    rank = min(failures, key=order)
     failure = failures[rank]
-    if rank in said or failure.exitcode == 143:
-        return Told(failure.message, failure.exitcode)
+    if failure.message.startswith("error[") or failure.exitcode == 143:
+        return WorkerError(failure.message, failure.exitcode)
     how = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
-    return LostError(f"a process ended with {how}", f"rank {rank}", "the same command goes on")
+    return LostError(f"a process ended with {how}", f"rank {rank}", "run the same command again")

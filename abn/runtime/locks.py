@@ -1,4 +1,4 @@
-"""One at a time: who comes second waits, then says who is at work."""
+"""Locks between processes: the second one waits, then names the first."""
 
 import os
 from collections.abc import Iterator
@@ -15,10 +15,9 @@ WAIT = 60.0  # seconds
 
 @contextmanager
 def alone(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path`; BusyError where another process stays at `what` too long.
+    """Hold the lock file `path`; BusyError where another process does `what` for too long.
 
-    That is WAIT seconds, unless ABN_WAIT says otherwise. The lock goes with the process, however
-    it ends.
+    That is WAIT seconds, or ABN_WAIT. The lock is released when the process ends, however it ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
@@ -31,5 +30,5 @@ def alone(path: Path, what: str) -> Iterator[None]:
         path.write_text(str(os.getpid()))
         yield
     finally:
-        path.unlink(missing_ok=True)  # who waits for it sees that, and makes the file anew
+        path.unlink(missing_ok=True)  # a waiting process notices and creates it again
         lock.release()

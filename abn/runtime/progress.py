@@ -1,4 +1,4 @@
-"""What a person watches: a bar on a terminal, a plain line every ten seconds in a log."""
+"""Progress: a bar on a terminal, a line every ten seconds in a log file."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -8,23 +8,23 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
-_silent = False  # in a process that another one speaks for
+_silent = False
 
 
 def silence() -> None:
-    """From now on, show and say nothing in this process."""
+    """Turn off all output in this process."""
     global _silent
     _silent = True
 
 
 class _Lines(tqdm):  # type: ignore[type-arg]
-    """A bar for log files: whole lines, no carriage returns."""
+    """A bar for log files: lines instead of carriage returns."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         self.fp.write(f"{msg or self}\n")
 
     def clear(self, nolock: bool = False) -> None:
-        """Nothing: a line that is written stays."""
+        """Nothing: a written line stays."""
 
 
 def bar(label: str, total: int, unit: str) -> "tqdm[Any]":
@@ -40,13 +40,13 @@ def bar(label: str, total: int, unit: str) -> "tqdm[Any]":
 
 
 def counted(items: Iterable[T], bar: "tqdm[Any]") -> Iterator[T]:
-    """`items`, each of which moves `bar` on by one."""
+    """Yield `items`; each advances `bar` by one."""
     for item in items:
         yield item
         bar.update()
 
 
 def say(line: str) -> None:
-    """Print `line` to stderr without tearing a bar that is being drawn."""
+    """Print `line` to stderr above a bar that is being drawn."""
     if not _silent:
         tqdm.write(line, file=sys.stderr)

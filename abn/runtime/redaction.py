@@ -1,4 +1,4 @@
-"""Addresses without what they may carry of secrets, for every place that people read."""
+"""Addresses without passwords and keys, for everything that people read."""
 
 import re
 from typing import Any

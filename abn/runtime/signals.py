@@ -1,4 +1,4 @@
-"""Being asked to stop: at once, or once the piece of work in hand is whole."""
+"""Stopping on a signal: at once, or after the current piece of work."""
 
 import ctypes
 import os
@@ -14,58 +14,58 @@ PR_SET_PDEATHSIG = 1  # Linux's prctl
 
 
 class Stopped(KeyboardInterrupt):
-    """Someone asked to stop, by Ctrl-C or any other of SIGNALS."""
+    """The process was asked to stop, by Ctrl-C or any other of SIGNALS."""
 
 
-class Stopper:
-    """Turns the first signal into `Stopped`, the second into the end of the process.
+class GracefulStop:
+    """Turns the first signal into `Stopped`; the second one ends the process.
 
-    A `patient` one only takes note: its process goes on for as long as others need it.
+    With `ignore`, signals are only noted in `requested`: other processes decide when this one ends.
     """
 
-    def __init__(self, patient: bool = False) -> None:
-        self.patient = patient
-        self.asked = False
-        self._held = 0
+    def __init__(self, ignore: bool = False) -> None:
+        self.ignore = ignore
+        self.requested = False
+        self._depth = 0  # of `deferred` blocks
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """No interruption inside: one that was asked for meanwhile comes at the end."""
-        self._held += 1
+    def deferred(self) -> Iterator[None]:
+        """Delay `Stopped` to the end of the block."""
+        self._depth += 1
         try:
             yield
         finally:
-            self._held -= 1
+            self._depth -= 1
         self._raise_if_due()
 
     @contextmanager
-    def listening(self) -> Iterator["Stopper"]:
-        """Take over the signals of this process, but not what it ignores, as under nohup."""
-        heard = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
-        former = {number: signal.signal(number, self._note) for number in heard}
+    def install(self) -> Iterator["GracefulStop"]:
+        """Handle SIGNALS inside the block, except those the process ignores (as under nohup)."""
+        handled = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+        former = {number: signal.signal(number, self._handle) for number in handled}
         try:
             yield self
         finally:
             for number, handler in former.items():
                 signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.asked = True
+        self.requested = True
         self._raise_if_due()
 
     def _raise_if_due(self) -> None:
-        if self.asked and not self._held and not self.patient:
+        if self.requested and not self._depth and not self.ignore:
             raise Stopped
 
 
 def end_with_parent() -> None:
-    """On Linux, be asked to stop when the process that started this one dies, however it dies."""
+    """On Linux, get SIGTERM when the parent process dies, however it dies."""
     if sys.platform != "linux":
         return
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it was faster
+    if os.getppid() != parent:  # it died before the call
         signal.raise_signal(signal.SIGTERM)

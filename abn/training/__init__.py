@@ -1,1 +1,1 @@
-"""How a network is fitted: augmentation, the step, the loop, and going on after a kill."""
+"""Training: augmentation, the step, the loop, several processes, resuming after a kill."""

@@ -1,7 +1,7 @@
-"""One epoch of training images: in random order, each in a crop, a flip and colours of its own.
+"""Batches of one epoch in random order, each image with its own crop, flip and colours.
 
-Everything random depends on (seed, epoch) and its use, never on what was drawn before: an epoch can
-be repeated or resumed, and switching one augmentation on leaves the draws of the others alone.
+Each random draw depends on (seed, epoch) and its use only, not on earlier draws. So an epoch can be
+repeated or resumed, and one augmentation does not change the draws of the others.
 """
 
 import math
@@ -18,7 +18,7 @@ from abn.data.crop import crop
 from abn.data.loader import Batch, iterate
 from abn.data.packed import Split
 from abn.runtime.rng import generator
-from abn.training.distributed import ALONE, World
+from abn.training.distributed import SINGLE, World
 
 RATIO = (3 / 4, 4 / 3)  # width over height of a random crop in the original (Szegedy et al., 2015)
 TRIES = 10
@@ -30,8 +30,8 @@ GREY = (0.299, 0.587, 0.114)  # luma (ITU-R BT.601)
 class Mix(NamedTuple):
     """How a batch is blended with itself shifted by one."""
 
-    own: float  # what is left of each image and of its label
-    box: tuple[int, int, int, int] | None = None  # CutMix: top, bottom, left, right taken over
+    own: float  # weight of the image itself and of its label, in [0, 1]
+    box: tuple[int, int, int, int] | None = None  # CutMix: top, bottom, left, right, in pixels
 
 
 def batches(
@@ -42,27 +42,28 @@ def batches(
     epoch: int,
     device: torch.device,
     done: int = 0,
-    world: World = ALONE,
+    world: World = SINGLE,
 ) -> Iterator[Batch]:
-    """The batches of `epoch` but the first `done`, crops of `size` pixels; a short last is dropped.
+    """The batches of `epoch` after the first `done`: this rank's shard of each.
 
-    Of each batch it is the part of this process of `world`.
+    images: [B, 3, size, size] in [0, 1], channels last; targets: [B, classes], rows sum to 1.
+    A last batch that is too short is dropped.
     """
     count, batch = len(split), min(config.batch_size, len(split))
     steps, classes = count // batch, len(split.classes)
     order = torch.randperm(count, generator=generator(seed, "order", epoch))
     order = order[: steps * batch].view(steps, batch)[done:]
-    first, last = world.part(batch)
+    first, last = world.shard(batch)
     boxes, mirrored, colours, holes = (
         draw.to(device) for draw in _draws(split.aspect.cpu(), config, seed, epoch)
     )
     mixes = _mixes(config, steps, size, seed, epoch)[done:]
-    half = device.type == "cuda" and config.precision == "bf16"  # finer than what comes after it
+    half = device.type == "cuda" and config.precision == "bf16"  # fp16 is finer than bf16
     dtype = torch.float16 if half else torch.float32
-    lead = int(world.size > 1 and any(mixes))  # an image before the part, to mix its first with
-    part = torch.arange(first - lead, last) % batch
+    extra = int(world.size > 1 and any(mixes))  # the image before the shard, to mix its first with
+    shard = torch.arange(first - extra, last) % batch
     for mix, (index, canvases, labels) in zip(
-        mixes, iterate(split, order[:, part], device), strict=True
+        mixes, iterate(split, order[:, shard], device), strict=True
     ):
         images = crop(canvases, boxes[index], mirrored[index], size, dtype)
         if config.jitter:
@@ -70,15 +71,16 @@ def batches(
         if config.erase:
             images = erase(images, holes[index])
         mixed = blend(Batch(images, F.one_hot(labels, classes).float()), mix)
-        # Last of all: a plane for each colour is faster to work on, convolutions are faster so.
-        shown = mixed.images[lead:].contiguous(memory_format=torch.channels_last)
-        yield Batch(shown, mixed.targets[lead:])
+        # Last, because augmentation is faster on colour planes and convolutions on channels last.
+        images = mixed.images[extra:].contiguous(memory_format=torch.channels_last)
+        yield Batch(images, mixed.targets[extra:])
 
 
 def random_boxes(aspect: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """Boxes [N, 4] of random-resized crops: a share of the area in `scale`, a shape in RATIO.
+    """Boxes [N, 4] of random-resized crops: top, left, height, width as shares of the image.
 
-    As torchvision's: the first of TRIES draws that fits, else a centre crop of the nearest shape.
+    `aspect` [N] is width over height. As torchvision's RandomResizedCrop: the area is in `scale`,
+    the ratio in RATIO; the first of TRIES draws that fits, else a centre crop of the nearest ratio.
     """
     n = len(aspect)
     draws = torch.rand(4, n, TRIES, generator=generator)
@@ -88,16 +90,17 @@ def random_boxes(aspect: Tensor, scale: tuple[float, float], generator: torch.Ge
     fits = (height <= 1) & (width <= 1)
     first = fits.to(torch.uint8).argmax(dim=1)[:, None]
     height, width = height.gather(1, first)[:, 0], width.gather(1, first)[:, 0]
-    whole = aspect.clamp(*RATIO)  # the shape of the fallback
+    nearest = aspect.clamp(*RATIO)  # the ratio of the fallback
     none = ~fits.any(dim=1)
-    height = torch.where(none, (aspect / whole).clamp(max=1), height)
-    width = torch.where(none, (whole / aspect).clamp(max=1), width)
-    place = torch.where(none, 0.5, draws[2:, :, 0])
-    return torch.stack([(1 - height) * place[0], (1 - width) * place[1], height, width], dim=1)
+    height = torch.where(none, (aspect / nearest).clamp(max=1), height)
+    width = torch.where(none, (nearest / aspect).clamp(max=1), width)
+    position = torch.where(none, 0.5, draws[2:, :, 0])
+    top, left = (1 - height) * position[0], (1 - width) * position[1]
+    return torch.stack([top, left, height, width], dim=1)
 
 
 def random_holes(count: int, share: float, generator: torch.Generator) -> Tensor:
-    """Boxes [N, 4] in shares of the crop for `erase`; all but a `share` of them are empty."""
+    """Boxes [N, 4] for `erase`, as shares of the crop; a `share` of them is not empty."""
     draws = torch.rand(5, count, generator=generator)
     area = HOLE[0] + (HOLE[1] - HOLE[0]) * draws[0]
     ratio = _log_uniform(draws[1], HOLE_RATIO)
@@ -107,7 +110,7 @@ def random_holes(count: int, share: float, generator: torch.Generator) -> Tensor
 
 
 def jitter(images: Tensor, factors: Tensor) -> Tensor:
-    """`images` [B, 3, H, W] with brightness, contrast and saturation times `factors` [B, 3]."""
+    """`images` [B, 3, H, W] with brightness, contrast and saturation scaled by `factors` [B, 3]."""
     brightness, contrast, saturation = factors.T[..., None, None, None]
     x = (images * brightness).clamp_(max=1)
     x = _grey(x).mean(dim=(2, 3), keepdim=True).lerp(x, contrast).clamp_(0, 1)
@@ -117,14 +120,17 @@ def jitter(images: Tensor, factors: Tensor) -> Tensor:
 def erase(images: Tensor, holes: Tensor) -> Tensor:
     """`images` [B, 3, H, W], mid-grey inside `holes` [B, 4]: top, left, height, width as shares."""
     top, left, height, width = holes.T[..., None]
-    at = (torch.arange(images.shape[2], device=images.device) + 0.5) / images.shape[2]
-    rows = (at >= top) & (at < top + height)  # [B, H]
-    columns = (at >= left) & (at < left + width)
+    centres = (torch.arange(images.shape[2], device=images.device) + 0.5) / images.shape[2]
+    rows = (centres >= top) & (centres < top + height)  # [B, H]
+    columns = (centres >= left) & (centres < left + width)
     return images.masked_fill((rows[:, :, None] & columns[:, None])[:, None], 0.5)
 
 
 def blend(batch: Batch, mix: Mix | None) -> Batch:
-    """Mixup or CutMix of every image with the one before it, and of their targets alike."""
+    """Mixup (Zhang et al., 2018) or CutMix (Yun et al., 2019) of each image with the one before it.
+
+    The targets are mixed with the same weights.
+    """
     if mix is None:
         return batch
     images, targets = batch.images, batch.targets
@@ -139,12 +145,12 @@ def blend(batch: Batch, mix: Mix | None) -> Batch:
 
 
 def _draws(aspect: Tensor, config: Train, seed: int, epoch: int) -> tuple[Tensor, ...]:
-    """Per image of the split: crop box, mirrored or not, colour factors, hole."""
+    """Per image of the split: crop box, whether it is mirrored, colour factors, hole."""
     count, uses = len(aspect), ("augment", "jitter", "erase")
     draws, colour_draws, hole_draws = (generator(seed, use, epoch) for use in uses)
     boxes = random_boxes(aspect, config.crop_scale, draws)
     mirrored = (torch.rand(count, generator=draws) < 0.5) & bool(config.flip)
-    if config.flip == "alternating":  # chance decides once, then every epoch turns all around
+    if config.flip == "alternating":  # drawn once, then mirrored every other epoch
         once = torch.rand(count, generator=generator(seed, "flip")) < 0.5
         mirrored = once ^ bool(epoch % 2)
     colours = 1 + config.jitter * (2 * torch.rand(count, 3, generator=colour_draws) - 1)
@@ -152,7 +158,7 @@ def _draws(aspect: Tensor, config: Train, seed: int, epoch: int) -> tuple[Tensor
 
 
 def _mixes(config: Train, steps: int, size: int, seed: int, epoch: int) -> list[Mix | None]:
-    """For each step of an epoch how its batch is blended, if it is."""
+    """How the batch of each step of an epoch is mixed; None: it is not."""
     if not config.mix_share or epoch >= config.mix_until * config.epochs:
         return [None] * steps
     draws = np.random.default_rng(generator(seed, "mix", epoch).initial_seed())
@@ -172,12 +178,12 @@ def _mix(config: Train, size: int, draws: np.random.Generator) -> Mix | None:
 
 
 def _log_uniform(draws: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """Uniform `draws` in [0, 1) to between `bounds`, evenly in the logarithm."""
+    """Map uniform `draws` in [0, 1) to `bounds`, uniformly in the logarithm."""
     low, high = math.log(bounds[0]), math.log(bounds[1])
     return torch.exp(low + (high - low) * draws)
 
 
 def _grey(images: Tensor) -> Tensor:
     """Luma [B, 1, H, W]."""
-    red, green, blue = images.unbind(dim=1)  # weights as a tensor would wait for a GPU
+    red, green, blue = images.unbind(dim=1)  # a tensor of weights would be a wait for the GPU
     return (GREY[0] * red).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])[:, None]

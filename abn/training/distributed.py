@@ -1,8 +1,8 @@
-"""A world of processes that train one network together; alone, it is a world of one.
+"""Data-parallel training: several processes train one network; a single one is a world of one.
 
-torchrun starts the processes and tells each its place. They draw the same batches, each computes
-its part, and gradients, norms and scores are those of the whole: a world of any size learns the
-same, up to rounding.
+torchrun starts the processes and gives each its rank. All draw the same batches and each computes
+its shard. Gradients, batch norms and scores are those of the whole batch, so a world of any size
+learns the same network, up to rounding.
 """
 
 import os
@@ -17,36 +17,37 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from abn.runtime import env
+from abn.runtime.errors import ChangedError
 
-TIMEOUT = 300  # seconds that a process waits for the others, unless ABN_TIMEOUT says otherwise
-WARM_UP = 2  # passes after which DDP has settled the order in which it adds up gradients
+TIMEOUT = 300  # seconds a process waits for the others; ABN_TIMEOUT overrides it
+WARM_UP = 2  # passes until DDP has fixed the order in which it sums gradients
 
 
 class World(NamedTuple):
-    """This process's place among all that train together."""
+    """This process among all that train together."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0  # among those on this machine
+    local_rank: int = 0  # on this machine
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is rank 0: the one process that writes files and prints."""
         return self.rank == 0
 
-    def part(self, count: int) -> tuple[int, int]:
-        """Where this process's share of `count` things begins and ends; shares differ by one."""
+    def shard(self, count: int) -> tuple[int, int]:
+        """First and end index of this rank's shard of `count` items; sizes differ by at most 1."""
         return count * self.rank // self.size, count * (self.rank + 1) // self.size
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of `values` over all processes."""
+        """The mean of `values` over all ranks; overwrites `values`."""
         if self.size > 1:
             dist.all_reduce(values)
             values /= self.size
         return values
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The `rows` [n, ...] of all processes one after the other; n may differ by one."""
+        """The `rows` [n, ...] of all ranks in order; n may differ by one between ranks."""
         if self.size == 1:
             return rows
         count = torch.tensor([len(rows)], device=rows.device)
@@ -58,87 +59,89 @@ class World(NamedTuple):
         dist.all_gather(parts, padded)
         return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
 
-    def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite `tensors` with those of the main process."""
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite `tensors` with those of rank 0."""
         if self.size > 1:
             for tensor in tensors:
                 content = tensor.contiguous()
                 dist.broadcast(content, 0)
                 tensor.copy_(content)
 
-    def text_from_main(self, text: str, device: torch.device) -> str:
-        """The main process's `text`."""
+    def broadcast_str(self, text: str, device: torch.device) -> str:
+        """The `text` of rank 0."""
         if self.size == 1:
             return text
         size = torch.tensor([len(text.encode())], device=device)
-        self.copy_from_main([size])
+        self.broadcast([size])
         content = torch.zeros(int(size), dtype=torch.uint8, device=device)
         if self.is_main:
             content = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
-        self.copy_from_main([content])
+        self.broadcast([content])
         return bytes(content.tolist()).decode()
 
-    def agrees(self, text: str, device: torch.device) -> bool:
-        """Whether this process has the main one's `text`."""
-        return self.text_from_main(text, device) == text
+    def require_same(self, fingerprint: str, device: torch.device) -> None:
+        """ChangedError unless the `fingerprint` of the training is that of rank 0."""
+        if self.broadcast_str(fingerprint, device) != fingerprint:
+            what = "params, code, data, versions or kind of machine differ from rank 0"
+            raise ChangedError(what, f"rank {self.rank}", "make them the same on every machine")
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model`, its gradients averaged over all processes in each backward pass."""
+        """`model` with gradients averaged over all ranks in each backward pass."""
         if self.size == 1:
             return model
         wrapped = DistributedDataParallel(model)
-        _settle(wrapped, model)
+        warm_up_ddp(wrapped, model)
         return wrapped
 
 
-ALONE = World()
+SINGLE = World()
 
 
 @contextmanager
 def world() -> Iterator[World]:
-    """The world that torchrun's environment describes, while it lasts."""
+    """The world that torchrun's environment variables describe."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield ALONE
+        yield SINGLE
         return
     timeout = timedelta(seconds=env.number("ABN_TIMEOUT", TIMEOUT, least=1))
     cpu = not torch.cuda.is_available() or os.environ.get("ABN_DEVICE") == "cpu"
     dist.init_process_group("gloo" if cpu else "nccl", timeout=timeout)
     yield World(dist.get_rank(), size, int(os.environ["LOCAL_RANK"]))
-    dist.barrier()  # nobody leaves while another still needs it
-    dist.destroy_process_group()  # not after an error: it would wait for those that are gone
+    dist.barrier()  # no rank leaves while another needs it
+    dist.destroy_process_group()  # not after an error: it would wait for dead ranks
 
 
-def synchronise(model: nn.Module, world: World) -> None:
-    """Let the batch norms of `model` norm over the images of all processes."""
+def convert_sync_batchnorm(model: nn.Module, world: World) -> None:
+    """Make the batch norms of `model` use the images of all ranks; in place."""
     if world.size == 1:
         return
     if next(model.parameters()).is_cuda:
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place, for all below the top
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place below the top module
         return
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = SharedNorm
+            module.__class__ = CpuSyncBatchNorm
 
 
-class SharedNorm(nn.BatchNorm2d):
-    """Batch norm over the images of all processes, which torch has for GPUs only."""
+class CpuSyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the images of all ranks: torch's SyncBatchNorm is for GPUs only."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features [n, C, h, w] of this process, normed over everyone's; n may differ."""
+        """Normalise features [n, C, h, w] of this rank by all ranks' statistics; n may differ."""
         if not self.training:
             return super().forward(x)
         count = _Sum.apply(x.new_tensor(float(x.numel() // x.shape[1])))
         mean = _Sum.apply(x.sum((0, 2, 3))) / count
         centred = x - mean[:, None, None]
         variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
-        self._note(mean.detach(), variance.detach() * count / (count - 1))
+        self._update_running(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
         return centred * scale[:, None, None] + self.bias[:, None, None]
 
     @torch.no_grad()
-    def _note(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics, as torch does."""
+    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running statistics as torch does."""
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked += 1
@@ -147,7 +150,7 @@ class SharedNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes: everyone's loss depends on everyone's share of it."""
+    """The sum over all ranks; its gradient is summed too, as every rank's loss depends on it."""
 
     @staticmethod
     def forward(ctx: Any, share: Tensor) -> Tensor:
@@ -160,10 +163,11 @@ class _Sum(torch.autograd.Function):
         return _Sum.forward(ctx, gradient.contiguous())
 
 
-def _settle(wrapped: nn.Module, model: nn.Module) -> None:
-    """Let DDP choose its buckets now: it does so after a first pass, which changes the bits after.
+def warm_up_ddp(wrapped: nn.Module, model: nn.Module) -> None:
+    """Make DDP build its gradient buckets now; it rebuilds them after its first pass.
 
-    So a training that goes on adds up in the same order as one that was never interrupted.
+    The buckets set the order of summation. So a resumed training has the same bits as one that was
+    never interrupted.
     """
     kept = [buffer.clone() for buffer in model.buffers()]
     device = next(model.parameters()).device

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from abn.config.params import Train
 from abn.data import loader
@@ -15,120 +16,121 @@ from abn.models.abn import AttentionBranchNetwork
 from abn.predict import Predictions, headline, predict
 from abn.runtime import progress
 from abn.runtime.errors import NotFiniteError
-from abn.runtime.signals import Stopped
+from abn.runtime.signals import GracefulStop, Stopped
 from abn.training import augment, distributed, optim
-from abn.training.distributed import ALONE, World
-from abn.training.resume import Row, Scratch, State
+from abn.training.distributed import SINGLE, World
+from abn.training.resume import ResumeStore
+from abn.training.state import Row, State
 from abn.training.step import Step, build
 
-CHECK_EVERY = 50  # steps between looks at the loss, each a wait for the GPU
+CHECK_EVERY = 50  # steps between checks of the loss, each a wait for the GPU
 REMEDY = "try a lower train.lr, a longer train.warmup or train.precision: fp32"
 
-Watch = Callable[[Row, float], None]  # an epoch's row and its images per second
+OnEpoch = Callable[[Row, float], None]  # an epoch's row and its images per second
 
 
 def fit(
     model: AttentionBranchNetwork,
     train: Split,
-    watched: Split,
+    val: Split,
     config: Train,
+    *,
     seed: int,
-    scratch: Scratch,
-    watch: Watch,
+    world: World = SINGLE,
+    resume: ResumeStore | None = None,
+    stop: GracefulStop | None = None,
+    on_epoch: OnEpoch = lambda row, images_per_second: None,
 ) -> list[Row]:
-    """Train `model` in place, from where `scratch` stopped if it did; one row per epoch.
+    """Train `model` in place; one row of scores per epoch.
 
-    Raises NotFiniteError when the loss is no longer finite, and Stopped, once the state is saved,
-    when `scratch.stopper` was asked to.
+    `resume` is where to continue from and save to; None: nothing is saved, as on all ranks but 0.
+    Raises NotFiniteError when the loss is NaN or infinite, and Stopped, after saving the state,
+    when a stop was requested.
     """
-    device, hold = next(model.parameters()).device, scratch.stopper.hold
-    train, watched = (
-        loader.to_device_if_fits(train, device),
-        loader.to_device_if_fits(watched, device),
-    )
-    distributed.synchronise(model, scratch.world)
+    stop, device = stop or GracefulStop(), next(model.parameters()).device
+    train, val = loader.to_device_if_fits(train, device), loader.to_device_if_fits(val, device)
+    distributed.convert_sync_batchnorm(model, world)
     optimizer = optim.sgd(model, config)
-    average = optim.Average(model, config.ema) if config.ema else None
-    judged = average.model if average else model
-    state = State({"model": model} | ({"average": judged} if average else {}), optimizer)
-    with hold():
-        progress.say(scratch.load(state))
-    step = build(model, optimizer, average, config, len(train), scratch.world)
+    ema = optim.EMA(model, config.ema) if config.ema else None
+    eval_model = ema.model if ema else model
+    state = State({"model": model} | ({"ema": eval_model} if ema else {}), optimizer)
+    with stop.deferred():
+        progress.say(_restore(state, resume, world))
+    step = build(model, optimizer, ema, config, len(train), world)
     try:
         while (epoch := len(state.history)) < config.epochs:
             row: Row = {"epoch": epoch + 1, "size": optim.crop_size(config, epoch)}
-            learned, speed = train_epoch(step, train, config, seed, state, scratch)
-            row |= learned
+            train_metrics, speed = train_epoch(step, train, config, seed, state, resume, stop)
+            row |= train_metrics
             last = epoch + 1 == config.epochs
             if last or (epoch + 1) % config.validate_every == 0:
-                row |= validate(judged, watched, config, scratch.world)
-            with hold():
-                state.history.append(row)
-                state.seen.clear()
-                if config.select == "best" and "val_top1" in row and row is best(state.history):
-                    state.best = checkpoint.weights(judged)
-                if config.save_every and (epoch + 1) % config.save_every == 0:
-                    scratch.keep(f"epoch-{epoch + 1:04d}", checkpoint.weights(judged))
-                if last or scratch.due(epoch_ends=True):
-                    scratch.save(state)
-                watch(row, speed)
+                row |= validate(eval_model, val, config, world)
+            with stop.deferred():
+                on_epoch(row, speed)  # before the state is saved: a kill between them loses no row
+                _end_epoch(state, row, eval_model, config, resume)
     except Stopped:
-        _check_finite(state)
-        scratch.save(state)
+        _save(state, resume)
         raise
-    model.load_state_dict(state.best or judged.state_dict())
+    model.load_state_dict(state.best or eval_model.state_dict())
     return state.history
 
 
 def train_epoch(
-    step: Step, split: Split, config: Train, seed: int, state: State, scratch: Scratch
+    step: Step,
+    split: Split,
+    config: Train,
+    seed: int,
+    state: State,
+    resume: ResumeStore | None,
+    stop: GracefulStop,
 ) -> tuple[Row, float]:
-    """What is left of a pass over `split`: the means over all of it, and images per second.
+    """The remaining steps of the current epoch: its scores, and images per second.
 
-    They are of the loss (sum of both branches) and of top-1 on its crops.
+    The scores are means over the whole epoch: the loss (sum of both branches), top-1 on the crops.
     """
-    epoch, done = state.place()
+    epoch, done = state.position
     steps, started = max(len(split) // config.batch_size, 1), time.perf_counter()
     size = optim.crop_size(config, epoch)
-    shown = augment.batches(split, config, size, seed, epoch, step.device, done, scratch.world)
+    batches = augment.batches(split, config, size, seed, epoch, step.device, done, step.world)
     step.model.train()
     with progress.bar(f"epoch {epoch + 1}/{config.epochs}", steps, "step") as bar:
         bar.update(done)
-        for batch in shown:
-            with scratch.stopper.hold():
-                optim.set_rate(step.optimizer, _rate(config, epoch, len(state.seen) / steps))
-                state.seen.append(step(batch))
-                due, count = scratch.due(), len(state.seen)
-                if due or count % CHECK_EVERY == 0 or count == steps:
+        for batch in batches:
+            with stop.deferred():
+                rate = _rate(config, epoch, len(state.step_losses) / steps)
+                optim.set_rate(step.optimizer, rate)
+                state.step_losses.append(step(batch))
+                count = len(state.step_losses)
+                if count % CHECK_EVERY == 0 or count == steps:
                     _check_finite(state)
-                if due:
-                    scratch.save(state)
+                if resume and resume.due():
+                    _save(state, resume)
             bar.update()
     speed = (steps - done) * config.batch_size / (time.perf_counter() - started)
-    loss, top1 = torch.stack(state.seen).mean(dim=0).tolist()
+    loss, top1 = torch.stack(state.step_losses).mean(dim=0).tolist()
     rate = _rate(config, epoch, (steps - 1) / steps)
     return {"lr": rate, "train_loss": loss, "train_top1": top1}, speed
 
 
 def validate(
-    model: AttentionBranchNetwork, split: Split, config: Train, world: World = ALONE
+    model: AttentionBranchNetwork, split: Split, config: Train, world: World = SINGLE
 ) -> Row:
-    """The headline scores on `split`, a part of it from each process; NotFiniteError as `fit`."""
+    """The headline scores on `split`, a shard of it from each rank; NotFiniteError as `fit`."""
     view = CenterCrop(config.val_size, config.val_resize)
     device = next(model.parameters()).device
-    part = split.subset(torch.arange(*world.part(len(split)))) if world.size > 1 else split
-    found = predict(model, part, view, config.batch_size, device)
-    scores = headline(Predictions(*(world.gather(values) for values in found)))
+    shard = split.subset(torch.arange(*world.shard(len(split)))) if world.size > 1 else split
+    predictions = predict(model, shard, view, config.batch_size, device)
+    scores = headline(Predictions(*(world.gather(values) for values in predictions)))
     if not math.isfinite(scores["loss"]):
-        raise NotFiniteError(f"loss is {scores['loss']}", "validation", REMEDY)
+        raise NotFiniteError(f"the loss is {scores['loss']}", "validation", REMEDY)
     return {f"val_{name}": value for name, value in scores.items()}
 
 
-def summary(history: list[Row], config: Train, watched: str) -> dict[str, float | str]:
-    """The row of the epoch that was kept, and what it was selected on: `watched` or nothing."""
+def summary(history: list[Row], config: Train, val_name: str) -> dict[str, float | str]:
+    """The row of the epoch whose weights are kept; it was selected on `val_name` or nothing."""
     if config.select == "last":
         return {**history[-1], "selected_on": "nothing"}
-    return {**best(history), "selected_on": watched}
+    return {**best(history), "selected_on": val_name}
 
 
 def describe(row: Row, config: Train) -> str:
@@ -141,21 +143,55 @@ def describe(row: Row, config: Train) -> str:
 
 
 def best(history: list[Row]) -> Row:
-    """The first of the rows with the highest validated top-1."""
+    """The first of the rows with the highest validation top-1."""
     return max((row for row in history if "val_top1" in row), key=lambda row: row["val_top1"])
 
 
 def _rate(config: Train, epoch: int, share: float) -> float:
-    """The learning rate when a `share` of the steps of `epoch` is done."""
+    """The learning rate after a `share` in [0, 1] of the steps of `epoch`."""
     return optim.learning_rate(config, (epoch + share) / config.epochs)
 
 
+def _restore(state: State, resume: ResumeStore | None, world: World) -> str:
+    """Put the newest saved state into every rank's `state`; what was found, for the console."""
+    found = resume is not None and resume.load(state)
+    state.broadcast(world)
+    epoch, step = state.position
+    if not found:
+        return "FRESH"
+    line = f"RESUMED after epoch {epoch}, step {step} of the next"
+    ended = resume is not None and resume.is_done
+    return f"{line}: it had ended; ABN_RESUME=never trains again" if ended else line
+
+
+def _end_epoch(
+    state: State, row: Row, eval_model: nn.Module, config: Train, resume: ResumeStore | None
+) -> None:
+    """Add the `row` of a finished epoch to `state` and save what is due."""
+    state.history.append(row)
+    state.step_losses.clear()
+    epoch = len(state.history)
+    if config.select == "best" and "val_top1" in row and row is best(state.history):
+        state.best = checkpoint.weights(eval_model)
+    if resume and config.save_every and epoch % config.save_every == 0:
+        resume.save_snapshot(epoch, checkpoint.weights(eval_model))
+    if resume and (epoch == config.epochs or resume.due(epoch_ends=True)):
+        _save(state, resume)
+
+
+def _save(state: State, resume: ResumeStore | None) -> None:
+    """Save `state` unless its loss is lost: NotFiniteError."""
+    _check_finite(state)
+    if resume:
+        resume.save(state)
+
+
 def _check_finite(state: State) -> None:
-    """NotFiniteError naming the first of the last steps whose loss is not finite."""
-    since = max(len(state.seen) - CHECK_EVERY, 0)
-    recent = torch.stack(state.seen[since:]).tolist() if state.seen else []
+    """NotFiniteError that names the first step whose loss is NaN or infinite."""
+    since = max(len(state.step_losses) - CHECK_EVERY, 0)  # those before were checked
+    recent = torch.stack(state.step_losses[since:]).tolist() if state.step_losses else []
     for step, (loss, _) in enumerate(recent, start=since + 1):
         if not math.isfinite(loss):
             rate = float(state.optimizer.param_groups[0]["lr"])
             where = f"epoch {len(state.history) + 1}, step {step} (lr {rate:.3g})"
-            raise NotFiniteError(f"loss is {loss}", where, REMEDY)
+            raise NotFiniteError(f"the loss is {loss}", where, REMEDY)

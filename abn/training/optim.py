@@ -1,4 +1,4 @@
-"""SGD as the ABN's authors use it, its rate as a function of progress, an average of weights."""
+"""SGD as the ABN's authors use it, learning-rate schedules, a moving average of the weights."""
 
 import bisect
 import copy
@@ -13,7 +13,7 @@ from abn.models.abn import AttentionBranchNetwork
 
 
 def sgd(model: nn.Module, config: Train) -> torch.optim.SGD:
-    """SGD over `model`, with norms and biases free of weight decay unless the config says."""
+    """SGD over `model`; norms and biases have no weight decay unless `decay_norm_and_bias`."""
     kernels = [p for p in model.parameters() if p.ndim > 1]
     norms_and_biases = [p for p in model.parameters() if p.ndim <= 1]
     free = config.weight_decay if config.decay_norm_and_bias else 0.0
@@ -30,8 +30,8 @@ def sgd(model: nn.Module, config: Train) -> torch.optim.SGD:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the next step, in single precision; in place where a CUDA graph reads it."""
-    rate = float(np.float32(rate))  # what a tensor holds, so that a replayed step is the plain one
+    """Set the learning rate of the next step; in place where a CUDA graph reads a tensor."""
+    rate = float(np.float32(rate))  # as the tensor rounds it, so both give the same bits
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
@@ -40,7 +40,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def learning_rate(config: Train, progress: float) -> float:
-    """The rate when a share `progress` in [0, 1) of the training is done."""
+    """The learning rate at `progress` in [0, 1) of the training."""
     if progress < config.warmup:
         return config.lr * progress / config.warmup
     if config.schedule == "cosine":
@@ -55,20 +55,20 @@ def crop_size(config: Train, epoch: int) -> int:
     return config.sizes[bisect.bisect_right(config.grow_at, epoch / config.epochs + 1e-9)]
 
 
-class Average:
-    """An exponential moving average of all that a network has learnt, its norms' statistics too."""
+class EMA:
+    """Exponential moving average of a network's weights and batch norm statistics."""
 
     def __init__(self, model: AttentionBranchNetwork, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).requires_grad_(False)
 
     def update(self, model: AttentionBranchNetwork) -> None:
-        """Move a share 1 - decay towards `model`."""
+        """average = decay * average + (1 - decay) * model."""
         pairs = zip(_floats(self.model), _floats(model), strict=True)
-        mine, its = (list(side) for side in zip(*pairs, strict=True))
-        torch._foreach_lerp_(mine, its, 1 - self.decay)
+        averaged, current = (list(side) for side in zip(*pairs, strict=True))
+        torch._foreach_lerp_(averaged, current, 1 - self.decay)
 
 
 def _floats(model: nn.Module) -> list[Tensor]:
-    """What there is to average; the rest is the counter of a norm, which nothing reads."""
+    """The tensors to average: all but the batch norms' step counters, which nothing reads."""
     return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]

@@ -1,4 +1,4 @@
-"""One step of training, as it is, compiled, or replayed as a CUDA graph."""
+"""One training step: eager, compiled, or replayed as a CUDA graph."""
 
 from dataclasses import dataclass
 
@@ -11,28 +11,28 @@ from abn.models.abn import AttentionBranchNetwork, losses
 from abn.runtime import progress
 from abn.runtime.errors import ParamsError
 from abn.training import flops, optim
-from abn.training.distributed import ALONE, World
+from abn.training.distributed import SINGLE, World
 
 # Compiling takes 40 s for each size of the images and makes a step 8 % faster (ResNet-50, H200).
-LONG = 500  # seconds of training per size from which it earns back its cost
-RATE = 200e12  # FLOP/s to expect of it, that GPU's; a clock would not give the same twice
-WARM = 3  # steps before one is recorded, as CUDA graphs need
+LONG = 500  # seconds of training per size from which compiling pays off
+RATE = 200e12  # FLOP/s assumed, of that GPU; a measurement would differ between runs
+WARM_UP = 3  # eager steps that CUDA graphs need before capture
 
 
 @dataclass
 class Step:
-    """Forward, both losses, backward, SGD, average: all that a batch sets off.
+    """Forward, loss of both branches, backward, SGD, moving average.
 
-    Returns [loss, share of hits] on the device, those of all processes, and never waits for it.
+    Returns [loss, top-1] over all ranks, a tensor on the device; never waits for the GPU.
     """
 
     model: AttentionBranchNetwork
     optimizer: torch.optim.SGD
-    average: optim.Average | None
+    ema: optim.EMA | None
     config: Train
     compiled: bool = False
-    world: World = ALONE
-    part: float = 0.0  # images of a batch that a process of several has on average
+    world: World = SINGLE
+    images_per_rank: float = 0.0  # mean over the ranks of a batch's images; 0: a single process
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
@@ -46,44 +46,44 @@ class Step:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.network(batch.images)
             both = losses(output, batch.targets, self.config.label_smoothing)
-        weight = len(batch.images) / self.part if self.part else 1.0
+        weight = len(batch.images) / self.images_per_rank if self.images_per_rank else 1.0
         loss = torch.stack(both).sum() * weight
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        if self.average:
-            self.average.update(self.model)
+        if self.ema:
+            self.ema.update(self.model)
         hits = output.logits.argmax(1) == batch.targets.argmax(1)
         return self.world.mean(torch.stack([loss.detach(), hits.float().mean() * weight]))
 
 
-class RecordedStep(Step):
-    """A `Step` recorded once per size of the images and then replayed: one launch, not hundreds."""
+class CudaGraphStep(Step):
+    """A `Step` captured as a CUDA graph, once per image size, and replayed in one launch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for group in self.optimizer.param_groups:  # a number would be recorded, a tensor is read
+        for group in self.optimizer.param_groups:  # a float would be captured as a constant
             group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
         self.side = torch.cuda.Stream(self.device)
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.shape, self.seen = torch.Size(), 0
+        self.shape, self.steps = torch.Size(), 0  # of the images; steps with this shape
 
     def __call__(self, batch: Batch) -> Tensor:
         if batch.images.shape != self.shape:
-            self.shape, self.seen, self.graph = batch.images.shape, 0, None
-        self.seen += 1
-        if self.graph is None and self.seen != WARM + 1:
-            return self._aside(batch)
-        if self.graph is None and not self._record(batch):
-            return self._aside(batch)
+            self.shape, self.steps, self.graph = batch.images.shape, 0, None
+        self.steps += 1
+        if self.graph is None and self.steps != WARM_UP + 1:
+            return self._eager(batch)
+        if self.graph is None and not self._capture(batch):
+            return self._eager(batch)
         assert self.graph is not None
-        for mine, given in zip(self.inputs, batch, strict=True):
-            mine.copy_(given)
+        for static, given in zip(self.inputs, batch, strict=True):
+            static.copy_(given)
         self.graph.replay()
         return self.result.clone()
 
-    def _aside(self, batch: Batch) -> Tensor:
-        """The step as it is, on a stream of its own, where the allocator prepares for recording."""
+    def _eager(self, batch: Batch) -> Tensor:
+        """The step without a graph, on a side stream, as warming up before capture requires."""
         current = torch.cuda.current_stream(self.device)
         self.side.wait_stream(current)
         with torch.cuda.stream(self.side):
@@ -91,16 +91,16 @@ class RecordedStep(Step):
         current.wait_stream(self.side)
         return result
 
-    def _record(self, batch: Batch) -> bool:
-        """Whether the step could be recorded; nothing is computed meanwhile."""
+    def _capture(self, batch: Batch) -> bool:
+        """Capture the step without computing it; False where CUDA refuses."""
         self.inputs = Batch(*(given.clone() for given in batch))
         graph = torch.cuda.CUDAGraph()
         try:
-            # thread_local: the thread that fetches the next batch may ask for memory meanwhile
+            # thread_local: the thread that fetches the next batch may allocate memory meanwhile
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.result = super().__call__(self.inputs)
         except RuntimeError as error:
-            progress.say(f"no CUDA graph, goes on without: {str(error).splitlines()[0]}")
+            progress.say(f"no CUDA graph, steps stay eager: {str(error).splitlines()[0]}")
             return False
         self.graph = graph
         return True
@@ -109,33 +109,34 @@ class RecordedStep(Step):
 def build(
     model: AttentionBranchNetwork,
     optimizer: torch.optim.SGD,
-    average: optim.Average | None,
+    ema: optim.EMA | None,
     config: Train,
     images: int,
-    world: World = ALONE,
+    world: World = SINGLE,
 ) -> Step:
-    """The kind of step that suits the model's device, and `config.epochs` of so many `images`."""
+    """The kind of step for the model's device and `config.epochs` over `images` images.
+
+    Raises ParamsError where a batch has fewer images than there are ranks.
+    """
     on_gpu = next(model.parameters()).device.type == "cuda"
     compiled = on_gpu and (
         config.compile == "on" or (config.compile == "auto" and is_long(model, config, images))
     )
-    if world.size > 1:  # what the processes tell each other is not recorded
-        part = min(config.batch_size, images) / world.size
-        if part < 1:
-            what, where = (
-                f"fewer than {world.size} processes",
-                f"train.batch_size = {config.batch_size}",
-            )
-            raise ParamsError(what, where, "give a larger batch, or start fewer")
-        return Step(model, optimizer, average, config, compiled, world, part)
+    if world.size > 1:  # communication between ranks is not captured
+        images_per_rank = min(config.batch_size, images) / world.size
+        if images_per_rank < 1:
+            what, key = f"smaller than {world.size} processes", "train.batch_size"
+            remedy = "use a larger batch or fewer processes"
+            raise ParamsError(what, f"{key} = {config.batch_size}", remedy)
+        return Step(model, optimizer, ema, config, compiled, world, images_per_rank)
     if not on_gpu or config.compile == "off":
-        return Step(model, optimizer, average, config)
+        return Step(model, optimizer, ema, config)
     progress.say(f"steps are replayed as a CUDA graph{', compiled' if compiled else ''}")
-    return RecordedStep(model, optimizer, average, config, compiled)
+    return CudaGraphStep(model, optimizer, ema, config, compiled)
 
 
 def is_long(model: AttentionBranchNetwork, config: Train, images: int) -> bool:
-    """Whether compiling earns back its cost in a training on so many `images`."""
+    """Whether compiling pays off in a training on `images` images."""
     epochs = [optim.crop_size(config, epoch) for epoch in range(config.epochs)]
     work = sum(epochs.count(size) * flops.training(model, size) for size in set(epochs))
     return images * work / RATE > LONG * len(set(epochs))

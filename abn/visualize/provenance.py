@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from abn.config.params import Params
 from abn.data.packed import Split
 from abn.models import abn, resnet
-from abn.models.checkpoint import Trained
+from abn.models.checkpoint import Checkpoint
 
 NAMED = 20  # classes; the others are only counted
 SELECTED = {"nothing": "of the last epoch", "holdout": "of the best epoch on the hold-out"}
@@ -26,7 +26,7 @@ class Provenance(NamedTuple):
 
 
 def provenance(
-    params: Params, trained: Trained, train: Split, val: Split, weights: str, selected_on: str
+    params: Params, trained: Checkpoint, train: Split, val: Split, weights: str, selected_on: str
 ) -> Provenance:
     """The provenance of a report on `trained`, whose file has the SHA-256 `weights`."""
     checksums = {"training data": train.digest, "validation data": val.digest, "weights": weights}
@@ -44,7 +44,7 @@ def provenance(
 
 
 def _facts(
-    params: Params, trained: Trained, train: Split, val: Split, selected_on: str
+    params: Params, trained: Checkpoint, train: Split, val: Split, selected_on: str
 ) -> dict[str, str]:
     recipe, holdout = trained.params["train"], trained.params["data"]["holdout"]
     count = sum(weight.numel() for weight in trained.model.parameters())
@@ -67,7 +67,7 @@ def _facts(
     }
 
 
-def _params(params: Params, trained: Trained) -> dict[str, Any]:
+def _params(params: Params, trained: Checkpoint) -> dict[str, Any]:
     """The training's parameters from the weights file, all others from params.yaml."""
     current = params.model_dump(mode="json", include={"data", "evaluate", "explain", "visualize"})
     current["data"] |= trained.params["data"]

@@ -5,14 +5,14 @@ templates/report.html; a value that is missing from a table is shown as "not mea
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from abn.project.results import Results, Table
 from abn.visualize import figures, tables
 from abn.visualize.charts import AXIS, FIRST, REFERENCE, SECOND, THIRD, VIOLET, Style, line_chart
 from abn.visualize.figures import GalleryItem
@@ -43,25 +43,6 @@ INTERVENTIONS = {
     "att_cam": "Att-CAM",
     "oracle": "the true object",
 }
-
-Table = pd.DataFrame
-Metrics = Mapping[str, Any]
-
-
-class Results(NamedTuple):
-    """The metrics and tables that the earlier stages wrote."""
-
-    train: Metrics
-    evaluate: Metrics
-    explain: Metrics
-    history: Table
-    confusion: Table
-    per_class: Table
-    calibration: Table
-    maps: Table
-    curves: Table
-    interventions: Table
-    gates: Table
 
 
 def render(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from abn.models.kernels.batch_norm import batch_norm, is_fused
 from abn.runtime.rng import generator
-from abn.training.distributed import SharedNorm
+from abn.training.distributed import CpuSyncBatchNorm
 
 GPU = torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -40,7 +40,7 @@ CHANGES: dict[str, Callable[[Tensor, nn.BatchNorm2d], tuple[Tensor, nn.BatchNorm
     "channels first": lambda x, norm: (x.contiguous(), norm),
     "ten channels": lambda x, norm: (x[:, :10].clone(), nn.BatchNorm2d(10)),
     "evaluation": lambda x, norm: (x, norm.eval()),
-    "several processes": lambda x, norm: (x, SharedNorm(64)),
+    "several processes": lambda x, norm: (x, CpuSyncBatchNorm(64)),
 }
 
 

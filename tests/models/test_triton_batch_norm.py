@@ -90,13 +90,13 @@ def test_a_gradient_that_is_one_number_for_a_whole_map_is_understood() -> None:
     assert (x.grad.double() - twin.grad).norm() <= 1e-2 * twin.grad.norm()
 
 
-def test_where_the_kernels_cannot_be_built_torchs_serve_and_a_line_says_so(
+def test_where_the_kernels_cannot_be_built_torchs_are_used_and_a_line_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fused.works.__wrapped__(DEVICE)
     monkeypatch.setattr(fused, "_sum", None)
     assert not fused.works.__wrapped__(DEVICE)
-    assert capsys.readouterr().err.startswith("no fused kernels, goes on with torch's, slower: ")
+    assert capsys.readouterr().err.startswith("no fused kernels, torch's slower ones are used: ")
 
 
 def test_the_same_inputs_give_the_same_bits() -> None:

@@ -1,4 +1,4 @@
-"""What a stage began with is what it must end with."""
+"""A stage must end with the inputs it began with."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ def look(stage: str) -> Inputs:
     return inputs.look(stage, load(Path("params.yaml")))
 
 
-def test_they_are_the_params_code_and_data_that_the_graph_lists() -> None:
+def test_inputs_are_the_params_code_and_data_that_dvc_yaml_lists() -> None:
     found = look("train")
     assert found.params["arch"] == "resnet18" and found.params["train"]["epochs"] == 4
     assert found.params.keys() == {"arch", "seed", "data.seed", "data.holdout", "train"}
@@ -44,11 +44,11 @@ def test_they_are_the_params_code_and_data_that_the_graph_lists() -> None:
     assert set(found.data) == {"data/train.safetensors", "data/val.safetensors"}
 
 
-def test_a_folder_stands_for_all_that_is_in_it() -> None:
+def test_a_folder_stands_for_all_files_in_it() -> None:
     assert set(look("download").data) == {"images/cat/1.png"}
 
 
-def test_while_nothing_changes_nothing_is_said() -> None:
+def test_unchanged_inputs_pass() -> None:
     for stage in ("download", "train", "evaluate", "explain", "visualize"):
         look(stage).check()
 
@@ -98,7 +98,7 @@ def replaced(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_whatever_changes_is_refused_by_name(name: str) -> None:
+def test_a_changed_input_is_refused_by_name(name: str) -> None:
     change, words = CHANGES[name]
     before = look("train")
     change()
@@ -116,14 +116,14 @@ LITTER = [
 
 
 @pytest.mark.parametrize("name", LITTER)
-def test_what_python_editors_and_desktops_leave_is_no_input(name: str) -> None:
+def test_files_of_python_editors_and_desktops_are_not_inputs(name: str) -> None:
     before, file = look("train"), Path("abn/training", name)
     file.parent.mkdir(exist_ok=True)
     file.touch()
     before.check()
 
 
-def test_nor_is_it_one_to_dvc(project: Path) -> None:
+def test_they_are_not_inputs_to_dvc_either(project: Path) -> None:
     shutil.copy(ROOT / ".dvcignore", project)
     dvc = [Path(sys.executable).with_name("dvc")]
     subprocess.run([*dvc, "init", "--quiet", "--no-scm"], check=True)
@@ -132,7 +132,7 @@ def test_nor_is_it_one_to_dvc(project: Path) -> None:
     assert found.stdout.split() == files[1:]
 
 
-def test_what_another_stage_reads_may_change() -> None:
+def test_what_only_another_stage_reads_may_change() -> None:
     before = look("train")
     rewrite("params.yaml", b"dpi: 200", b"dpi: 100")()
     rewrite("abn/visualize/panels.py", b"a", b"b")()

@@ -1,6 +1,10 @@
-"""How a stage ends: its exit code, and one line for what a user can mend."""
+"""How a stage ends: its exit code, and one line for what a user can fix."""
 
 import errno
+import os
+import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,17 +19,18 @@ from abn.runtime.errors import BusyError, DataError, NotFiniteError, ParamsError
 from abn.runtime.signals import Stopped
 
 ROOT = Path(__file__).parents[2]
+HANDLERS: list[Any] = []  # signal handlers that a stage has installed
 
 
 @pytest.fixture(autouse=True)
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that runs the train stage of the project, in no hurry to wait for others."""
+    """A process that runs the train stage of the project, which does not wait long for a lock."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["stages/train.py"])
     monkeypatch.setenv("ABN_WAIT", "0.1")
     for name in ("ABN_DEBUG", "DVC_ROOT", "TORCHELASTIC_RUN_ID", "ABN_LAUNCHED"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(stage.signal, "signal", lambda *call: None)
+    monkeypatch.setattr(stage.signal, "signal", lambda *call: HANDLERS.append(call))
     monkeypatch.setattr(paths, "LOCKS", tmp_path / "locks")
 
 
@@ -51,18 +56,18 @@ ENDS: list[tuple[BaseException, int, str]] = [
     (DataError("a\nb", "b", "c"), 3, "error[DATA] a b; b; c\n"),
     (NotFiniteError("a", "b", "c"), 6, "error[NOTFINITE] a; b; c\n"),
     (BusyError("a", "b", "c"), 75, "error[BUSY] a; b; c\n"),
-    (FULL, 5, "error[DISK] No space left on device; checkpoint.part; mend that; the same"),
+    (FULL, 5, "error[DISK] No space left on device; checkpoint.part; make room or"),
     (CUDA, 7, "error[DEVICE] CUDA out of memory; train.batch_size = 32; try 16, or smaller"),
     (CPU, 7, "error[DEVICE] [enforce fail] DefaultCPUAllocator: can't allocate memory: you"),
     (MemoryError(), 7, "error[DEVICE] out of memory; train.batch_size = 32; try 16"),
-    (Stopped(), 143, "stopped with a checkpoint; the same command goes on from there\n"),
+    (Stopped(), 143, "stopped with a checkpoint; the same command continues from there\n"),
     (Stopped("it is late"), 143, "it is late\n"),
     (KeyboardInterrupt(), 130, "stopped; the same command runs this stage again\n"),
 ]
 
 
 @pytest.mark.parametrize("fault, code, words", ENDS, ids=[repr(end[0])[:30] for end in ENDS])
-def test_what_a_user_can_mend_is_one_line_and_an_exit_code(
+def test_what_a_user_can_fix_is_one_line_and_an_exit_code(
     capsys: pytest.CaptureFixture[str], fault: BaseException, code: int, words: str
 ) -> None:
     found, said = ended(fault, capsys)
@@ -76,12 +81,12 @@ def test_a_stage_that_ends_well_says_nothing_and_leaves_no_lock(
     assert list(paths.LOCKS.iterdir()) == []
 
 
-def test_a_fault_of_our_own_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_shows_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError):
         ended(ZeroDivisionError(), capsys)
 
 
-def test_when_debugging_every_fault_is(
+def test_with_abn_debug_every_error_shows_its_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ABN_DEBUG", "1")
@@ -89,10 +94,10 @@ def test_when_debugging_every_fault_is(
         ended(DataError("a", "b", "c"), capsys)
 
 
-def test_a_second_one_in_the_same_tree_is_told_who_is_first(
+def test_a_second_run_in_the_same_tree_is_refused_and_names_the_first(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with stage._alone("train"):
+    with stage._locked("train"):
         code, said = ended(None, capsys)
     assert code == 75 and said.startswith("error[BUSY] the stage train is under way; process ")
 
@@ -105,14 +110,82 @@ def test_a_second_one_in_the_same_tree_is_told_who_is_first(
         "Timed out waiting 5000ms for recv operation to complete",
     ],
 )
-def test_a_worker_whose_peer_is_gone_says_so_in_one_line(
+def test_a_worker_that_lost_its_peer_says_so_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     lost = RuntimeError(words)
     with pytest.raises(RuntimeError):
-        ended(lost, capsys)  # alone it has none
+        ended(lost, capsys)  # a single process has no peer
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abn")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(stage.signals, "end_with_parent", lambda: None)
     code, said = ended(lost, capsys)
-    assert code == 7 and said.startswith("error[LOST] another process of this training is gone")
+    assert code == 7 and said.startswith("error[LOST] another process of this training died")
+
+
+@pytest.mark.parametrize("fault", [None, KeyboardInterrupt(), DataError("a", "b", "c")])
+def test_a_signal_while_the_interpreter_exits_has_its_default_effect(
+    capsys: pytest.CaptureFixture[str], fault: BaseException | None
+) -> None:
+    """An exit code raised there would only be printed: "Exception ignored in ... SystemExit"."""
+    ended(fault, capsys)
+    assert HANDLERS[-1] == (signal.SIGTERM, signal.SIG_DFL)
+
+
+def started(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m stages.train ARGUMENTS` in `folder`; stderr also lists all imports."""
+    return subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "stages.train", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+    )
+
+
+def messages(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines of stderr, after torch was seen not to be among the imports."""
+    assert not re.search(r"\| +torch$", done.stderr, re.M)
+    return [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+
+
+@pytest.mark.parametrize("argument", ["--epochs=3", "extra"])
+def test_an_unknown_argument_is_refused_before_anything_runs(tmp_path: Path, argument: str) -> None:
+    done = started(tmp_path, argument)
+    assert done.returncode == 2 and list(tmp_path.iterdir()) == []
+    assert (
+        messages(done)[-1] == f"python -m stages.train: error: unrecognized arguments: {argument}"
+    )
+
+
+def test_help_says_what_the_stage_does(tmp_path: Path) -> None:
+    done = started(tmp_path, "--help")
+    assert done.returncode == 0 and messages(done) == []
+    assert "Train the network: data/ -> checkpoint/" in done.stdout
+    assert "params.yaml" in done.stdout and "ABN_PROCESSES=N" in done.stdout
+
+
+def test_wrong_params_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    params = (ROOT / "params.yaml").read_text().replace("arch: resnet18", "arch: resnet19")
+    (tmp_path / "params.yaml").write_text(params)
+    done = started(tmp_path)
+    (line,) = messages(done)
+    assert done.returncode == 2 and line.startswith("error[PARAMS] ") and "resnet19" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "end"),
+    [
+        (["-m", "stages.trian"], 1, "No module named stages.trian\n"),
+        (["-mstages.download", "--fast"], 2, "error: unrecognized arguments: --fast\n"),
+    ],
+)
+def test_a_misspelt_stage_or_command_has_no_traceback(
+    tmp_path: Path, command: list[str], code: int, end: str
+) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, env=environment, text=True, capture_output=True
+    )
+    assert done.returncode == code and done.stderr.endswith(end)
+    assert "Traceback" not in done.stderr

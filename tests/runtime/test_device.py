@@ -1,4 +1,4 @@
-"""The device that is asked for, or one line that says what could have been; its memory kept."""
+"""The device of ABN_DEVICE or an error of one line; deterministic torch; freed memory is kept."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ print([faults() for _ in range(40)][-1])  # what is freed has to find its place 
 
 @pytest.fixture(autouse=True)
 def kept(monkeypatch):
-    """How often memory was to be kept, which is not done here: it cannot be undone."""
+    """The calls of keep_memory, which is replaced: it cannot be undone."""
     times = []
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     was_filled = deterministic.fill_uninitialized_memory
@@ -50,7 +50,7 @@ def test_the_named_device_is_taken(monkeypatch):
 
 
 @pytest.mark.parametrize("unnamed", [None, ""])
-def test_without_a_name_it_is_the_gpu_where_there_is_one(monkeypatch, unnamed):
+def test_without_a_name_a_gpu_is_used_if_there_is_one(monkeypatch, unnamed):
     monkeypatch.delenv("ABN_DEVICE", raising=False)
     if unnamed is not None:
         monkeypatch.setenv("ABN_DEVICE", unnamed)
@@ -58,7 +58,7 @@ def test_without_a_name_it_is_the_gpu_where_there_is_one(monkeypatch, unnamed):
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "cpu:x", "cuda:-1", "CPU"])
-def test_a_device_that_is_not_there_is_refused_in_one_line(monkeypatch, name):
+def test_a_missing_device_is_refused_in_one_line(monkeypatch, name):
     monkeypatch.setenv("ABN_DEVICE", name)
     with pytest.raises(UserError) as caught:
         device.choose()
@@ -68,7 +68,7 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(monkeypatch, name):
     assert len(message.splitlines()) == 1
 
 
-def test_from_then_on_torch_is_deterministic(monkeypatch):
+def test_choosing_makes_torch_deterministic(monkeypatch):
     monkeypatch.setenv("ABN_DEVICE", "cpu")
     torch.use_deterministic_algorithms(False)
     device.choose()
@@ -76,22 +76,22 @@ def test_from_then_on_torch_is_deterministic(monkeypatch):
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
 
 
-def test_the_compiler_is_not_imported_for_that():
+def test_choosing_does_not_import_the_compiler():
     """It takes a second or two, in every stage."""
     code = "import sys; from abn.runtime import device; device.choose(); "
     code += "print('torch._dynamo' in sys.modules)"
-    said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
-    assert said == "False\n"
+    output = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert output == "False\n"
 
 
-def test_memory_that_is_written_anyway_is_not_filled_before(monkeypatch):
+def test_new_memory_is_not_filled_first(monkeypatch):
     monkeypatch.setenv("ABN_DEVICE", "cpu")
     deterministic.fill_uninitialized_memory = True
     device.choose()
     assert not deterministic.fill_uninitialized_memory
 
 
-def test_on_the_cpu_memory_is_kept(monkeypatch, kept):
+def test_on_the_cpu_freed_memory_is_kept(monkeypatch, kept):
     monkeypatch.setenv("ABN_DEVICE", "cpu")
     device.choose()
     assert kept == [1]
@@ -99,7 +99,7 @@ def test_on_the_cpu_memory_is_kept(monkeypatch, kept):
 
 @pytest.mark.parametrize("given, expected", [(None, "1"), ("0", "0")])
 @pytest.mark.parametrize("system", ["darwin", "win32"])
-def test_on_other_systems_keeping_memory_only_asks_torch(monkeypatch, system, given, expected):
+def test_on_other_systems_only_torchs_own_setting_is_used(monkeypatch, system, given, expected):
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
     if given is not None:
@@ -109,7 +109,7 @@ def test_on_other_systems_keeping_memory_only_asks_torch(monkeypatch, system, gi
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_memory_that_is_kept_causes_no_more_faults():
+def test_kept_memory_causes_no_page_faults():
     command = [sys.executable, "-c", BEFORE_AND_AFTER]
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
@@ -125,14 +125,3 @@ def test_cublas_is_deterministic_unless_the_user_chose(monkeypatch, given, expec
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", given)
     device.choose()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected
-
-
-def test_the_cpu_is_described_with_its_threads():
-    threads = torch.get_num_threads()
-    assert device.describe(torch.device("cpu")) == f"cpu ({threads} threads)"
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_is_described_with_its_name():
-    name = torch.cuda.get_device_name(0)
-    assert device.describe(torch.device("cuda:0")) == f"cuda:0 ({name})"

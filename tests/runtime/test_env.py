@@ -7,7 +7,7 @@ from abn.runtime.errors import ParamsError
 
 
 @pytest.mark.parametrize(("text", "value"), [("7", 7.0), ("0.5", 0.5), ("", 3.0), (None, 3.0)])
-def test_a_number_is_read_and_nothing_is_the_default(
+def test_a_number_is_read_and_unset_is_the_default(
     monkeypatch: pytest.MonkeyPatch, text: str | None, value: float
 ) -> None:
     monkeypatch.delenv("ABN_X", raising=False)
@@ -19,5 +19,7 @@ def test_a_number_is_read_and_nothing_is_the_default(
 @pytest.mark.parametrize("text", ["many", "-1", "nan", "inf", "0.5"])
 def test_anything_else_is_refused_with_its_name(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("ABN_X", text)
-    with pytest.raises(ParamsError, match=rf"^wrong value; ABN_X={text}; give a number from 1 on$"):
+    with pytest.raises(
+        ParamsError, match=rf"^wrong value; ABN_X={text}; use a number of at least 1$"
+    ):
         env.number("ABN_X", 3.0, least=1)

@@ -1,4 +1,4 @@
-"""A file is whole or not there."""
+"""Atomic writes: the old file or the new one."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ from abn.runtime import files
 from abn.runtime.errors import DiskError
 
 
-def test_what_was_written_takes_its_place_in_the_end(tmp_path: Path) -> None:
+def test_the_file_is_replaced_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
     with files.replacing(path) as part:
         part.write_text("whole")
@@ -19,7 +19,7 @@ def test_what_was_written_takes_its_place_in_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", [OSError, KeyboardInterrupt])
-def test_a_fault_leaves_the_file_that_was_there_and_nothing_else(
+def test_an_error_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, fault: type[BaseException]
 ) -> None:
     path = tmp_path / "a.txt"
@@ -31,7 +31,7 @@ def test_a_fault_leaves_the_file_that_was_there_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_content_and_name_are_on_the_disk_before_and_after_the_swap(
+def test_the_content_is_synced_before_the_rename_and_the_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, synced = tmp_path / "a.txt", []
@@ -41,14 +41,16 @@ def test_content_and_name_are_on_the_disk_before_and_after_the_swap(
     assert synced == [("a.txt.part", True), (tmp_path.name, True)]
 
 
-def test_room_is_asked_for_with_figures(tmp_path: Path) -> None:
+def test_too_little_room_is_an_error_with_numbers(tmp_path: Path) -> None:
     files.require_room(tmp_path, 1)
     free = shutil.disk_usage(tmp_path).free
     with pytest.raises(DiskError, match=rf"[\d,]+ bytes are needed, [\d,]+ are free; {tmp_path};"):
         files.require_room(tmp_path, 2 * free)
 
 
-def test_what_the_disk_refuses_is_named(tmp_path: Path) -> None:
-    told = pytest.raises(DiskError, match=r"^cannot be written: No such file .*; .*/x; make room")
-    with told, files.writing(tmp_path / "x"):
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    refused = pytest.raises(
+        DiskError, match=r"^cannot be written: No such file .*; .*/x; make room"
+    )
+    with refused, files.writing(tmp_path / "x"):
         (tmp_path / "missing" / "x").touch()

@@ -1,4 +1,4 @@
-"""Who starts processes, and what is told of those that fail."""
+"""Starting several processes, and the one line printed when they fail."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,21 +25,21 @@ STOPPED = failure("stopped with a checkpoint", 143)
     [
         ([MINE], MINE.message, 5),
         ([LOST, MINE], MINE.message, 5),
-        ([LOST, KILLED], "error[LOST] a process ended with SIGKILL; rank 1; the same", 7),
+        ([LOST, KILLED], "error[LOST] a process ended with SIGKILL; rank 1; run the same", 7),
         ([KILLED, MINE], MINE.message, 5),
         ([LOST], LOST.message, 7),
         ([LOST, STOPPED], STOPPED.message, 143),
-        ([failure("", 1)], "error[LOST] a process ended with exit code 1; rank 0; the same", 7),
+        ([failure("", 1)], "error[LOST] a process ended with exit code 1; rank 0; run the same", 7),
     ],
 )
-def test_the_first_cause_is_told_and_not_who_suffered_from_it(
+def test_the_cause_is_reported_and_not_its_consequences(
     failures: list[Any], line: str, code: int
 ) -> None:
-    told = launch._first_cause(dict(enumerate(failures)))
-    assert told.line().startswith(line) and told.exit_code == code
+    error = launch._first_cause(dict(enumerate(failures)))
+    assert error.line().startswith(line) and error.exit_code == code
 
 
-def test_a_worker_leaves_its_line_to_who_started_it(
+def test_a_worker_hands_its_line_to_the_process_that_started_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "error.json"
@@ -54,7 +54,7 @@ def test_a_worker_leaves_its_line_to_who_started_it(
 
 
 @pytest.mark.parametrize(("text", "count"), [("", 1), ("1", 1), ("3", 3)])
-def test_as_many_processes_are_started_as_asked(
+def test_the_number_of_processes_comes_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, text: str, count: int
 ) -> None:
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
@@ -64,7 +64,7 @@ def test_as_many_processes_are_started_as_asked(
     assert launch.processes() == 1  # a worker starts none
 
 
-def test_a_number_of_processes_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setenv("ABN_PROCESSES", "all")
     with pytest.raises(ParamsError, match="ABN_PROCESSES=all"):

@@ -1,4 +1,4 @@
-"""One at a time, across processes."""
+"""Locks between processes."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ with locks.alone(Path(sys.argv[1]), "it"):
 """
 
 
-def test_the_lock_is_free_again_and_its_file_gone_when_the_block_ends(tmp_path: Path) -> None:
+def test_the_lock_and_its_file_are_gone_after_the_block(tmp_path: Path) -> None:
     path = tmp_path / "new" / "lock"
     for _ in range(2):
         with locks.alone(path, "it"):
@@ -30,7 +30,7 @@ def test_the_lock_is_free_again_and_its_file_gone_when_the_block_ends(tmp_path: 
         assert not path.exists()
 
 
-def test_who_comes_second_is_told_who_is_at_work_until_that_is_killed(
+def test_the_second_process_is_refused_until_the_first_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ABN_WAIT", "0.1")

@@ -1,4 +1,4 @@
-"""Bars: one line redrawn on a terminal, whole plain lines in a log."""
+"""Bars: one line that is redrawn on a terminal, plain lines in a log."""
 
 import io
 from collections.abc import Callable
@@ -18,8 +18,8 @@ class Screen(io.StringIO):
         return self.terminal
 
 
-def watched(work: Callable[[], object], terminal: bool = False) -> str:
-    """What `work` writes to a stderr of that kind."""
+def stderr_of(work: Callable[[], object], terminal: bool = False) -> str:
+    """What `work` writes to stderr."""
     with redirect_stderr(Screen(terminal)) as screen:
         work()
     return screen.getvalue()
@@ -31,7 +31,7 @@ def pack(count: int) -> None:
             pass
 
 
-def say_meanwhile() -> None:
+def say_during_a_bar() -> None:
     with progress.bar("packing", 3, "image"):
         progress.say("hello")
 
@@ -41,15 +41,15 @@ def fetch() -> None:
         bar.update(3 * 2**20)
 
 
-def test_counted_gives_every_item_and_moves_the_bar_by_each():
+def test_counted_yields_every_item_and_advances_the_bar():
     with progress.bar("packing", 3, "image") as bar:
         seen = [(item, bar.n) for item in progress.counted("abc", bar)]
         assert seen == [("a", 0), ("b", 1), ("c", 2)]
         assert bar.n == 3
 
 
-def test_a_log_gets_whole_lines_that_begin_with_the_label_and_end_at_the_total():
-    text = watched(lambda: pack(3))
+def test_a_log_gets_lines_with_the_label_up_to_the_total():
+    text = stderr_of(lambda: pack(3))
     assert text.endswith("\n") and "\r" not in text and "\x1b" not in text
     lines = text.splitlines()
     assert all(line.startswith("packing: ") for line in lines)
@@ -57,31 +57,25 @@ def test_a_log_gets_whole_lines_that_begin_with_the_label_and_end_at_the_total()
 
 
 def test_a_log_does_not_get_a_line_for_every_item():
-    assert len(watched(lambda: pack(1000)).splitlines()) < 10
+    assert len(stderr_of(lambda: pack(1000)).splitlines()) < 10
 
 
-def test_a_line_said_meanwhile_stays_whole_in_a_log():
-    text = watched(say_meanwhile)
+def test_a_line_printed_during_a_bar_is_a_line_of_the_log():
+    text = stderr_of(say_during_a_bar)
     assert "hello" in text.splitlines()
     assert "\r" not in text
 
 
 def test_a_terminal_gets_one_line_that_is_redrawn_and_then_cleared():
-    text = watched(lambda: pack(3), terminal=True)
+    text = stderr_of(lambda: pack(3), terminal=True)
     assert "\n" not in text
     assert "packing:" in text
     assert text.split("\r")[-2].strip() == ""
 
 
-def test_a_line_said_meanwhile_clears_the_bar_of_a_terminal_first():
-    assert "\rhello\n" in watched(say_meanwhile, terminal=True)
+def test_a_line_printed_during_a_bar_clears_the_bar_of_a_terminal_first():
+    assert "\rhello\n" in stderr_of(say_during_a_bar, terminal=True)
 
 
 def test_bytes_are_counted_in_powers_of_1024():
-    assert "3.00M/3.00M" in watched(fetch)
-
-
-def test_say_writes_to_stderr_and_leaves_stdout_to_the_programs(capsys):
-    progress.say("hello")
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "hello\n")
+    assert "3.00M/3.00M" in stderr_of(fetch)

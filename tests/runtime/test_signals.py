@@ -1,4 +1,4 @@
-"""Being asked to stop, by real signals."""
+"""Stopping on real signals."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from abn.runtime.signals import SIGNALS, Stopped, Stopper
+from abn.runtime.signals import SIGNALS, GracefulStop, Stopped
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,55 +25,55 @@ def heard() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_stops_at_once_what_is_not_held(number: signal.Signals) -> None:
-    with pytest.raises(Stopped), Stopper().listening():
+def test_a_signal_stops_at_once_outside_a_deferred_block(number: signal.Signals) -> None:
+    with pytest.raises(Stopped), GracefulStop().install():
         os.kill(os.getpid(), number)
         pytest.fail("it went on")
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_what_is_held_is_finished_first(number: signal.Signals) -> None:
+def test_a_deferred_block_is_finished_first(number: signal.Signals) -> None:
     done = []
-    with pytest.raises(Stopped), Stopper().listening() as stopper:
-        with stopper.hold():
-            with stopper.hold():
+    with pytest.raises(Stopped), GracefulStop().install() as stop:
+        with stop.deferred():
+            with stop.deferred():
                 os.kill(os.getpid(), number)
             done.append("all of it")
         pytest.fail("it went on")
     assert done == ["all of it"]
 
 
-def test_a_fault_inside_is_not_hidden_by_the_wish_to_stop() -> None:
+def test_an_error_in_a_deferred_block_is_not_hidden_by_a_signal() -> None:
     with (
         pytest.raises(ValueError, match="mine"),
-        Stopper().listening() as stopper,
-        stopper.hold(),
+        GracefulStop().install() as stop,
+        stop.deferred(),
     ):
         os.kill(os.getpid(), signal.SIGTERM)
         raise ValueError("mine")
 
 
-def test_a_patient_one_takes_note_and_goes_on() -> None:
-    with Stopper(patient=True).listening() as stopper:
+def test_ignored_signals_are_noted_only() -> None:
+    with GracefulStop(ignore=True).install() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        with stopper.hold():
+        with stop.deferred():
             pass
-    assert stopper.asked
+    assert stop.requested
 
 
-def test_afterwards_signals_do_what_they_did() -> None:
+def test_the_former_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
-    with Stopper().listening():
+    with GracefulStop().install():
         assert signal.getsignal(signal.SIGTERM) not in before
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_what_the_process_ignores_it_goes_on_ignoring() -> None:
+def test_signals_that_the_process_ignores_stay_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Stopper().listening() as stopper:
+        with GracefulStop().install() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
-        assert not stopper.asked
+        assert not stop.requested
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -81,9 +81,9 @@ def test_what_the_process_ignores_it_goes_on_ignoring() -> None:
 
 STUBBORN = """
 import time
-from abn.runtime.signals import Stopper
-stopper = Stopper()
-with stopper.listening(), stopper.hold():
+from abn.runtime.signals import GracefulStop
+stop = GracefulStop()
+with stop.install(), stop.deferred():
     print("held", flush=True)
     while True:
         time.sleep(0.01)

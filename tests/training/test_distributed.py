@@ -1,4 +1,4 @@
-"""Several processes that train together, started by the real engine: they learn what one learns."""
+"""Training in several processes, started by torchrun's engine, learns what one process learns."""
 
 from pathlib import Path
 from typing import Any
@@ -6,42 +6,41 @@ from typing import Any
 import pytest
 import torch
 
-from abn.runtime.signals import Stopper
-from abn.training.distributed import ALONE, World
+from abn.training.distributed import SINGLE, World
 from tests import ranks
 
 MIXED: dict[str, Any] = {"mixup": 0.2, "cutmix": 1.0, "mix_share": 0.5, "mix_until": 1.0}
-KILLED = "error[LOST] a process ended with SIGKILL; rank 1; the same command goes on"
+KILLED = "error[LOST] a process ended with SIGKILL; rank 1; run the same command again"
 CONFIG: dict[str, Any] = {**MIXED, "ema": 0.9, "jitter": 0.2, "erase": 0.5, "select": "best"}
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 100])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_parts_are_all_there_in_order_and_differ_by_one(count: int, size: int) -> None:
-    parts = [World(rank, size).part(count) for rank in range(size)]
-    assert [i for first, last in parts for i in range(first, last)] == list(range(count))
-    assert len({last - first for first, last in parts}) <= 2
+def test_shards_cover_everything_in_order_and_differ_by_at_most_one(count: int, size: int) -> None:
+    shards = [World(rank, size).shard(count) for rank in range(size)]
+    assert [i for first, last in shards for i in range(first, last)] == list(range(count))
+    assert len({last - first for first, last in shards}) <= 2
 
 
-def test_alone_everything_is_what_it_was() -> None:
+def test_a_single_process_changes_nothing() -> None:
     values = torch.arange(3.0)
-    assert ALONE.mean(values) is ALONE.gather(values) is values
-    assert ALONE.text_from_main("été", torch.device("cpu")) == "été"
+    assert SINGLE.mean(values) is SINGLE.gather(values) is values
+    assert SINGLE.broadcast_str("été", torch.device("cpu")) == "été"
     model = torch.nn.Linear(1, 1)
-    assert ALONE.wrap(model) is model
+    assert SINGLE.wrap(model) is model
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a world of one has learnt."""
+    """What a single process learns."""
     folder = tmp_path_factory.mktemp("one")
-    ranks.learn(folder, CONFIG, ALONE, Stopper())
+    ranks.learn(folder, CONFIG, SINGLE)
     return folder
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes have learnt."""
+    """What two processes learn."""
     return trained(tmp_path_factory.mktemp("two"), 2)
 
 
@@ -69,11 +68,11 @@ def test_three_processes_learn_what_one_learns(one: Path, tmp_path: Path) -> Non
     compare(one, trained(tmp_path, 3))
 
 
-def test_after_one_was_killed_two_end_with_the_same_bits(two: Path, tmp_path: Path) -> None:
+def test_after_one_of_two_was_killed_they_end_with_the_same_bits(two: Path, tmp_path: Path) -> None:
     done = ranks.train(tmp_path, 2, fault="1 SIGKILL 6", **CONFIG)
     assert done.returncode == 7
-    told = [line for line in done.stderr.splitlines() if "step" not in line]
-    assert told == ["FRESH", KILLED]
+    lines = [line for line in done.stderr.splitlines() if "step" not in line]
+    assert lines == ["FRESH", KILLED]
     again = ranks.train(tmp_path, 2, **CONFIG)
     assert "RESUMED after epoch 1, step" in again.stderr
     history, weights = ranks.result(two)

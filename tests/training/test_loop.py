@@ -1,4 +1,4 @@
-"""The training loop: it learns, it repeats, it keeps the right epoch, it stops when all is lost."""
+"""The training loop: it learns, is reproducible, keeps the right epoch, stops on a NaN loss."""
 
 import math
 import re
@@ -14,13 +14,13 @@ from abn.config.params import Params, Train
 from abn.models import checkpoint
 from abn.models.abn import Output
 from abn.runtime.errors import UserError
-from abn.runtime.signals import Stopper
+from abn.runtime.signals import GracefulStop, Stopped
 from abn.training import loop, optim
-from abn.training.resume import Row, Scratch, State
+from abn.training.resume import ResumeStore
+from abn.training.state import Row, State
 from abn.training.step import Step
 from tests import toys
 
-Watch = Callable[[Row, float], None]
 ROWS: list[Row] = [
     {"epoch": 1, "size": 32, "train_loss": 3.0, "train_top1": 0.1},
     {
@@ -57,19 +57,17 @@ def config(params: Params, changed: Callable[..., Train]) -> Train:
 
 @pytest.fixture
 def fit(tmp_path: Path) -> Callable[..., list[Row]]:
-    """`fit(model, config, seed=0, watch=None)`: trained on 40 images of two colours."""
+    """`fit(model, config, seed=0, **more)`: trained on 40 images of two colours."""
 
-    def run(model: nn.Module, config: Train, seed: int = 0, watch: Watch | None = None) -> Any:
-        scratch = Scratch(tmp_path / "resume")
-        scratch.clear()
+    def run(model: nn.Module, config: Train, seed: int = 0, **more: Any) -> list[Row]:
         splits = toys.split(40, classes=2), toys.split(20, classes=2, seed=1)
-        return loop.fit(model, *splits, config, seed, scratch, watch or (lambda row, speed: None))
+        return loop.fit(model, *splits, config, seed=seed, **more)
 
     return run
 
 
-class Lost(toys.Network):
-    """A network whose logits are no numbers any more from call `at` on."""
+class LosesItsLoss(toys.Network):
+    """A network whose logits are NaN or infinite from call `at` on."""
 
     def __init__(self, at: int) -> None:
         super().__init__(2)
@@ -87,15 +85,35 @@ def test_two_colours_are_learned(fit: Any, config: Train) -> None:
     assert history[-1]["val_top1"] == history[-1]["val_attention_top1"] == 1
 
 
-def test_every_epoch_has_a_row_and_is_watched_once(fit: Any, config: Train) -> None:
-    seen: list[tuple[Row, float]] = []
-    history = fit(toys.network(2), config, watch=lambda row, speed: seen.append((row, speed)))
+def test_every_epoch_has_one_row_and_one_callback(fit: Any, config: Train) -> None:
+    calls: list[tuple[Row, float]] = []
+    history = fit(toys.network(2), config, on_epoch=lambda *call: calls.append(call))
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
-    assert [row for row, _ in seen] == history
-    assert all(speed > 0 for _, speed in seen)
+    assert [row for row, _ in calls] == history
+    assert all(images_per_second > 0 for _, images_per_second in calls)
     losses = {"val_loss", "val_loss_perception", "val_loss_attention"}
     for row in history:
         assert {"size", "lr", "train_loss", "train_top1", "val_top1", *losses} < row.keys()
+
+
+def test_a_kill_after_the_callback_reports_the_epoch_again_and_loses_no_row(
+    fit: Any, config: Train, tmp_path: Path
+) -> None:
+    epochs: list[float] = []
+
+    def die(row: Row, images_per_second: float) -> None:
+        epochs.append(row["epoch"])
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fit(toys.network(2), config, resume=ResumeStore(tmp_path), on_epoch=die)
+    fit(
+        toys.network(2),
+        config,
+        resume=ResumeStore(tmp_path),
+        on_epoch=lambda row, _: epochs.append(row["epoch"]),
+    )
+    assert epochs == [1, 1, 2, 3, 4, 5]
 
 
 def test_the_loss_is_the_mean_over_steps_of_the_sum_of_both_branches(
@@ -143,10 +161,10 @@ def test_select_best_keeps_the_best_epochs_weights(
 ) -> None:
     model, after = toys.network(2), {}
 
-    def watch(row: Row, speed: float) -> None:
+    def on_epoch(row: Row, images_per_second: float) -> None:
         after[row["epoch"]] = checkpoint.weights(model)
 
-    history = fit(model, changed(config, select="best", validate_every=every), watch=watch)
+    history = fit(model, changed(config, select="best", validate_every=every), on_epoch=on_epoch)
     chosen = loop.best(history)["epoch"]
     assert chosen in range(every, 5, every)  # the colours are easy: the last only repeats it
     found = checkpoint.weights(model)
@@ -154,24 +172,27 @@ def test_select_best_keeps_the_best_epochs_weights(
     assert not after[5]["fc.weight"].equal(found["fc.weight"])
 
 
-def test_with_an_average_it_is_the_model_that_is_judged_kept_and_left(
+def test_a_moving_average_is_what_is_validated_saved_and_returned(
     fit: Any, config: Train, changed: Callable[..., Train], tmp_path: Path
 ) -> None:
     model, after = toys.network(2), [checkpoint.weights(toys.network(2))]
     config = changed(config, epochs=3, batch_size=40, ema=0.75, save_every=3)
-    history = fit(model, config, watch=lambda row, speed: after.append(checkpoint.weights(model)))
+    store = ResumeStore(tmp_path)
+    history = fit(
+        model, config, resume=store, on_epoch=lambda *_: after.append(checkpoint.weights(model))
+    )
     shares = (0.75**3, 0.25 * 0.75**2, 0.25 * 0.75, 0.25)  # of before and after each of 3 steps
     found = checkpoint.weights(model)
     for name in ("fc.weight", "conv1.weight", "bn1.running_var"):
         expected = sum(w * state[name] for w, state in zip(shares, after, strict=True))
         torch.testing.assert_close(found[name], expected)
-    kept = Scratch(tmp_path / "resume").snapshots()["epoch-0003"]
+    kept = store.snapshots()["epoch-0003"]
     assert all(tensor.equal(found[name]) for name, tensor in kept.items())
     judged = loop.validate(model, toys.split(20, classes=2, seed=1), config)
     assert judged == {name: value for name, value in history[-1].items() if "val" in name}
 
 
-def test_an_average_does_not_change_what_is_learned(
+def test_a_moving_average_does_not_change_what_is_learned(
     fit: Any, config: Train, changed: Callable[..., Train]
 ) -> None:
     plain, averaged = (fit(toys.network(2), changed(config, ema=ema)) for ema in (0.0, 0.9))
@@ -180,13 +201,13 @@ def test_an_average_does_not_change_what_is_learned(
     assert [row["val_loss"] for row in plain] != [row["val_loss"] for row in averaged]
 
 
-def test_select_best_keeps_the_average_of_the_best_epoch(
+def test_select_best_keeps_the_moving_average_of_the_best_epoch(
     fit: Any, config: Train, changed: Callable[..., Train]
 ) -> None:
-    model, watched = toys.network(2), toys.split(20, classes=2, seed=1)
+    model, val = toys.network(2), toys.split(20, classes=2, seed=1)
     config = changed(config, ema=0.9, select="best")
     best = loop.best(fit(model, config))
-    assert loop.validate(model, watched, config)["val_loss"] == best["val_loss"]
+    assert loop.validate(model, val, config)["val_loss"] == best["val_loss"]
 
 
 def test_with_every_augmentation_two_colours_are_still_learned(
@@ -198,7 +219,7 @@ def test_with_every_augmentation_two_colours_are_still_learned(
     assert history[-1]["val_top1"] == 1
 
 
-def test_validation_looks_through_its_own_view(
+def test_validation_has_its_own_crop_and_resize(
     fit: Any, config: Train, changed: Callable[..., Train]
 ) -> None:
     def first(**view: int) -> float:
@@ -208,53 +229,76 @@ def test_validation_looks_through_its_own_view(
     assert len(losses) == 3
 
 
-def test_epochs_are_kept_as_often_as_asked(
+def test_weights_are_saved_every_so_many_epochs(
     fit: Any, config: Train, changed: Callable[..., Train], tmp_path: Path
 ) -> None:
-    fit(toys.network(2), changed(config, save_every=2))
-    assert list(Scratch(tmp_path / "resume").snapshots()) == ["epoch-0002", "epoch-0004"]
+    store = ResumeStore(tmp_path)
+    fit(toys.network(2), changed(config, save_every=2), resume=store)
+    assert list(store.snapshots()) == ["epoch-0002", "epoch-0004"]
 
 
 @pytest.mark.parametrize("step", [1, 7, 50, 51, 60])
-def test_a_lost_loss_is_refused_with_its_place_and_a_remedy(
+def test_a_nan_loss_ends_the_training_with_its_place_and_a_remedy(
     config: Train, changed: Callable[..., Train], tmp_path: Path, step: int
 ) -> None:
-    model = Lost(at=step)
+    model = LosesItsLoss(at=step)
     config = changed(config, batch_size=2)
     step_of = Step(model, optim.sgd(model, config), None, config)
     split = toys.split(120, classes=2)
     state = State({"model": model}, step_of.optimizer, history=[{}, {}])
-    with pytest.raises(UserError, match=rf"^loss is nan; epoch 3, step {step} \(lr") as error:
-        loop.train_epoch(step_of, split, config, 0, state, Scratch(tmp_path))
+    with pytest.raises(UserError, match=rf"^the loss is nan; epoch 3, step {step} \(lr") as error:
+        loop.train_epoch(step_of, split, config, 0, state, ResumeStore(tmp_path), GracefulStop())
     assert "train.lr" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_signal_after_the_loss_was_lost_saves_no_state_of_it(
-    config: Train, changed: Callable[..., Train], tmp_path: Path
+@pytest.mark.parametrize("signalled", [5, 7, 54, 60])
+def test_no_state_with_a_nan_loss_is_saved_after_a_signal(
+    config: Train, changed: Callable[..., Train], tmp_path: Path, signalled: int
 ) -> None:
-    stopper = Stopper()
-    model = Lost(at=5)
-    model.register_forward_hook(lambda *_: setattr(stopper, "asked", model.calls >= 7))
-    scratch = Scratch(tmp_path / "resume", stopper=stopper)
+    """The loss is NaN from step 5 on; the next regular check is after step 50."""
+    stop, model = GracefulStop(), LosesItsLoss(at=5)
+    model.register_forward_hook(lambda *_: setattr(stop, "requested", model.calls >= signalled))
     split, config = toys.split(120, classes=2), changed(config, batch_size=2)
-    with pytest.raises(UserError, match=r"^loss is nan; epoch 1, step 5 \(lr"):
-        loop.fit(model, split, split, config, 0, scratch, lambda row, speed: None)
-    assert not list(tmp_path.glob("resume/*"))
+    with pytest.raises(UserError, match=r"^the loss is nan; epoch 1, step 5 \(lr"):
+        loop.fit(model, split, split, config, seed=0, resume=ResumeStore(tmp_path / "a"), stop=stop)
+    assert not list(tmp_path.glob("a/*"))
 
 
-def test_a_rate_beyond_reason_is_refused(
+@pytest.mark.parametrize("at", [61, 65])
+def test_a_signal_during_the_first_validation_saves_only_finite_losses(
+    config: Train, changed: Callable[..., Train], tmp_path: Path, at: int
+) -> None:
+    """60 steps have a finite loss; the network gives NaN in validation, where a signal comes."""
+    stop, model, store = GracefulStop(), LosesItsLoss(at=61), ResumeStore(tmp_path)
+    split, config = toys.split(120, classes=2), changed(config, batch_size=2)
+
+    def interrupt(*_: Any) -> None:
+        if model.calls == at:
+            stop._handle(15, None)
+
+    model.register_forward_hook(interrupt)
+    with pytest.raises(Stopped):
+        loop.fit(model, split, split, config, seed=0, resume=store, stop=stop)
+    state = State({"model": toys.network(2)}, optim.sgd(model, config))
+    assert store.load(state) and state.position == (0, 60)
+    assert torch.stack(state.step_losses).isfinite().all()
+
+
+def test_an_absurd_learning_rate_ends_the_training(
     fit: Any, config: Train, changed: Callable[..., Train]
 ) -> None:
     wild = changed(config, lr=1e30, warmup=0.0)
-    with pytest.raises(UserError, match=r"^loss is (nan|inf); epoch 1, step \d \(lr .+train\.lr"):
+    with pytest.raises(
+        UserError, match=r"^the loss is (nan|inf); epoch 1, step \d \(lr .+train\.lr"
+    ):
         fit(toys.network(2), wild)
 
 
-def test_the_best_is_the_first_of_equals() -> None:
+def test_of_equally_good_epochs_the_first_is_the_best() -> None:
     assert loop.best(ROWS)["epoch"] == 2
 
 
-def test_the_summary_says_what_was_kept_and_what_that_was_selected_on(
+def test_the_summary_is_the_epoch_that_was_kept_and_what_it_was_selected_on(
     config: Train, changed: Callable[..., Train]
 ) -> None:
     last = loop.summary(ROWS, config, "val")

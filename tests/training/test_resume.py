@@ -1,8 +1,10 @@
-"""An interrupted training goes on as if nothing had happened, and only if nothing changed."""
+"""An interrupted training continues as if nothing had happened, and only if nothing changed."""
 
 import json
 import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +13,18 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from abn import retention
 from abn.config.params import Params, Train
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
+from abn.runtime import locks
 from abn.runtime.errors import BusyError, DataError, NotFiniteError
-from abn.runtime.signals import Stopped, Stopper
+from abn.runtime.signals import GracefulStop, Stopped
 from abn.training import optim, resume
-from abn.training.distributed import World
 from abn.training.loop import fit
-from abn.training.resume import Row, Scratch, State
+from abn.training.resume import ResumeStore
+from abn.training.state import Row, State
 from abn.training.step import Step
 from tests import toys
-
-INPUTS: dict[str, Any] = {
-    "params": {"lr": 0.1, "seed": 0},
-    "code": {"abn/training/loop.py": "ab"},
-    "data": ["aa", "bb"],
-    "machine": ["cpu (2 threads)"],
-}
 
 
 class Killed(Exception):
@@ -42,32 +37,34 @@ def config(params: Params, changed: Callable[..., Train]) -> Train:
 
 
 @pytest.fixture
-def scratch(tmp_path: Path) -> Scratch:
-    return Scratch(tmp_path / "resume/one")
+def store(tmp_path: Path) -> ResumeStore:
+    return ResumeStore(tmp_path / "resume/one")
 
 
-def train(model: nn.Module, config: Train, scratch: Scratch, images: int = 32) -> list[Row]:
-    """Fit `model` to so many images, in steps of 8."""
+def train(
+    model: nn.Module, config: Train, store: ResumeStore, images: int = 32, **more: Any
+) -> list[Row]:
+    """Fit `model` to `images` images, in steps of 8."""
     splits = toys.split(images), toys.split(8, seed=1)
-    return fit(model, *splits, config, 0, scratch, lambda row, speed: None)
+    return fit(model, *splits, config, seed=0, resume=store, **more)
 
 
-def interrupted(step: int, way: str, monkeypatch: pytest.MonkeyPatch, *call: Any) -> None:
-    """`train(*call)`, whose `step`-th step, from 1 on, is its last: killed, or asked to stop."""
-    count, whole = [0], Step.__call__
+def interrupted(step: int, how: str, monkeypatch: pytest.MonkeyPatch, *call: Any) -> None:
+    """`train(*call)` whose `step`-th step, from 1 on, is its last: killed, or asked to stop."""
+    count, original, stop = [0], Step.__call__, GracefulStop()
 
     def counting(self: Step, batch: Any) -> Tensor:
         count[0] += 1
-        if count[0] == step and way == "asked to stop":
-            call[2].stopper._note(15, None)
-        result = whole(self, batch)
-        if count[0] == step and way == "killed":
+        if count[0] == step and how == "asked to stop":
+            stop._handle(15, None)
+        result = original(self, batch)
+        if count[0] == step and how == "killed":
             raise Killed
         return result
 
     with monkeypatch.context() as patch, pytest.raises((Killed, Stopped)):
         patch.setattr(Step, "__call__", counting)
-        train(*call)
+        train(*call, stop=stop)
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -75,54 +72,54 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(tensor.equal(weights[name]) for name, tensor in checkpoint.weights(one).items())
 
 
-def state_of(model: nn.Module, config: Train, **more: Any) -> State:
-    return State({"model": model}, optim.sgd(model, config), **more)
+def state_of(model: nn.Module, config: Train, epochs: int = 0) -> State:
+    history: list[Row] = [{"epoch": epoch + 1} for epoch in range(epochs)]
+    return State({"model": model}, optim.sgd(model, config), history)
 
 
 MIXED: dict[str, Any] = {"mixup": 0.2, "cutmix": 1.0, "mix_share": 0.5, "mix_until": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "as usual": {},
+    "default": {},
     "select the best": {"select": "best"},
     "select the best of every second": {"select": "best", "validate_every": 2},
-    "keep every epoch": {"save_every": 1},
+    "save every epoch": {"save_every": 1},
     "without momentum": {"momentum": 0.0, "nesterov": False},
-    "a moving average": {"ema": 0.75},
     "the best of a moving average": {"ema": 0.75, "select": "best", "save_every": 1},
     "all that is random": {"flip": "alternating", "jitter": 0.4, "erase": 0.5, **MIXED},
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("way", "every"), [("killed", 600), ("killed", 0), ("asked to stop", 600)])
+@pytest.mark.parametrize(("how", "every"), [("killed", 600), ("killed", 0), ("asked to stop", 600)])
 def test_an_interrupted_training_ends_with_the_same_bits(
     config: Train,
     changed: Callable[..., Train],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     variant: str,
-    way: str,
+    how: str,
     every: float,
 ) -> None:
-    """Between epochs and in the middle of one, twice too; as usual, after each of its 12 steps."""
+    """Between epochs, within one, and twice; by default after each of the 12 steps."""
     config = changed(config, **VARIANTS[variant])
-    whole, model = Scratch(tmp_path / "whole"), toys.network()
-    history = train(model, config, whole)
-    every_step = [(step,) for step in range(1, 13)] if variant == "as usual" else [(4,), (6,)]
-    for steps in [*every_step, (3, 4)]:
-        parts = tmp_path / f"parts-{steps}"
+    reference, model = ResumeStore(tmp_path / "reference"), toys.network()
+    history = train(model, config, reference)
+    each_step = [(step,) for step in range(1, 13)] if variant == "default" else [(4,), (6,)]
+    for steps in [*each_step, (3, 4)]:
+        folder = tmp_path / f"interrupted-{steps}"
         for step in steps:
-            scratch = Scratch(parts, every, stopper=Stopper())
-            interrupted(step, way, monkeypatch, toys.network(), config, scratch)
-        resumed, last = toys.network(), Scratch(parts, every)
+            store = ResumeStore(folder, every)
+            interrupted(step, how, monkeypatch, toys.network(), config, store)
+        resumed, last = toys.network(), ResumeStore(folder, every)
         assert train(resumed, config, last) == history
         assert same(resumed, model)
-        kept = last.snapshots()
-        assert kept.keys() == whole.snapshots().keys()
-        for name, weights in whole.snapshots().items():
-            assert all(tensor.equal(kept[name][key]) for key, tensor in weights.items())
+        snapshots = last.snapshots()
+        assert snapshots.keys() == reference.snapshots().keys()
+        for name, weights in reference.snapshots().items():
+            assert all(tensor.equal(snapshots[name][key]) for key, tensor in weights.items())
 
 
-def test_so_does_the_real_network(
+def test_an_interrupted_resnet_ends_with_the_same_bits(
     config: Train, changed: Callable[..., Train], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def network() -> nn.Module:
@@ -132,307 +129,319 @@ def test_so_does_the_real_network(
 
     config = changed(config, epochs=2)
     model, resumed = network(), network()
-    history = train(model, config, Scratch(tmp_path / "whole"), 16)
-    parts = Scratch(tmp_path / "parts", stopper=Stopper())
-    interrupted(1, "asked to stop", monkeypatch, network(), config, parts, 16)
-    assert train(resumed, config, Scratch(tmp_path / "parts"), 16) == history
+    history = train(model, config, ResumeStore(tmp_path / "reference"), 16)
+    store = ResumeStore(tmp_path / "interrupted")
+    interrupted(1, "asked to stop", monkeypatch, network(), config, store, 16)
+    assert train(resumed, config, store, 16) == history
     assert same(resumed, model)
 
 
-def test_who_is_asked_to_stop_finishes_the_step_and_saves_it(
-    config: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_a_signal_lets_the_step_finish_and_saves_it(
+    config: Train, store: ResumeStore, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    scratch = Scratch(tmp_path, stopper=Stopper())
-    interrupted(6, "asked to stop", monkeypatch, toys.network(), config, scratch)
-    train(toys.network(), config, Scratch(tmp_path))
+    interrupted(6, "asked to stop", monkeypatch, toys.network(), config, store)
+    train(toys.network(), config, store)
     assert "RESUMED after epoch 1, step 2 of the next" in capsys.readouterr().err
 
 
-def test_a_training_that_was_done_is_not_done_again(
-    config: Train, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+def test_a_finished_training_is_not_repeated(
+    config: Train, store: ResumeStore, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    """DVC may have died before it recorded the outputs; then it removes them and runs again."""
     model, again = toys.network(), toys.network()
-    history = train(model, config, scratch)
+    history = train(model, config, store)
+    store.mark_done()
     monkeypatch.setattr(Step, "__call__", None)
-    assert train(again, config, scratch) == history
+    assert train(again, config, store) == history
     assert same(again, model)
+    assert "RESUMED after epoch 3, step 0 of the next: it had ended; ABN_RESUME=never" in (
+        capsys.readouterr().err
+    )
 
 
-def test_all_of_a_state_comes_back_bit_for_bit(config: Train, scratch: Scratch) -> None:
-    ours, theirs = (
+def test_a_state_comes_back_bit_for_bit(config: Train, store: ResumeStore) -> None:
+    saved, loaded = (
         State(
-            {"model": toys.network(seed=s), "average": toys.network(seed=s + 1)},
+            {"model": toys.network(seed=s), "ema": toys.network(seed=s + 1)},
             torch.optim.SGD([torch.zeros(1)]),
         )
         for s in (0, 2)
     )
-    for state in (ours, theirs):
+    for state in (saved, loaded):
         state.optimizer = optim.sgd(state.models["model"], config)
-    ours.models["model"](torch.ones(2, 3, 32, 32)).logits.sum().backward()
-    ours.optimizer.step()
-    ours.history, ours.seen = [{"epoch": 1, "loss": 0.1}], [torch.tensor([0.3, 0.7])]
-    ours.best = {"a": torch.arange(3.0)}
-    scratch.save(ours)
-    assert scratch.load(theirs) == "RESUMED after epoch 1, step 1 of the next"
-    assert all(same(ours.models[name], theirs.models[name]) for name in ours.models)
-    assert theirs.history == ours.history and theirs.best["a"].equal(ours.best["a"])
-    assert torch.stack(theirs.seen).equal(torch.stack(ours.seen))
-    for (_, one), (_, other) in zip(ours._parameters(), theirs._parameters(), strict=True):
+    saved.models["model"](torch.ones(2, 3, 32, 32)).logits.sum().backward()
+    saved.optimizer.step()
+    saved.history, saved.step_losses = [{"epoch": 1, "loss": 0.1}], [torch.tensor([0.3, 0.7])]
+    saved.best = {"a": torch.arange(3.0)}
+    store.save(saved)
+    assert store.load(loaded) and loaded.position == (1, 1)
+    assert all(same(saved.models[name], loaded.models[name]) for name in saved.models)
+    assert loaded.history == saved.history and loaded.best["a"].equal(saved.best["a"])
+    assert torch.stack(loaded.step_losses).equal(torch.stack(saved.step_losses))
+    for (_, one), (_, other) in zip(saved._parameters(), loaded._parameters(), strict=True):
         if one.grad is not None:
-            momentum = theirs.optimizer.state[other]["momentum_buffer"]
-            assert momentum.equal(ours.optimizer.state[one]["momentum_buffer"])
+            momentum = loaded.optimizer.state[other]["momentum_buffer"]
+            assert momentum.equal(saved.optimizer.state[one]["momentum_buffer"])
             assert momentum.stride() == other.stride()  # fused SGD walks through both in step
 
 
-def test_nothing_saved_is_a_fresh_start(config: Train, scratch: Scratch) -> None:
+def test_an_empty_store_changes_nothing(config: Train, store: ResumeStore) -> None:
     model = toys.network()
-    assert scratch.load(state_of(model, config)) == "FRESH"
+    assert not store.load(state_of(model, config))
     assert same(model, toys.network())
 
 
-def states(scratch: Scratch) -> list[str]:
-    return sorted(path.name for path in scratch.folder.iterdir())
+def names(store: ResumeStore) -> list[str]:
+    return sorted(path.name for path in store.folder.iterdir())
 
 
-def test_the_last_two_states_are_kept_each_with_its_record(config: Train, tmp_path: Path) -> None:
-    scratch = Scratch(tmp_path, every=0)
-    train(toys.network(), config, scratch)
-    names = ["state-0002-00000004", "state-0003-00000000"]
-    assert states(scratch) == [f"{n}.{kind}" for n in names for kind in ("json", "safetensors")]
+def test_the_last_two_states_are_kept_and_one_when_done(config: Train, tmp_path: Path) -> None:
+    store = ResumeStore(tmp_path, every=0)
+    train(toys.network(), config, store)
+    states = ["state-0002-00000004.safetensors", "state-0003-00000000.safetensors"]
+    assert names(store) == states
+    store.mark_done()
+    assert names(store) == ["done", states[1]]
 
 
-def two_states(scratch: Scratch, config: Train) -> nn.Module:
-    """Commit the weights of seed 1, then of seed 2; give back those of seed 1."""
+def two_states(store: ResumeStore, config: Train) -> nn.Module:
+    """Save the weights of seed 1, then of seed 2; returns those of seed 1."""
     first = toys.network(seed=1)
-    scratch.save(state_of(first, config, history=[{"epoch": 1}]))
-    scratch.save(state_of(toys.network(seed=2), config, history=[{"epoch": 1}, {"epoch": 2}]))
+    store.save(state_of(first, config, epochs=1))
+    store.save(state_of(toys.network(seed=2), config, epochs=2))
     return first
 
 
-def damages(content: bytes, draws: Any) -> list[bytes]:
-    """`content` with one byte changed, and cut, each in 100 places."""
+def damaged(content: bytes) -> list[bytes]:
+    """`content` with one bit flipped, and cut off, each at 100 random places and in the header."""
+    draws = torch.Generator().manual_seed(0)
     places = torch.randint(len(content), (100,), generator=draws).tolist()
-    flipped = [content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :] for i in places]
+    header = torch.randint(8 + int.from_bytes(content[:8], "little"), (100,), generator=draws)
+    flips = [*places, *header.tolist()]
+    flipped = [content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :] for i in flips]
     return flipped + [content[:i] for i in places]
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "json"])
-def test_a_state_with_one_false_byte_is_set_aside_and_the_one_before_is_used(
-    config: Train, scratch: Scratch, capsys: pytest.CaptureFixture[str], kind: str
+def test_a_damaged_state_is_set_aside_and_the_one_before_is_used(
+    config: Train, store: ResumeStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = two_states(scratch, config)
-    file = scratch.folder / f"state-0002-00000000.{kind}"
-    record = file.with_suffix(".json")
-    content, recorded = file.read_bytes(), record.read_bytes()
-    data = file.with_suffix(".safetensors").read_bytes()
-    for damaged in damages(content, torch.Generator().manual_seed(0)):
-        record.write_bytes(recorded)
-        file.with_suffix(".safetensors").write_bytes(data)
-        file.write_bytes(damaged)
-        found = state_of(toys.network(), config)
-        assert scratch.load(found).startswith("RESUMED after epoch 1,")
-        assert same(found.models["model"], first)
-        assert "set aside, the one before is used" in capsys.readouterr().err
-        assert record.with_suffix(".bad").exists()
+    first = two_states(store, config)
+    path = store.folder / "state-0002-00000000.safetensors"
+    for content in damaged(path.read_bytes()):
+        path.write_bytes(content)
+        state = state_of(toys.network(), config)
+        assert store.load(state) and len(state.history) == 1
+        assert same(state.models["model"], first)
+        assert "set aside, the state before it is used" in capsys.readouterr().err
+        assert path.with_suffix(".bad").read_bytes() == content
 
 
-def test_a_state_whose_record_is_missing_does_not_count(config: Train, scratch: Scratch) -> None:
-    first = two_states(scratch, config)
-    (scratch.folder / "state-0002-00000000.json").unlink()
-    (scratch.folder / ".tmpAbCdEf").write_bytes(b"half")  # as safetensors leaves it when killed
-    (scratch.folder / "state-0003-00000000.safetensors.part").write_bytes(b"half")
-    found = state_of(toys.network(), config)
-    assert scratch.load(found).startswith("RESUMED after epoch 1,")
-    assert same(found.models["model"], first)
-    assert states(scratch) == ["state-0001-00000000.json", "state-0001-00000000.safetensors"]
+def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(
+    config: Train, store: ResumeStore
+) -> None:
+    store.save(state_of(toys.network(), config, epochs=1))
+    (store.folder / ".tmpAbCdEf").write_bytes(b"half")  # safetensors' temporary file
+    (store.folder / "state-0003-00000000.safetensors.part").write_bytes(b"half")
+    others = ["history.jsonl", "notes.part", "run.json"]
+    for name in others:
+        (store.folder / name).touch()
+    store.load(state_of(toys.network(), config))
+    assert names(store) == [*others, "state-0001-00000000.safetensors"]
 
 
-def test_a_disk_that_is_full_costs_a_warning_and_no_state(
-    config: Train, scratch: Scratch, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_a_full_disk_costs_a_warning_and_no_state(
+    config: Train, store: ResumeStore, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     model = toys.network(seed=1)
-    scratch.save(state_of(model, config, history=[{"epoch": 1}]))
+    store.save(state_of(model, config, epochs=1))
 
     def full(tensors: Any, path: Path, **options: Any) -> None:
         path.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    scratch.save(state_of(toys.network(seed=2), config, history=[{"epoch": 1}, {"epoch": 2}]))
+    store.save(state_of(toys.network(seed=2), config, epochs=2))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("no checkpoint (No space left on device); training goes on")
-    assert len(states(scratch)) == 2
-    found = state_of(toys.network(), config)
-    scratch.load(found)
-    assert same(found.models["model"], model)
+    assert line.endswith("state not saved (No space left on device); training continues")
+    assert names(store) == ["state-0001-00000000.safetensors"]
+    state = state_of(toys.network(), config)
+    assert store.load(state) and same(state.models["model"], model)
 
 
-def test_a_state_is_never_saved_once_the_loss_is_lost(
+def test_no_state_with_a_nan_loss_is_saved(
     config: Train, changed: Callable[..., Train], tmp_path: Path
 ) -> None:
-    wild, scratch = changed(config, lr=1e30, warmup=0.0), Scratch(tmp_path, every=0)
+    wild, store = changed(config, lr=1e30, warmup=0.0), ResumeStore(tmp_path, every=0)
     with pytest.raises(NotFiniteError):
-        train(toys.network(), wild, scratch)
-    for record in scratch._records("state-"):
-        assert all(tensor.isfinite().all() for tensor in [scratch._read(record)[0]["seen"]])
+        train(toys.network(), wild, store)
+    state = state_of(toys.network(), config)
+    assert store.load(state) and torch.stack(state.step_losses).isfinite().all()
 
 
 def test_saving_takes_no_more_than_its_share_of_the_time(
-    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+    store: ResumeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(resume.time, "monotonic", lambda: now[0])
-    scratch.last, scratch.cost = 0.0, 10.0  # seconds: 2 % of 500
+    store.last, store.cost = 0.0, 10.0  # seconds: 2 % of 500
     for now[0], due, at_the_end in ((499, False, False), (501, False, True), (601, True, True)):
-        assert (scratch.due(), scratch.due(epoch_ends=True)) == (due, at_the_end)
-    scratch.cost = 20.0
-    assert not scratch.due() and not scratch.due(epoch_ends=True)
-    scratch.every = 0
-    assert scratch.due()
+        assert (store.due(), store.due(epoch_ends=True)) == (due, at_the_end)
+    store.cost = 20.0
+    assert not store.due() and not store.due(epoch_ends=True)
+    store.every = 0
+    assert store.due()
 
 
-def test_kept_weights_come_back_by_name(scratch: Scratch) -> None:
-    scratch.keep("epoch-0010", checkpoint.weights(toys.network(seed=1)))
-    scratch.keep("epoch-0002", checkpoint.weights(toys.network(seed=2)))
-    found = scratch.snapshots()
-    assert list(found) == ["epoch-0002", "epoch-0010"]
+def test_snapshots_come_back_by_name(store: ResumeStore) -> None:
+    store.save_snapshot(10, checkpoint.weights(toys.network(seed=1)))
+    store.save_snapshot(2, checkpoint.weights(toys.network(seed=2)))
+    snapshots = store.snapshots()
+    assert list(snapshots) == ["epoch-0002", "epoch-0010"]
     model = toys.network()
-    model.load_state_dict(found["epoch-0002"])
+    model.load_state_dict(snapshots["epoch-0002"])
     assert same(model, toys.network(seed=2))
 
 
-def test_damaged_kept_weights_are_refused(scratch: Scratch) -> None:
-    scratch.keep("epoch-0001", {"a": torch.zeros(100)})
-    (scratch.folder / "epoch-0001.safetensors").write_bytes(b"half")
+def test_a_damaged_snapshot_is_an_error_with_a_remedy(store: ResumeStore) -> None:
+    store.save_snapshot(1, {"a": torch.zeros(100)})
+    (store.folder / "epoch-0001.safetensors").write_bytes(b"half")
     with pytest.raises(DataError, match=r"damaged: .*epoch-0001.*ABN_RESUME=never"):
-        scratch.snapshots()
+        store.snapshots()
 
 
-@pytest.fixture
-def ended(config: Train, tmp_path: Path) -> Path:
-    """The folder of a training that has ended, beside its weights."""
-    folder, weights = tmp_path / ".resume" / "one", tmp_path / "weights"
-    weights.write_bytes(b"weights")
-    with resume.training(folder) as scratch:
-        train(toys.network(), config, scratch)
-        scratch.finish(weights)
-    return folder
-
-
-def test_of_a_training_that_has_ended_the_last_state_stays_until_its_weights_are_evaluated(
-    config: Train, ended: Path, tmp_path: Path
-) -> None:
-    """DVC may have died, or had no room, before it recorded them, and removes them to run again."""
-    assert states(Scratch(ended)) == [
-        "done", *(f"state-0003-00000000.{kind}" for kind in ("json", "safetensors"))
-    ]  # fmt: skip
-    with resume.training(ended) as scratch:
-        said = scratch.load(state_of(toys.network(), config))
-    assert said == "RESUMED after epoch 3, step 0 of the next: it had ended; " + (
-        "ABN_RESUME=never trains anew"
-    )
-    retention.forget(ended.parent, checkpoint.sha256(tmp_path / "weights"))
-    assert not ended.exists()
-
-
-def test_the_next_training_takes_away_what_has_ended(ended: Path) -> None:
-    with resume.training(ended.with_name("two")):
-        assert not ended.exists()
-
-
-def test_a_state_that_is_damaged_after_the_end_is_a_fresh_start_that_has_not_ended(
-    config: Train, ended: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (ended / "state-0003-00000000.safetensors").write_bytes(b"half")
-    assert Scratch(ended).load(state_of(toys.network(), config)) == "FRESH"
-    assert not (ended / "done").exists()
-
-
-def test_only_the_main_process_touches_what_has_ended(
-    config: Train, ended: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(State, "share", lambda state, world: None)
-    Scratch(ended, world=World(rank=1, size=2)).load(state_of(toys.network(), config))
-    assert len(states(Scratch(ended))) == 3
-
-
-def test_trained_anew_nothing_of_what_has_ended_is_used(
-    config: Train, ended: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ABN_RESUME", "never")
-    with resume.training(ended) as scratch:
-        assert scratch.load(state_of(toys.network(), config)) == "FRESH"
-
-
-def test_a_training_that_does_not_end_well_leaves_all(config: Train, tmp_path: Path) -> None:
-    folder = tmp_path / ".resume" / "one"
-    with pytest.raises(Killed), resume.training(folder) as scratch:
-        train(toys.network(), config, scratch)
+def test_a_training_that_fails_keeps_its_states(config: Train, store: ResumeStore) -> None:
+    with pytest.raises(Killed), resume.open_store(store.folder) as opened:
+        train(toys.network(), config, opened)
         raise Killed
-    assert len(states(scratch)) == 2 * len(scratch._records("state-")) > 0
-    with resume.training(folder) as scratch:
-        assert scratch.load(state_of(toys.network(), config)).startswith("RESUMED after epoch 3")
+    with resume.open_store(store.folder) as opened:
+        state = state_of(toys.network(), config)
+        assert opened.load(state) and len(state.history) == 3
 
 
-def test_a_scratch_whose_removal_is_interrupted_is_whole_or_a_fresh_start(
+def test_a_finished_training_with_a_damaged_state_starts_again(
+    config: Train, store: ResumeStore
+) -> None:
+    store.save(state_of(toys.network(), config, epochs=1))
+    store.mark_done()
+    (store.folder / "state-0001-00000000.safetensors").write_bytes(b"half")
+    assert not store.load(state_of(toys.network(), config)) and not store.is_done
+
+
+def test_resume_never_starts_again(
+    config: Train, store: ResumeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_states(store, config)
+    store.save_snapshot(1, {})
+    store.mark_done()
+    monkeypatch.setenv("ABN_RESUME", "never")
+    with resume.open_store(store.folder) as opened:
+        assert names(opened) == ["lock"]
+        assert not opened.load(state_of(toys.network(), config))
+
+
+def test_clearing_interrupted_anywhere_leaves_a_whole_state_or_none(
     config: Train, changed: Callable[..., Train], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, whole, count = changed(config, save_every=1), os.unlink, [0]
+    """A state needs the snapshots of the epochs before it."""
+    config, unlink, count = changed(config, save_every=1), Path.unlink, [0]
 
-    def unlink(path: Any, **options: Any) -> None:
-        count[0] -= 1
+    def counting(path: Path, **options: Any) -> None:
+        if path.exists():
+            count[0] -= 1
         if count[0] < 0:
             raise Killed
-        whole(path, **options)
+        unlink(path, **options)
 
-    for removed in range(9):  # the mark, a state and three epochs, two files each
-        folder = tmp_path / str(removed) / "one"
-        with resume.training(folder) as scratch:
-            train(toys.network(), config, scratch)
-            scratch.finish(Path(__file__))
+    for removed in range(7):
+        store = ResumeStore(tmp_path / str(removed), every=0)
+        train(toys.network(), config, store)
+        assert len(names(store)) == 5  # two states, three snapshots
         count[0] = removed
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(os, "unlink", unlink)
-            retention.forget(folder.parent)
-        found = scratch.load(state_of(toys.network(), config))
-        assert found == "FRESH" or len(scratch.snapshots()) == 3, f"{removed} files were removed"
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", counting)
+            with suppress(Killed):
+                store.clear()
+        found = store.load(state_of(toys.network(), config))
+        assert not found or len(store.snapshots()) == 3, f"{removed} files were removed"
+    assert names(store) == []
 
 
-def test_resume_never_clears_what_was_there(
-    config: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    two_states(Scratch(tmp_path / "one"), config)
-    monkeypatch.setenv("ABN_RESUME", "never")
-    with resume.training(tmp_path / "one") as scratch:
-        assert scratch.load(state_of(toys.network(), config)) == "FRESH"
-
-
-def test_the_same_training_is_not_done_twice_at_once(
+def test_the_same_training_does_not_run_twice_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ABN_WAIT", "0.1")
     message = f"same training is under way; process {os.getpid()};"
     with (
-        resume.training(tmp_path / "one"),
+        resume.open_store(tmp_path / "one"),
         pytest.raises(BusyError, match=message),
-        resume.training(tmp_path / "one"),
+        resume.open_store(tmp_path / "one"),
     ):
         pass
 
 
-def test_a_fingerprint_is_a_name_for_a_folder_that_repeats() -> None:
-    name = resume.fingerprint(**INPUTS)
-    assert len(name) == 16 and set(name) <= set("0123456789abcdef")
-    again = json.loads(json.dumps(INPUTS)) | {"params": {"seed": 0, "lr": 0.1}}
-    assert name == resume.fingerprint(**again)
+def trainings(root: Path, names: str) -> Path:
+    """Folders with a state of 100 bytes, oldest first; returns the last. "f..." has finished."""
+    for age, name in enumerate(names.split()):
+        folder = root / f"{name:0>16}"
+        folder.mkdir()
+        (folder / "state-0001-00000000.safetensors").write_bytes(bytes(100))
+        if name.startswith("f"):
+            (folder / "done").touch()
+        os.utime(folder, (0, 1000 + age))
+    return folder
 
 
+def remaining(root: Path) -> str:
+    """The names of the folders, without the zeros that make them long enough."""
+    return " ".join(sorted(path.name.lstrip("0") for path in root.iterdir()))
+
+
+def test_the_newest_three_finished_trainings_are_kept(tmp_path: Path) -> None:
+    current = trainings(tmp_path, "f1 f2 a1 f3 f4 f5 c")
+    resume.make_room(tmp_path, current)
+    assert remaining(tmp_path) == "a1 c f3 f4 f5"
+
+
+def test_over_the_size_limit_the_oldest_go_finished_ones_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainings(tmp_path, "c a1 a2 f1 f2")
+    for limit, kept in {420: "a1 a2 c f2", 220: "a2 c", 50: "c"}.items():
+        resume.make_room(tmp_path, tmp_path / f"{'c':0>16}", max_bytes=limit)
+        assert remaining(tmp_path) == kept
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.findall(r"0(a\d): unfinished and old", line) for line in lines] == [["a1"], ["a2"]]
+
+
+def test_running_trainings_copies_and_unknown_files_are_never_removed(tmp_path: Path) -> None:
+    current = trainings(tmp_path, "b1 a1 copy c")
+    (tmp_path / f"{'a1':0>16}" / "notes.txt").touch()
+    with locks.alone(tmp_path / f"{'b1':0>16}" / "lock", "it"):
+        resume.make_room(tmp_path, current, max_bytes=0)
+    files = sorted(str(path.relative_to(tmp_path)).lstrip("0") for path in tmp_path.glob("*/*"))
+    state = "state-0001-00000000.safetensors"
+    assert files == ["a1/notes.txt", f"b1/{state}", f"c/{state}", f"copy/{state}"]
+
+
+INPUTS: dict[str, Any] = {
+    "params": {"lr": 0.1, "seed": 0},
+    "code": {"abn/training/loop.py": "ab"},
+    "data": ["aa", "bb"],
+    "machine": ["cpu (2 threads)"],
+}
 CHANGES: dict[str, Any] = {
     "params": {"lr": 0.2, "seed": 0},
     "code": {"abn/training/loop.py": "ac"},
     "data": ["aa", "cc"],
     "machine": ["cpu (1 threads)"],
 }
+
+
+def test_a_fingerprint_is_the_same_for_the_same_inputs() -> None:
+    name = resume.fingerprint(**INPUTS)
+    assert len(name) == 16 and set(name) <= set("0123456789abcdef")
+    again = json.loads(json.dumps(INPUTS)) | {"params": {"seed": 0, "lr": 0.1}}
+    assert name == resume.fingerprint(**again)
 
 
 @pytest.mark.parametrize("name", CHANGES)

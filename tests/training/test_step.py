@@ -17,7 +17,7 @@ from abn.data.loader import Batch
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.rng import generator
 from abn.training import augment, optim
-from abn.training.step import LONG, RATE, RecordedStep, Step, build, is_long
+from abn.training.step import LONG, RATE, CudaGraphStep, Step, build, is_long
 from tests import toys
 from tests.toys import CPU
 
@@ -73,21 +73,21 @@ def test_what_a_step_returns_carries_no_graph(config: Train) -> None:
     assert found.shape == (2,) and not found.requires_grad
 
 
-def test_a_step_moves_the_average(config: Train) -> None:
+def test_a_step_updates_the_moving_average(config: Train) -> None:
     model = toys.network()
     before = copy.deepcopy(model.state_dict())
-    average = optim.Average(model, decay=0.75)
-    Step(model, optim.sgd(model, config), average, config)(batch())
+    ema = optim.EMA(model, decay=0.75)
+    Step(model, optim.sgd(model, config), ema, config)(batch())
     for name in ("fc.weight", "bn1.running_mean"):
         start, now = before[name], model.state_dict()[name]
         assert not now.equal(start)
         expected = 0.75 * start + 0.25 * now
-        torch.testing.assert_close(average.model.state_dict()[name], expected)
+        torch.testing.assert_close(ema.model.state_dict()[name], expected)
 
 
-def test_an_average_changes_nothing_about_the_step(config: Train) -> None:
+def test_a_moving_average_does_not_change_the_step(config: Train) -> None:
     model, twin = toys.network(), toys.network()
-    with_one = Step(model, optim.sgd(model, config), optim.Average(model, 0.9), config)
+    with_one = Step(model, optim.sgd(model, config), optim.EMA(model, 0.9), config)
     without = Step(twin, optim.sgd(twin, config), None, config)
     for number in range(2):
         assert with_one(batch(number)).equal(without(batch(number)))
@@ -152,11 +152,11 @@ def test_every_epoch_counts_with_its_own_size_and_every_size_costs(
     assert not is_long(model, growing, round(0.99 * enough))
 
 
-def trained(kind: type[Step], config: Train, average: bool) -> tuple[nn.Module, list[Tensor]]:
+def trained(kind: type[Step], config: Train, with_ema: bool) -> tuple[nn.Module, list[Tensor]]:
     """A network after steps on images of one size and then of another, as the rate changes."""
     gpu = torch.device("cuda")
     model = toys.network().to(gpu)
-    mean = optim.Average(model, 0.9) if average else None
+    mean = optim.EMA(model, 0.9) if with_ema else None
     step, seen = kind(model, optim.sgd(model, config), mean, config), []
     for number in range(16):
         optim.set_rate(step.optimizer, 0.1 / (1 + number))
@@ -165,13 +165,13 @@ def trained(kind: type[Step], config: Train, average: bool) -> tuple[nn.Module, 
 
 
 @needs_gpu
-@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize("with_ema", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_recorded_steps_are_the_plain_ones_bit_for_bit(
-    config: Train, changed: Callable[..., Train], precision: str, average: bool
+    config: Train, changed: Callable[..., Train], precision: str, with_ema: bool
 ) -> None:
     own = changed(config, precision=precision)
-    (plain, seen), (recorded, again) = (trained(k, own, average) for k in (Step, RecordedStep))
+    (plain, seen), (recorded, again) = (trained(k, own, with_ema) for k in (Step, CudaGraphStep))
     assert torch.stack(again).equal(torch.stack(seen))
     assert same(recorded, plain)
 
@@ -185,7 +185,7 @@ def test_an_epoch_never_waits_for_the_gpu(
     own = changed(config, batch_size=8, precision="bf16", **everything)
     gpu, split = torch.device("cuda"), toys.split(80)
     model = toys.network().to(gpu)
-    step = Step(model, optim.sgd(model, own), optim.Average(model, 0.9), own)
+    step = Step(model, optim.sgd(model, own), optim.EMA(model, 0.9), own)
     shown = augment.batches(split.to(gpu) if resident else split, own, 32, 0, 0, gpu)
     step(next(shown))
     with warnings.catch_warnings(action="ignore"):  # that this mode is a prototype
@@ -201,7 +201,7 @@ def test_an_epoch_never_waits_for_the_gpu(
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # the compiler's own
 @pytest.mark.parametrize(
     "compile, kind, compiled",
-    [("off", Step, False), ("auto", RecordedStep, False), ("on", RecordedStep, True)],
+    [("off", Step, False), ("auto", CudaGraphStep, False), ("on", CudaGraphStep, True)],
 )
 def test_on_a_gpu_steps_are_recorded_unless_switched_off(
     config: Train, changed: Callable[..., Train], compile: str, kind: type[Step], compiled: bool

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from abn.config.params import Params
-from abn.models.checkpoint import Trained
+from abn.models.checkpoint import Checkpoint
 from abn.visualize.provenance import Provenance, provenance
 from tests import toys
 
@@ -17,7 +17,7 @@ RECIPE = {
 
 
 def of(params: Params, selected_on: str = "nothing", recipe: Any = RECIPE) -> Provenance:
-    trained = Trained(toys.network(), "resnet18", toys.NAMES, recipe)
+    trained = Checkpoint(toys.network(), "resnet18", toys.NAMES, recipe)
     return provenance(params, trained, toys.split(40), toys.split(8), "f" * 64, selected_on)
 
 
@@ -39,7 +39,7 @@ def test_a_selection_on_the_reported_split_is_named(params: Params) -> None:
 
 
 def test_many_classes_are_counted(params: Params) -> None:
-    trained = Trained(toys.network(), "resnet18", tuple(map(str, range(25))), RECIPE)
+    trained = Checkpoint(toys.network(), "resnet18", tuple(map(str, range(25))), RECIPE)
     facts = provenance(params, trained, toys.split(4), toys.split(4), "f" * 64, "nothing").facts
     assert facts["25 classes"].endswith("18, 19 and 5 more")
 

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from abn.project.results import Results
 from abn.visualize import report
 from abn.visualize.provenance import Provenance
-from abn.visualize.report import Results
 from tests.visualize.test_figures import item
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

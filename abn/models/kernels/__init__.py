@@ -1,1 +1,1 @@
-"""Faster batch norms and convolutions, each where it was measured to pay."""
+"""Faster batch norms and convolutions, used where measurements show a gain."""

@@ -1,4 +1,4 @@
-"""Batch norm, the sum with a shortcut and ReLU as one: fused where that pays, else torch's own."""
+"""Batch norm, sum with a shortcut and ReLU: one fused kernel where it is faster, else torch's."""
 
 import importlib.util
 from typing import TypeGuard
@@ -24,12 +24,12 @@ def batch_norm(
 
 
 def is_fused(norm: nn.Module, x: Tensor) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether the fused kernels serve: training in bf16 on a GPU, on its own, not compiled."""
+    """Whether the fused kernels apply: training in bf16 on one GPU, not compiled."""
     suits = (
         HAS_TRITON
         and x.is_cuda
         and x.dtype == torch.bfloat16
-        and type(norm) is nn.BatchNorm2d  # not one of several processes
+        and type(norm) is nn.BatchNorm2d  # not a batch norm over several processes
         and norm.training
         and x.shape[1] % 64 == 0
         and x.is_contiguous(memory_format=torch.channels_last)

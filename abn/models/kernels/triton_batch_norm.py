@@ -1,9 +1,9 @@
-"""Batch norm, sum and ReLU as Triton kernels that pass over the memory as rarely as can be.
+"""Batch norm, sum and ReLU as Triton kernels with as few passes over memory as possible.
 
 Training in bf16 on a GPU is bound by memory, not arithmetic: torch's kernels for these three take
 more of a step than the convolutions. Here the forward pass reads the features twice and writes
 once, the backward pass reads both inputs twice and writes once; ReLU and the sum with a shortcut
-come for nothing. The order of every sum is fixed, so the same inputs give the same bits.
+cost nothing. The order of every sum is fixed, so the same inputs give the same bits.
 """
 
 import functools
@@ -28,9 +28,9 @@ def works(device: torch.device) -> bool:
     x = x.contiguous(memory_format=torch.channels_last)
     try:
         batch_norm(nn.BatchNorm2d(COLS, device=device), x, x, True)
-    except Exception as error:  # Triton's and the compiler's have no common kind
+    except Exception as error:  # Triton's and the compiler's errors have no common class
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        progress.say(f"no fused kernels, goes on with torch's, slower: {reason[-1]}")
+        progress.say(f"no fused kernels, torch's slower ones are used: {reason[-1]}")
         return False
     return True
 

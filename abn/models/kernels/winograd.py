@@ -1,4 +1,4 @@
-"""3x3 convolutions with fewer multiplications, where a CPU gains from that.
+"""3x3 convolutions with fewer multiplications, for CPUs.
 
 F(2 x 2, 3 x 3) of Lavin and Gray (CVPR 2016): a tile of 4 x 4 inputs gives 2 x 2 outputs by 16
 multiplications instead of 36. For each of these 16 points all tiles and channels make one matrix
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-CHANNELS = 256  # from so many on the products outweigh the sums
-LEAST = 2**26  # multiplications of a product from which it pays
-PART = 400_000  # values of a product's inputs at a time: more would leave the processor's cache
+CHANNELS = 256  # from this many on, products cost more than sums
+LEAST = 2**26  # multiplications of a product from which it is faster
+PART = 400_000  # values of a product's inputs at a time: they fit into the processor's cache
 
 # G and A^T of equation 11, for rows and columns at once; B^T is `combined`.
 FILTERS = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
@@ -35,7 +35,7 @@ class Conv3x3(nn.Conv2d):
 
 
 def suits(x: Tensor, weight: Tensor) -> bool:
-    """Whether it is faster for features `x` [B, C, H, W] (measured: docs/results.md)."""
+    """Whether Winograd is faster for features `x` [B, C, H, W] (measured: docs/results.md)."""
     outputs, inputs, height, width = len(weight), *x.shape[1:]
     return (
         x.device.type == "cpu"
