@@ -15,9 +15,10 @@ from abn.project import paths, reports
 from abn.project.inputs import Inputs
 from abn.project.stage import run
 from abn.runtime import device
-from stages import mirror
+from abn.tracking import follow
 
 
+@follow.following()
 def main(params: Params, inputs: Inputs) -> None:
     config = params.evaluate
     path = Path(config.checkpoint)
@@ -33,8 +34,6 @@ def main(params: Params, inputs: Inputs) -> None:
     reports.write_table(paths.CONFUSION, evaluate.confusion(found, val.classes))
     reports.write_table(paths.PER_CLASS, evaluate.per_class(found, val.classes))
     reports.write_table(paths.CALIBRATION, evaluate.calibration(found))
-    with mirror.run_of(path, trained) as tracked:
-        mirror.scores(tracked, "evaluate", metrics)
     retention.forget(paths.RESUME, checkpoint.sha256(path))  # DVC is past the training
 
 

@@ -13,9 +13,10 @@ from abn.project import paths, reports
 from abn.project.inputs import Inputs
 from abn.project.stage import run
 from abn.runtime import device
-from stages import mirror
+from abn.tracking import follow
 
 
+@follow.following()
 def main(params: Params, inputs: Inputs) -> None:
     config, drawn, where = params.explain, params.data, device.choose()
     train, val = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
@@ -39,10 +40,6 @@ def main(params: Params, inputs: Inputs) -> None:
     reports.write_metrics(paths.EXPLAIN_METRICS, findings.headline)
     for name, table in findings.tables().items():
         reports.write_table(paths.explain_table(name), table)
-    with mirror.run_of(path, trained) as tracked:
-        mirror.scores(tracked, "explain", findings.headline)
-        for name in findings.tables():
-            tracked.artifact(paths.explain_table(name))
 
 
 if __name__ == "__main__":

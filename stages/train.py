@@ -9,7 +9,6 @@ import os
 import pandas as pd
 import torch
 
-from abn import tracking
 from abn.config.params import Params
 from abn.data import packed
 from abn.models import checkpoint
@@ -20,6 +19,7 @@ from abn.project.stage import run
 from abn.runtime import device, launch, progress
 from abn.runtime.errors import ChangedError
 from abn.runtime.signals import Stopper
+from abn.tracking import follow, outbox
 from abn.training import distributed, loop, resume
 from abn.training.distributed import World
 
@@ -52,17 +52,16 @@ def train(params: Params, inputs: Inputs, world: World, stopper: Stopper) -> Non
         params.arch, len(learned.classes), zero_init=params.train.zero_init
     )
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    label = f"{params.arch}-s{params.seed}"
+    described = params.model_dump(mode="json"), {"device": device.describe(where)}
     with (
         resume.training(paths.RESUME / name, world, stopper) as scratch,
-        tracking.run(("abn.training", name), label, system_metrics=True) as mirror,
+        follow.following(),
+        outbox.training(name, *described) as note,
     ):
-        mirror.params(params.model_dump(mode="json"))
-        mirror.tag(tracking.lineage() | {"device": device.describe(where)})
 
         def watch(row: resume.Row, speed: float) -> None:
             progress.say(f"{loop.describe(row, params.train)}  {speed:.0f} images/s")
-            mirror.log(row | {"images_per_second": speed}, step=int(row["epoch"]))
+            note("row", row | {"images_per_second": speed})
 
         history = loop.fit(network, learned, watched, params.train, params.seed, scratch, watch)
         inputs.check()
@@ -76,9 +75,7 @@ def train(params: Params, inputs: Inputs, world: World, stopper: Stopper) -> Non
         reports.write_metrics(paths.TRAIN_METRICS, loop.summary(history, params.train, on))
         reports.write_table(paths.HISTORY, pd.DataFrame(history))
         weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)
-        mirror.tag({"weights.sha256": weights, "data.sha256": splits[0].digest})
-        for row in history:
-            mirror.log(row, step=int(row["epoch"]))
+        note("end", {"weights.sha256": weights, "data.sha256": splits[0].digest})
         scratch.finish(paths.CHECKPOINT / paths.MODEL)
 
 

@@ -13,10 +13,11 @@ from abn.project.inputs import Inputs
 from abn.project.stage import run
 from abn.runtime import device
 from abn.runtime.errors import ParamsError
+from abn.tracking import follow
 from abn.visualize import gallery, origin, overlays, report
-from stages import mirror
 
 
+@follow.following()
 def main(params: Params, inputs: Inputs) -> None:
     config = params.visualize
     if config.checkpoint != params.explain.checkpoint:
@@ -44,9 +45,6 @@ def main(params: Params, inputs: Inputs) -> None:
     page = report.render(found, traced, exhibits, config.classes, config.alpha)
     reports.write_text(paths.REPORT, page)
     inputs.check()
-    with mirror.run_of(path, trained) as tracked:
-        tracked.artifact(sheet)
-        tracked.artifact(paths.REPORT)
     retention.forget(paths.RESUME, weights)  # where nothing was left to evaluate
 
 
