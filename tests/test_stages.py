@@ -208,7 +208,7 @@ def test_no_stage_unpickles_anything(finished):
     finished.run(command, **finished.watch)
     told = Path(finished.watch["WATCHED"]).read_text().splitlines()
     stages = ("download", "train", "evaluate", "explain", "visualize", "control")
-    started = {f"stages.{name} starts" for name in stages} | {"abn.replay starts"}
+    started = {f"stages.{name} starts" for name in stages} | {"abn.tracking.follow starts"}
     assert set(told) == started | {"stages.control unpickles builtins.print"}
 
 

@@ -27,15 +27,16 @@ HANGS = 5.0  # seconds without an answer
 @contextmanager
 def following() -> Iterator[None]:
     """Mirror to MLflow while a stage runs in the current folder; also a decorator."""
-    child, patience = _start() if outbox.enabled() else None, STOPPED
+    patience, child = STOPPED, _start() if outbox.enabled() else None
+    listener = threading.Thread(target=_listen, args=(child,), daemon=True)
+    listener.start()
     try:
         yield
         patience = FINISHED
     finally:
         if child and child.stdin:
             child.stdin.close()
-            with suppress(subprocess.TimeoutExpired):  # it ends soon, and alone
-                child.wait(patience)
+            listener.join(patience)  # if it is late, it ends soon, and alone
 
 
 def _start() -> "subprocess.Popen[str] | None":
@@ -43,7 +44,7 @@ def _start() -> "subprocess.Popen[str] | None":
     command = [sys.executable, "-P", "-m", "abn.tracking.follow", str(Path.cwd()), str(time.time())]
     sources = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
-        child = subprocess.Popen(
+        return subprocess.Popen(
             command,
             cwd=dvc.root(),  # where the relative address of a store begins
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sources)},
@@ -56,12 +57,10 @@ def _start() -> "subprocess.Popen[str] | None":
     except OSError as error:
         outbox.warn(f"cannot start ({error}); `abn sync` sends everything later")
         return None
-    threading.Thread(target=_listen, args=(child,), daemon=True).start()
-    return child
 
 
-def _listen(child: "subprocess.Popen[str]") -> None:
-    for line in child.stdout or ():
+def _listen(child: "subprocess.Popen[str] | None") -> None:
+    for line in (child and child.stdout) or ():
         outbox.warn(line.rstrip("\n"))
 
 

@@ -20,7 +20,6 @@ from abn.tracking import outbox
 
 SCORES = {"evaluate": paths.EVALUATE_METRICS, "explain": paths.EXPLAIN_METRICS}  # by stage
 ARTIFACTS = {  # patterns by stage
-    "evaluate": (paths.CONFUSION, paths.PER_CLASS, paths.CALIBRATION),
     "explain": (paths.explain_table("*"),),
     "visualize": (paths.REPORT, paths.OUTPUTS / "*_attentions.png"),
 }

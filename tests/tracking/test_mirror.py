@@ -33,7 +33,7 @@ FILES = {
     "plots/history.csv": HISTORY,
     "metrics/evaluate.json": '{"top1": 0.75, "loss": 1.25}',
     "metrics/explain.json": '{"verdict": "explains", "srg": 0.5}',
-    "plots/confusion.csv": "actual,predicted\n",
+    "plots/explain_maps.csv": "map,mean\n",
 }
 
 
@@ -72,11 +72,11 @@ def lock() -> None:
     weights = {"path": str(MODEL), "md5": md5(MODEL)}
     made = {name: {"path": name, "md5": md5(Path(name))} for name in FILES}
     train = [{"path": "checkpoint", "md5": folder}, made["plots/history.csv"]]
-    evaluate = [made["metrics/evaluate.json"], made["plots/confusion.csv"]]
+    explain = [made["metrics/explain.json"], made["plots/explain_maps.csv"]]
     stages = {
         "train": {"deps": [], "outs": train},
-        "evaluate": {"deps": [weights], "outs": evaluate},
-        "explain": {"deps": [weights], "outs": [made["metrics/explain.json"]]},
+        "evaluate": {"deps": [weights], "outs": [made["metrics/evaluate.json"]]},
+        "explain": {"deps": [weights], "outs": explain},
     }
     LOCK.write_text(json.dumps({"stages": stages}))  # JSON is YAML
 
@@ -145,7 +145,7 @@ def test_the_workspace_is_one_run_with_its_curves_scores_words_and_artifacts(roo
         ("epoch", 2, 2), ("train_loss", 1.5, 2),
         ("evaluate/top1", 0.75, None), ("evaluate/loss", 1.25, None), ("explain/srg", 0.5, None),
     }  # fmt: skip
-    assert [path.name for path in record.artifacts] == ["confusion.csv"]
+    assert [path.name for path in record.artifacts] == ["explain_maps.csv"]
 
 
 def test_results_of_other_weights_are_left_out_and_named() -> None:
