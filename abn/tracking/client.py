@@ -98,9 +98,7 @@ class Store:
                 yield f"{record.name}, {record.place}: {self._update(record)}"
                 sent.add(record.digest())
             if record.outbox and record.status == "FINISHED":
-                with outbox.stopped(record.outbox) as stopped:
-                    if stopped:
-                        record.outbox.unlink(missing_ok=True)
+                outbox.remove(record.outbox)
 
     def _update(self, record: RunRecord) -> str:
         from mlflow.exceptions import MlflowException

@@ -36,7 +36,8 @@ def following() -> Iterator[None]:
     finally:
         if child and child.stdin:
             child.stdin.close()
-            listener.join(patience)  # if it is late, it ends soon, and alone
+            listener.join(patience)
+            child.poll()  # if it is late, it ends soon, and alone
 
 
 def _start() -> "subprocess.Popen[str] | None":

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from abn.experiments import dvc
 from abn.experiments.dvc import Experiment
 from abn.experiments.present import MODEL, Present
@@ -23,6 +25,7 @@ ARTIFACTS = {  # patterns by stage
     "explain": (paths.explain_table("*"),),
     "visualize": (paths.REPORT, paths.OUTPUTS / "*_attentions.png"),
 }
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, SafetensorError)
 Skip = Callable[[str], object]  # gets a line on what is left out
 Tags = dict[str, str]
 
@@ -71,16 +74,15 @@ class RunRecord:
 
 def records(here: Present, skip: Skip = str) -> Iterator[RunRecord]:
     """All that the files say, the most urgent first."""
-    for path in sorted(outbox.folder().glob("*.jsonl")):
-        yield from _training(path)
     experiments = dvc.experiments()
-    if here.weights():
-        yield from _workspace(here, [each for each in experiments if here.is_of(each)], skip)
-    for experiment in experiments:
+    sources = [(str(path), _training(path)) for path in sorted(outbox.folder().glob("*.jsonl"))]
+    sources += [("workspace", _workspace(here, experiments, skip))]
+    sources += [(f"experiment {each.name}", _experiment(each, here)) for each in experiments]
+    for name, source in sources:
         try:
-            yield from _experiment(experiment, here)
-        except (ValueError, TypeError, AttributeError) as error:
-            skip(f"experiment {experiment.name}: cannot be read ({error}), left out")
+            yield from source
+        except UNREADABLE as error:
+            skip(f"{name}: cannot be read ({error}), left out")
 
 
 def _training(path: Path) -> Iterator[RunRecord]:
@@ -100,10 +102,13 @@ def _training(path: Path) -> Iterator[RunRecord]:
     yield record
 
 
-def _workspace(here: Present, same: list[Experiment], skip: Skip) -> Iterator[RunRecord]:
-    """What the files say of the weights here, which may be those of the experiments `same`."""
+def _workspace(here: Present, experiments: list[Experiment], skip: Skip) -> Iterator[RunRecord]:
+    """What the files say of the weights here, which may be those of one of `experiments`."""
+    if not here.weights():
+        return
     weights, current = {"weights.sha256": here.weights()}, dvc.current()
-    keys = [current] if current else [*(each.tags for each in same[:1]), weights]
+    same = [each.tags for each in experiments if here.is_of(each)]
+    keys = [current] if current else [*same[:1], weights]
     params, time = here.recipe(), _time(here.folder / MODEL)
     record = RunRecord("workspace", keys, params, weights | keys[0], time)
     for file in here.files("train", paths.HISTORY, skip):

@@ -106,3 +106,10 @@ def stopped(path: Path) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+def remove(path: Path) -> None:
+    """Forget what MLflow has, unless the training has begun again or somebody was faster."""
+    with suppress(FileNotFoundError), stopped(path) as free:
+        if free:
+            path.unlink()

@@ -186,6 +186,16 @@ def test_an_experiment_is_a_run_with_its_files_from_git() -> None:
     assert {("train_loss", 1.5, 2), ("explain/srg", 0.5, None)} <= values(record)
 
 
+def test_what_cannot_be_read_is_left_out_and_named_and_the_rest_is_not() -> None:
+    note("f", 1, 1)
+    note("g", 1, 1)
+    (outbox.folder() / "f.jsonl").write_text('{"time": 1, "start": {}}')
+    MODEL.write_bytes(b"torn")
+    (record,), skipped = records()
+    assert record.keys == [{"abn.training": "g"}]
+    assert "f.jsonl: cannot be read" in skipped[0] and "workspace: cannot be read" in skipped[1]
+
+
 def test_an_experiment_that_cannot_be_read_is_left_out_and_named() -> None:
     Path("metrics/evaluate.json").write_text("<<<<<<< HEAD")
     commit()
