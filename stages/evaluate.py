@@ -15,9 +15,10 @@ from abn.project import paths, results
 from abn.project.inputs import Inputs
 from abn.project.stage import run
 from abn.runtime import device as devices
-from stages import mirror
+from abn.tracking import follow
 
 
+@follow.following()
 def main(params: Params, inputs: Inputs) -> None:
     config = params.evaluate
     path = Path(config.checkpoint)
@@ -35,8 +36,6 @@ def main(params: Params, inputs: Inputs) -> None:
     results.write_table(paths.CONFUSION, evaluate.confusion(plain, val.classes))
     results.write_table(paths.PER_CLASS, evaluate.per_class(plain, val.classes))
     results.write_table(paths.CALIBRATION, evaluate.calibration(plain))
-    with mirror.run_of(path, trained) as tracked:
-        mirror.scores(tracked, "evaluate", metrics)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ from abn.project import paths, results
 from abn.project.inputs import Inputs
 from abn.project.stage import run
 from abn.runtime import device
-from stages import mirror
+from abn.tracking import follow
 
 
+@follow.following()
 def main(params: Params, inputs: Inputs) -> None:
     config, data = params.explain, params.data
     train, val = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
@@ -40,10 +41,6 @@ def main(params: Params, inputs: Inputs) -> None:
     results.write_metrics(paths.EXPLAIN_METRICS, explanation.headline)
     for name, table in explanation.tables().items():
         results.write_table(paths.explain_table(name), table)
-    with mirror.run_of(path, trained) as tracked:
-        mirror.scores(tracked, "explain", explanation.headline)
-        for name in explanation.tables():
-            tracked.artifact(paths.explain_table(name))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from contextlib import nullcontext
 import pandas as pd
 import torch
 
-from abn import tracking
 from abn.config.params import Params
 from abn.data import packed
 from abn.models import checkpoint
@@ -21,6 +20,7 @@ from abn.project.stage import run
 from abn.runtime import device as devices
 from abn.runtime import launch, progress
 from abn.runtime.signals import GracefulStop
+from abn.tracking import follow, outbox
 from abn.training import distributed, loop, resume
 from abn.training.distributed import World
 from abn.training.resume import ResumeStore
@@ -48,17 +48,16 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
     zero_init = params.train.zero_init
     model = AttentionBranchNetwork(params.arch, len(train.classes), zero_init=zero_init)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    label = f"{params.arch}-s{params.seed}"
+    described = params.model_dump(mode="json"), {"device": devices.describe(device)}
     with (
         resume.open_store(paths.RESUME / name) if world.is_main else nullcontext() as store,
-        tracking.run(("abn.training", name), label, system_metrics=True) as mirror,
+        follow.following(),
+        outbox.training(name, *described) as note,
     ):
-        mirror.params(params.model_dump(mode="json"))
-        mirror.tag(tracking.lineage() | {"device": devices.describe(device)})
 
         def on_epoch(row: Row, images_per_second: float) -> None:
             progress.say(f"{loop.describe(row, params.train)}  {images_per_second:.0f} images/s")
-            mirror.log(row | {"images_per_second": images_per_second}, step=int(row["epoch"]))
+            note("row", row | {"images_per_second": images_per_second})
 
         history = loop.fit(
             model,
@@ -75,9 +74,7 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
         if store:
             publish(params, model, train.classes, history, store)
             weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)
-            mirror.tag({"weights.sha256": weights, "data.sha256": splits[0].digest})
-            for row in history:
-                mirror.log(row, step=int(row["epoch"]))
+            note("end", {"weights.sha256": weights, "data.sha256": splits[0].digest})
             store.mark_done()
 
 

@@ -15,11 +15,12 @@ from abn.project.inputs import Inputs
 from abn.project.stage import run
 from abn.runtime import device as devices
 from abn.runtime.errors import ParamsError
+from abn.tracking import follow
 from abn.visualize import figures, gallery, report
 from abn.visualize.provenance import provenance
-from stages import mirror
 
 
+@follow.following()
 def main(params: Params, inputs: Inputs) -> None:
     config = params.visualize
     if config.checkpoint != params.explain.checkpoint:
@@ -48,9 +49,6 @@ def main(params: Params, inputs: Inputs) -> None:
     page = report.render(measured, source, items, config.classes, config.alpha)
     results.write_text(paths.REPORT, page)
     inputs.check()
-    with mirror.run_of(path, trained) as tracked:
-        tracked.artifact(sheet)
-        tracked.artifact(paths.REPORT)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import psutil
 from tests import test_stages
 
 STAGES = ("download", "train", "evaluate", "explain", "visualize")
-DOCTOR = "python -m abn.cli.doctor"
+DOCTOR = "python -m abn doctor"
 TINY = {
     "data": {"size": 32, "shapes": {"train": 12, "val": 10}},
     "train": {"epochs": 2, "batch_size": 4, "sizes": [32], "save_every": 2},

@@ -6,7 +6,6 @@ files of this project's own stages, and nothing else. Exit code 1: a problem is 
 
 import argparse
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,9 +47,3 @@ def _report(problem: Problem, fix: bool) -> bool:
     how = "removed" if fixed else f"run: {shlex.join(problem.command)}"
     print(f"{problem.where}: {problem.what}; {how}")
     return fixed
-
-
-if __name__ == "__main__":
-    arguments = argparse.ArgumentParser()
-    configure(arguments)
-    sys.exit(run(arguments.parse_args()))

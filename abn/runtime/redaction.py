@@ -1,6 +1,8 @@
 """Addresses without passwords and keys, for everything that people read."""
 
+import json
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -25,3 +27,13 @@ def within(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(within, value))
     return value
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested values as texts under dotted keys, each as `sentence` gives it."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            yield f"{prefix}{key}", sentence(text)

@@ -1,0 +1,25 @@
+"""`abn sync`: bring MLflow what it lacks of the files here and of DVC's experiments."""
+
+import argparse
+from pathlib import Path
+
+from abn.experiments.present import Present
+from abn.runtime.errors import TrackingError
+from abn.tracking import client, mirror
+
+HELP = "add to MLflow what it lacks: trainings, the results here, DVC's experiments"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """No options."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a line per run; TrackingError where the store fails."""
+    try:
+        for line in client.Store().update(mirror.records(Present(Path()), skip=print), set()):
+            print(line, flush=True)
+    except Exception as error:
+        remedy = "no result is lost; start the store or free its disk, then run `abn sync` again"
+        raise TrackingError(client.reason(error), client.shown(), remedy) from error
+    return 0

@@ -1,0 +1,1 @@
+"""Results in MLflow: files are the truth, and one function brings from them what a store lacks."""

@@ -1,0 +1,213 @@
+"""A repository to track, stores that fail on demand, and a look into what arrived."""
+
+import functools
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from abn.experiments.present import Present
+from abn.tracking import client, mirror, outbox
+from abn.tracking.client import Store
+
+HOUSE = Path(__file__).parents[2]
+SERVER = "import sys; from mlflow.server import app; app.run(port=int(sys.argv[1]))"
+TRAINING = """
+import sys, time
+from abn.tracking import follow, outbox
+name, first, last, pause = sys.argv[1], *map(float, sys.argv[2:])
+with follow.following(), outbox.training(name, {"arch": "resnet18", "seed": 0}, {}) as note:
+    for epoch in range(int(first), int(last) + 1):
+        note("row", {"epoch": epoch, "loss": 10.0 - epoch})
+    print("trained", flush=True)
+    time.sleep(pause)
+    note("end", {"weights.sha256": name})
+"""
+
+
+@functools.cache
+def tables() -> Path:
+    """An empty database with MLflow's tables, which take seconds to create."""
+    path = Path(tempfile.mkdtemp()) / "mlflow.db"
+    client.prepare()(f"sqlite:///{path}")
+    return path
+
+
+@contextmanager
+def repository(folder: Path, store: str = "") -> Iterator[None]:
+    """`folder` as the root for the block; its own database is the store unless one is given."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's
+        for name in ("ABN_TRACKING", "MLFLOW_TRACKING_URI", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+            patch.delenv(name, raising=False)
+        for name, value in client.DEFAULTS.items():
+            patch.setenv(name, value)
+        patch.setenv("DVC_ROOT", str(folder))
+        patch.setenv("PYTHONPATH", str(HOUSE))
+        patch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
+        patch.setattr(outbox, "_warned", False)
+        patch.chdir(folder)
+        if store:
+            patch.setenv("MLFLOW_TRACKING_URI", store)
+        else:
+            shutil.copy(tables(), folder / "mlflow.db")
+        yield
+
+
+def sync() -> list[str]:
+    """Bring everything, in this process."""
+    return list(Store().update(mirror.records(Present(Path())), set()))
+
+
+def train(name: str, first: int, last: int, pause: float = 0) -> "subprocess.Popen[str]":
+    """A process that trains epochs `first` to `last`, waits, and ends."""
+    words = [sys.executable, "-c", TRAINING, name, str(first), str(last), str(pause)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True)
+
+
+def note(name: str, first: int, last: int, end: bool = True) -> None:
+    """The outbox of such a training, without a process beside it."""
+    with outbox.training(name, {"arch": "resnet18", "seed": 0}, {}) as add:
+        for epoch in range(first, last + 1):
+            add("row", {"epoch": epoch, "loss": 10.0 - epoch})
+        if end:
+            add("end", {"weights.sha256": name})
+
+
+def follower(process: "subprocess.Popen[str]") -> int:
+    """The id of the process beside the training `process`, which has trained."""
+    assert process.stdout and process.stdout.readline() == "trained\n"
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(children[0])
+
+
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Wait for `condition`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_gone(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
+def runs(tag: str, value: str) -> list[Any]:
+    """The runs with a tag, newest first."""
+    store = Store()
+    return list(store._client.search_runs([store._experiment], f"tags.`{tag}` = '{value}'"))
+
+
+def run(name: str) -> Any:
+    """The one run of the training `name`."""
+    (found,) = runs("abn.training", name)
+    return found
+
+
+def curve(name: str, key: str = "loss") -> list[tuple[int, float]]:
+    """Step and value of every point of a training's curve, repeated ones too."""
+    history = Store()._client.get_metric_history(run(name).info.run_id, key)
+    return sorted((point.step, point.value) for point in history)
+
+
+class Server:
+    """MLflow's own server, to be killed and started again; its address stays."""
+
+    def __init__(self, folder: Path) -> None:
+        shutil.copy(tables(), folder / "server.db")
+        self.env = os.environ | {
+            "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{folder / 'server.db'}",
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": str(folder / "artifacts"),
+        }
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        """Until it answers."""
+        nowhere, words = subprocess.DEVNULL, [sys.executable, "-c", SERVER, str(self.port)]
+        self.process = subprocess.Popen(words, env=self.env, stdout=nowhere, stderr=nowhere)
+        until(self._answers)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None
+        with socket.socket() as attempt:
+            return attempt.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class Proxy(ThreadingHTTPServer):
+    """The way to a server; `fault` is "hangs", "500", "garbage", "late", "deaf" (obeys only)."""
+
+    daemon_threads = True
+    fault = ""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(("127.0.0.1", 0), _Request)
+        self.address, self.port = f"http://127.0.0.1:{self.server_port}", server.port
+        self.repaired = threading.Event()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.repaired.set()
+        self.shutdown()
+        self.server_close()
+
+
+class _Request(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body, proxy = self.rfile.read(int(self.headers.get("Content-Length", 0))), self.server
+        assert isinstance(proxy, Proxy)
+        if proxy.fault == "hangs":
+            proxy.repaired.wait(60)
+        elif proxy.fault == "500":
+            self._answer(500, b"internal server error")
+        elif proxy.fault == "garbage":
+            self._answer(200, b"<html>Welcome to the hotel's network</html>")
+        else:
+            time.sleep(0.2 if proxy.fault == "late" else 0)
+            answer = self._forward(proxy.port, body)
+            if proxy.fault != "deaf":
+                self._answer(*answer)
+
+    do_GET = do_PUT = do_PATCH = do_POST
+
+    def log_message(self, *words: object) -> None: ...
+
+    def _forward(self, port: int, body: bytes) -> tuple[int, bytes]:
+        server = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        server.request(self.command, self.path, body, dict(self.headers))
+        answer = server.getresponse()
+        content = answer.status, answer.read()
+        server.close()
+        return content
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with suppress(BrokenPipeError):  # nobody waits any more
+            self.wfile.write(body)
