@@ -45,7 +45,6 @@ def test_the_readmes_have_the_same_numbers_and_files() -> None:
     assert set(re.findall(named, english)) == set(re.findall(named, japanese))
 
 
-@pytest.mark.xfail(reason="the tree is being moved", strict=False)
 def test_the_tree_of_the_readme_is_the_tree() -> None:
     for name in ("README.md", "README.ja.md"):
         text = (ROOT / name).read_text(encoding="utf-8")
@@ -54,7 +53,6 @@ def test_the_tree_of_the_readme_is_the_tree() -> None:
         assert rooms == packages
 
 
-@pytest.mark.xfail(reason="the tree is being moved", strict=False)
 def test_files_named_in_the_guide_for_developers_exist() -> None:
     text = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
     for line in text.splitlines():
