@@ -93,16 +93,22 @@ class Store:
 
     def update(self, records: Iterable[RunRecord], sent: set[str]) -> Iterator[str]:
         """Add what runs lack of `records`, but for what is in `sent`; yields a line for each."""
+        from mlflow.exceptions import MlflowException
+
         for record in records:
             if record.digest() not in sent:
-                yield f"{record.name}, {record.place}: {self._update(record)}"
+                try:
+                    news = self._update(record)
+                except MlflowException as error:
+                    if error.error_code != "INVALID_PARAMETER_VALUE":
+                        raise
+                    news = f"refused by MLflow ({reason(error)}), left out"
                 sent.add(record.digest())
+                yield f"{record.name}, {record.place}: {news}"
             if record.outbox and record.status == "FINISHED":
                 outbox.remove(record.outbox)
 
     def _update(self, record: RunRecord) -> str:
-        from mlflow.exceptions import MlflowException
-
         with _lock():
             run = self._find(record) or self._create(record)
         if run.info.lifecycle_stage == "deleted":
@@ -110,12 +116,7 @@ class Store:
         mark = f"abn.mirrored.{record.place.partition(' ')[0]}"
         if run.data.tags.get(mark) == record.digest():
             return NOTHING
-        try:
-            added = self._add(run, record) + self._upload(run, record)
-        except MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE":
-                raise
-            return f"refused by MLflow ({reason(error)}), left out"
+        added = self._add(run, record) + self._upload(run, record)
         if record.status == "RUNNING":
             self._client.update_run(run.info.run_id, status="RUNNING")
         elif record.status not in ("", run.info.status):
@@ -132,7 +133,7 @@ class Store:
         view = ViewType.ACTIVE_ONLY if record.outbox else ViewType.ALL  # what a person deleted
         found = []
         for key in record.keys:
-            wanted = " and ".join(f"tags.`{tag}` = {_quoted(text)}" for tag, text in key.items())
+            wanted = " and ".join(f'tags.`{tag}` = "{text}"' for tag, text in key.items())
             newest = ["attributes.start_time DESC"]
             runs = self._client.search_runs([self._experiment], wanted, view, order_by=newest)
             found += [run for run in runs if dvc.tags_in(run.data.tags) not in others]
@@ -184,7 +185,3 @@ class Store:
         if new:
             self._client.set_tag(run.info.run_id, CONTENTS, json.dumps(had | names))
         return len(new)
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"' if "'" in text else f"'{text}'"

@@ -42,7 +42,9 @@ with follow.following(), outbox.training(name, {"arch": "resnet18", "seed": 0}, 
 def tables() -> Path:
     """An empty database with MLflow's tables, which take seconds to create."""
     path = Path(tempfile.mkdtemp()) / "mlflow.db"
-    client.prepare()(f"sqlite:///{path}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's
+        client.prepare()(f"sqlite:///{path}")
     return path
 
 

@@ -132,6 +132,7 @@ def test_what_mlflow_refuses_is_named_and_stops_nothing_else() -> None:
     assert refused.startswith("refused by MLflow") and accepted == "3 new"
 
 
+@pytest.mark.slow
 def test_four_first_uses_at_once_make_one_database_and_one_run(root: Path) -> None:
     (root / "mlflow.db").unlink()
     pipe, words = subprocess.PIPE, [sys.executable, "-c", FIRST_USE]
@@ -140,6 +141,7 @@ def test_four_first_uses_at_once_make_one_database_and_one_run(root: Path) -> No
     assert curve("f") == [(1, 9.0)] and not list(root.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_database_that_could_not_be_built_leaves_nothing(root: Path) -> None:
     (root / "mlflow.db").unlink()
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 10**9));"
