@@ -23,7 +23,7 @@ from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.errors import DataError
 from abn.runtime.rng import generator
 from tests import test_stages, toys
-from tests.faults._project import environment
+from tests.stage_process import environment
 from tests.toys import CPU, NAMES
 
 RECIPE = {

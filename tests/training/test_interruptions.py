@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_stages
-from tests.faults import _project
+from tests import stage_process, test_stages
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +57,7 @@ def train(root: Path, *faults: str, **env: str) -> subprocess.CompletedProcess[s
     return subprocess.run(
         [sys.executable, str(VICTIM), *faults],
         cwd=root,
-        env=_project.environment(**env),
+        env=stage_process.environment(**env),
         text=True,
         capture_output=True,
         timeout=600,
@@ -77,7 +76,7 @@ def recover(root: Path, expected: dict[str, str], message: str = "RESUMED") -> N
     again = train(root)
     assert again.returncode == 0 and message in again.stderr, again.stderr
     assert outputs(root) == expected
-    assert _project.leftovers(root) == []
+    assert stage_process.leftovers(root) == []
 
 
 def test_kill_9_after_each_step(prepared: Path, expected: dict[str, str], tmp_path: Path) -> None:
