@@ -53,14 +53,14 @@ QUESTIONS = {  # of each gate: what is asked, and the number that answers
         "IoU of the top fifth of the cells",
     ),
     "sane": (
-        "Does it change when its branch is drawn anew?",
+        "Does it change when its branch gets random weights?",
         "rank correlation left, of either sign",
     ),
 }
 CLASS_SPECIFIC = Gate(
     "class_specific",
-    "Does it tell what speaks for one class and against another?",
-    "one map for all classes; the attention branch's class maps (att_cam) tell",
+    "Does it show what counts for one class and against another?",
+    "one map for all classes; the attention branch's class maps (att_cam) do",
     outcome=BY_DESIGN,
 )
 
