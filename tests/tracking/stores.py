@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-from abn.experiments.present import Present
 from abn.tracking import client, mirror, outbox
 from abn.tracking.client import Store
 
@@ -44,7 +43,9 @@ def tables() -> Path:
     path = Path(tempfile.mkdtemp()) / "mlflow.db"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's
-        client.prepare()(f"sqlite:///{path}")
+        from mlflow import MlflowClient
+
+        MlflowClient(f"sqlite:///{path}")
     return path
 
 
@@ -60,7 +61,7 @@ def repository(folder: Path, store: str = "") -> Iterator[None]:
         patch.setenv("DVC_ROOT", str(folder))
         patch.setenv("PYTHONPATH", str(HOUSE))
         patch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
-        patch.setattr(outbox, "_warned", False)
+        outbox._warn.cache_clear()
         patch.chdir(folder)
         if store:
             patch.setenv("MLFLOW_TRACKING_URI", store)
@@ -71,7 +72,7 @@ def repository(folder: Path, store: str = "") -> Iterator[None]:
 
 def sync() -> list[str]:
     """Bring everything, in this process."""
-    return list(Store().update(mirror.records(Present(Path())), set()))
+    return list(Store().update(mirror.records(Path())))
 
 
 def train(name: str, first: int, last: int, pause: float = 0) -> "subprocess.Popen[str]":

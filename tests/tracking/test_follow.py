@@ -48,7 +48,7 @@ def proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a follower in this process reports."""
     reported: list[str] = []
-    monkeypatch.setattr(follow, "_report", reported.append)
+    monkeypatch.setattr(follow, "print", lambda line, flush: reported.append(line), raising=False)
     return reported
 
 
@@ -212,7 +212,7 @@ def test_a_database_locked_by_another_process_holds_nobody_up(root: Path) -> Non
     note("f", 1, 6)
     with sqlite3.connect(root / "mlflow.db") as holder:
         holder.execute("begin exclusive")
-        words = [sys.executable, "-m", "abn.tracking.follow", str(root), "0"]
+        words = [sys.executable, "-m", "abn.tracking.follow", "0"]
         started = time.monotonic()
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True)
         assert done.stdout == b"" and time.monotonic() - started < follow.FINISHED + 4
@@ -241,7 +241,7 @@ def on_disk(folder: str) -> None:
     root, reported = Path(folder), []
     filling, database = root / "disk" / "filling", root / "disk" / "mlflow.db"
     with stores.repository(root, f"sqlite:///{database}"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(follow, "_report", reported.append)
+        patch.setattr(follow, "print", lambda line, flush: reported.append(line), raising=False)
         shutil.copy(root / "tables.db", database)
         one = following()
         one.look()

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from abn.experiments import dvc
-from abn.experiments.present import LOCK, MODEL, Present
+from abn.experiments.dvc import LOCK, MODEL
 from abn.project import paths
 from abn.tracking import mirror, outbox
 from abn.tracking.mirror import RunRecord
@@ -96,66 +96,75 @@ def experiment(name: str) -> None:
     git("update-ref", f"refs/exps/{BASE[:2]}/{BASE[2:]}/{name}", "HEAD")
 
 
-def records(since: float = float("inf")) -> tuple[list[RunRecord], list[str]]:
-    """The records, and the lines on what was left out."""
-    skipped: list[str] = []
-    return list(mirror.records(Present(Path(), since), skipped.append)), skipped
+def records(since: float = float("inf")) -> list[RunRecord]:
+    return list(mirror.records(Path(), since))
 
 
-def values(record: RunRecord) -> set[Any]:
-    return {(key, value, step) for key, value, _, step in record.points}
+def curves(record: RunRecord) -> list[Any]:
+    return [row for _, row in record.rows.values()]
+
+
+def scores(record: RunRecord) -> dict[str, float]:
+    return {key: value for key, (_, value) in record.scores.items()}
+
+
+@pytest.fixture
+def skipped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines on what was left out."""
+    lines: list[str] = []
+    monkeypatch.setattr(mirror, "say", lines.append)
+    monkeypatch.setattr(dvc, "say", lines.append)
+    return lines
 
 
 def test_an_outbox_is_a_run_that_goes_on_was_killed_or_has_finished() -> None:
     with outbox.training("f", {"arch": "resnet18", "seed": 1}, {"device": "cpu"}) as add:
         add("row", {"epoch": 1, "loss": 3.0})
-        assert records()[0][0].status == "RUNNING"
-    (record, _), _ = records()
+        assert records()[0].status == "RUNNING"
+    record, _ = records()
     assert (record.status, record.keys) == ("KILLED", [{"abn.training": "f"}])
     note("f", 2, 2)
-    (record, _), _ = records()
+    record, _ = records()
     assert record.status == "FINISHED" and record.tags["weights.sha256"] == "f"
-    assert values(record) == {
-        ("epoch", 1, 1), ("loss", 3.0, 1), ("epoch", 2, 2), ("loss", 8.0, 2)
-    }  # fmt: skip
+    assert curves(record) == [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 8.0}]
 
 
 def test_the_last_row_of_an_epoch_counts_when_a_training_resumed_from_an_older_state() -> None:
     note("f", 1, 3, end=False)
     with outbox.training("f", {}, {}) as add:
         add("row", {"epoch": 3, "loss": 6.5})
-    points = [point for point in records()[0][0].points if point[0] == "loss"]
-    assert [(value, step) for _, value, _, step in points] == [(9.0, 1), (8.0, 2), (6.5, 3)]
+    assert [row["loss"] for row in curves(records()[0])] == [9.0, 8.0, 6.5]
 
 
 def test_an_outbox_without_its_first_line_is_no_run() -> None:
     outbox.folder().mkdir(parents=True)
     (outbox.folder() / "f.jsonl").write_text('{"time": 1, "row": {"epoch": 1, "loss": 1.0}}\n')
-    assert [record.place for record in records()[0]] == ["workspace"]
+    assert [record.place for record in records()] == ["workspace"]
 
 
-def test_the_workspace_is_one_run_with_its_curves_scores_words_and_artifacts(root: Path) -> None:
-    (record,), skipped = records()
-    assert skipped == [] and record.place == "workspace" and record.name == "resnet18-s7"
+def test_the_workspace_is_one_run_with_its_curves_scores_words_and_artifacts(
+    skipped: list[str],
+) -> None:
+    (record,) = records()
+    assert skipped == [] and record.place == "workspace"
+    assert record.params == {"arch": "resnet18", "seed": 7}
     assert record.tags == {
         "weights.sha256": dvc.digest(MODEL, "sha256"), "explain.verdict": "explains"
     }  # fmt: skip
-    assert values(record) == {
-        ("epoch", 1, 1), ("train_loss", 2.5, 1), ("val_top1", 0.25, 1),
-        ("epoch", 2, 2), ("train_loss", 1.5, 2),
-        ("evaluate/top1", 0.75, None), ("evaluate/loss", 1.25, None), ("explain/srg", 0.5, None),
-    }  # fmt: skip
+    assert curves(record) == [
+        {"epoch": 1, "train_loss": 2.5, "val_top1": 0.25}, {"epoch": 2, "train_loss": 1.5}
+    ]  # fmt: skip
+    assert scores(record) == {"evaluate/top1": 0.75, "evaluate/loss": 1.25, "explain/srg": 0.5}
     assert [path.name for path in record.artifacts] == ["explain_maps.csv"]
 
 
-def test_results_of_other_weights_are_left_out_and_named() -> None:
+def test_results_of_other_weights_are_left_out_and_named(skipped: list[str]) -> None:
     Path("metrics/explain.json").write_text('{"srg": 0.9}')
-    (record,), skipped = records()
-    assert ("evaluate/top1", 0.75, None) in values(record)
-    assert not any(key.startswith("explain") for key, *_ in values(record))
+    (record,) = records()
+    assert scores(record) == {"evaluate/top1": 0.75, "evaluate/loss": 1.25}
     assert skipped == ["metrics/explain.json: not made of the weights here, left out"]
     weigh(1)
-    assert records()[0] == []
+    assert records() == []
 
 
 def test_what_the_running_stage_has_written_counts_before_dvc_records_it() -> None:
@@ -163,45 +172,43 @@ def test_what_the_running_stage_has_written_counts_before_dvc_records_it() -> No
     began = Path("metrics/evaluate.json").stat().st_mtime
     for path in FILES:
         Path(path).touch()
-    (record,), _ = records(since=began)
-    assert ("evaluate/top1", 0.75, None) in values(record)
-    assert not any(key.startswith("train") for key, *_ in values(record))  # DVC knows it first
+    (record,) = records(since=began)
+    assert "evaluate/top1" in record.scores and not record.rows  # DVC knows the training first
 
 
-def test_without_weights_git_or_dvc_there_is_nothing(root: Path) -> None:
-    for path in (root / ".git", MODEL, LOCK):
-        path.rename(root / f"{path.name}.away")
-    assert records() == ([], [])
+@pytest.mark.parametrize("missing", [MODEL, LOCK, Path("params.yaml"), paths.HISTORY])
+def test_a_missing_file_stops_nothing(missing: Path, root: Path) -> None:
+    note("f", 1, 1)
+    (root / ".git").rename(root / "away")
+    missing.unlink()
+    assert [record.place for record in records()][:1] == ["training"]
 
 
 def test_an_experiment_is_a_run_with_its_files_from_git() -> None:
     experiment("vapid-frog")
     MODEL.unlink()
-    (record,), _ = records()
-    assert record.place == "experiment vapid-frog" and record.name == "resnet18-s7"
+    (record,) = records()
+    assert record.place == "experiment vapid-frog" and record.params["arch"] == "resnet18"
     assert record.tags == {
         "dvc.exp": "vapid-frog", "dvc.baseline_rev": BASE, "dvc.rev": git("rev-parse", "HEAD"),
         "explain.verdict": "explains",
     }  # fmt: skip
-    assert {("train_loss", 1.5, 2), ("explain/srg", 0.5, None)} <= values(record)
+    assert curves(record)[1] == {"epoch": 2, "train_loss": 1.5}
+    assert scores(record)["explain/srg"] == 0.5
 
 
-def test_what_cannot_be_read_is_left_out_and_named_and_the_rest_is_not() -> None:
+def test_what_cannot_be_read_is_left_out_and_named_and_the_rest_is_not(skipped: list[str]) -> None:
     note("f", 1, 1)
     note("g", 1, 1)
     (outbox.folder() / "f.jsonl").write_text('{"time": 1, "start": {}}')
     MODEL.write_bytes(b"torn")
-    (record,), skipped = records()
-    assert record.keys == [{"abn.training": "g"}]
-    assert "f.jsonl: cannot be read" in skipped[0] and "workspace: cannot be read" in skipped[1]
-
-
-def test_an_experiment_that_cannot_be_read_is_left_out_and_named() -> None:
     Path("metrics/evaluate.json").write_text("<<<<<<< HEAD")
     commit()
     experiment("torn")
-    _, skipped = records()
-    assert skipped[-1].startswith("experiment torn: cannot be read")
+    (record,) = records()
+    assert record.keys == [{"abn.training": "g"}]
+    places = [str(outbox.folder() / "f.jsonl"), "workspace", "experiment torn"]
+    assert [line.split(": cannot be read")[0] for line in skipped] == places
 
 
 def test_a_training_its_weights_and_its_experiment_are_one_run(
@@ -251,5 +258,5 @@ def test_an_experiment_restored_from_the_cache_gets_its_run_beside_the_workspace
     experiment("restored")
     git("checkout", "--quiet", "--orphan", "other")
     weigh(1)
-    assert "resnet18-s7, experiment restored: 15 new" in sync()
+    assert "resnet18-s7, experiment restored: 13 new" in sync()
     assert paths.HISTORY.exists() and len(runs("dvc.exp", "restored")) == 1
