@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print a line per run; TrackingError where the store fails."""
     try:
-        for line in client.Store().update(mirror.records(Path())):
+        for line in client.Store().update(mirror.records(Path.cwd())):
             print(line, flush=True)
     except Exception as error:
         remedy = "no result is lost; start the store or free its disk, then run `abn sync` again"

@@ -97,7 +97,7 @@ def results(folder: Path, since: float) -> Iterator[Path]:
     stages = yaml((folder / LOCK).read_text("utf-8"))["stages"]
     sections = yaml((folder / paths.PARAMS).read_text("utf-8"))
     weights = digest(folder / MODEL, "md5")
-    used = [each for each in stages.values() if weights in [dep["md5"] for dep in each["deps"]]]
+    used = [each for each in stages.values() if weights in [dep.get("md5") for dep in each["deps"]]]
     used += [stages["train"]] if used else []  # whose own entry has them in a folder
     made = {out["path"]: out["md5"] for each in used for out in each["outs"]}
     for stage, patterns in RESULTS.items():

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from abn.tracking import client
 from abn.tracking.client import Store
 from abn.tracking.mirror import RunRecord
 from tests.tracking.stores import curve, run
@@ -116,11 +115,3 @@ def test_a_database_half_built_does_not_stop_four_first_uses_at_once(root: Path)
     works = [subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
     assert [work.communicate()[1] for work in works] == [""] * 4
     assert curve("f") == [(1, 9.0)] and not list(root.glob("*.part"))
-
-
-def test_a_reason_names_the_first_cause_but_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    error = RuntimeError("all failed")
-    error.__cause__ = ConnectionRefusedError("http://me:secret@host/x")
-    assert client.reason(error) == "ConnectionRefusedError: http://***@host/x"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host")
-    assert (client.reason(error), client.shown()) == ("ConnectionRefusedError", "http://***@host")

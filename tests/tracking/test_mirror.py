@@ -1,5 +1,6 @@
 """Files and DVC's experiments become records: each result once, in the run it belongs to."""
 
+import argparse
 import hashlib
 import json
 import subprocess
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import abn.cli.sync
 from abn.experiments import dvc
 from abn.experiments.dvc import LOCK, MODEL
 from abn.project import paths
 from abn.tracking import mirror, outbox
+from abn.tracking.follow import Follower
 from abn.tracking.mirror import RunRecord
 from tests.tracking.stores import note, runs, sync
 
@@ -201,6 +204,12 @@ def test_weights_that_were_there_before_their_experiment_was_saved_stay_one_run(
     sync()
     (run,) = runs("weights.sha256", dvc.digest(MODEL, "sha256"))
     assert run.data.tags["dvc.exp"] == "saved"
+
+
+def test_what_a_stage_has_sent_is_not_sent_again_by_abn_sync(capsys: Any) -> None:
+    Follower(Path.cwd(), since=0).look()
+    abn.cli.sync.run(argparse.Namespace())
+    assert capsys.readouterr().out == "resnet18-s7, workspace: nothing new\n"
 
 
 def test_experiments_that_share_weights_keep_their_own_scores() -> None:
