@@ -2,17 +2,25 @@
 
 import functools
 import hashlib
-import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from abn.config import yaml_file
 from abn.experiments import git
+from abn.project import paths
 from abn.runtime.errors import ParamsError
+from abn.runtime.progress import say
 
+MODEL, LOCK = paths.CHECKPOINT / paths.MODEL, Path("dvc.lock")
+RESULTS = {  # patterns by stage
+    "train": (paths.HISTORY,),
+    "evaluate": (paths.EVALUATE_METRICS,),
+    "explain": (paths.EXPLAIN_METRICS, paths.explain_table("*")),
+    "visualize": (paths.REPORT, paths.OUTPUTS / "*_attentions.png"),
+}
 TAGS = "dvc.exp", "dvc.baseline_rev"
 REF = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+) ([0-9a-f]{40}) (\d+)")
 
@@ -57,14 +65,17 @@ def experiments() -> list[Experiment]:
     ]
 
 
-def text(experiment: Experiment, path: Path) -> str:
-    """The text of the file `path` (relative to the root); empty where there is none."""
-    return _text(root(), experiment.revision, path.as_posix())
+def applied(folder: Path) -> list[Experiment]:
+    """The experiments whose results are those in the working tree `folder`."""
+    lock = (folder / LOCK).read_text("utf-8")
+    return [each for each in experiments() if text(each, LOCK) == lock]
 
 
 @functools.lru_cache(4096)
-def _text(root: Path, revision: str, path: str) -> str:
-    return git.output("-C", str(root), "show", f"{revision}:./{path}") or ""
+def text(experiment: Experiment, path: Path) -> str:
+    """The text of the file `path` (relative to the root); empty where there is none."""
+    name = f"{experiment.revision}:./{path.as_posix()}"
+    return git.output("-C", str(root()), "show", name) or ""
 
 
 @functools.lru_cache(256)
@@ -76,30 +87,37 @@ def yaml(text: str) -> dict[str, Any]:
         return {}
 
 
-def recorded(lock: str, stage: str, folder: Path, *files: Path) -> bool:
-    """Whether the text of a dvc.lock has `files` of `folder`, as they are now, at `stage`."""
-    try:
-        entry = yaml(lock)["stages"][stage]
-        known = {each["path"]: each["md5"] for each in [*entry["deps"], *entry["outs"]]}
-        return all(known[str(path)] == digest(folder / path, "md5") for path in files)
-    except (OSError, LookupError, TypeError):
-        return False
+def results(folder: Path, since: float) -> Iterator[Path]:
+    """The files that describe the weights in the working tree `folder`.
+
+    Results stay when other weights take the place of those they describe. A file counts if
+    dvc.lock has it at a stage that read these weights, or if the stage that runs since `since`
+    (seconds) wrote it; others are named on stderr.
+    """
+    stages = yaml((folder / LOCK).read_text("utf-8"))["stages"]
+    sections = yaml((folder / paths.PARAMS).read_text("utf-8"))
+    weights = digest(folder / MODEL, "md5")
+    used = [each for each in stages.values() if weights in [dep.get("md5") for dep in each["deps"]]]
+    used += [stages["train"]] if used else []  # whose own entry has them in a folder
+    made = {out["path"]: out["md5"] for each in used for out in each["outs"]}
+    for stage, patterns in RESULTS.items():
+        running = sections.get(stage, {}).get("checkpoint") == str(MODEL)
+        for file in sorted(file for each in patterns for file in folder.glob(str(each))):
+            fresh = running and file.stat().st_mtime > since - 1  # a disk's clock may be behind
+            name = str(file.relative_to(folder))
+            if fresh or made.get(name) == digest(file, "md5"):
+                yield file
+            else:
+                say(f"{name}: not made of the weights here, left out")
 
 
 def digest(path: Path, kind: str) -> str:
-    """The digest "md5" or "sha256" of a file; of a folder, as DVC makes it of its files'."""
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        names = [(file, file.relative_to(path).as_posix()) for file in files]
-        parts = [{"md5": digest(file, kind), "relpath": name} for file, name in names]
-        content = json.dumps(parts).encode()
-        return f"{hashlib.new(kind, content, usedforsecurity=False).hexdigest()}.dir"
+    """The digest "md5" or "sha256" of a file, computed again if the file has changed."""
     stat = path.stat()
     return _digest(path, kind, (stat.st_size, stat.st_mtime_ns, stat.st_ino))
 
 
 @functools.lru_cache(256)
 def _digest(path: Path, kind: str, stamp: tuple[int, int, int]) -> str:
-    new = functools.partial(hashlib.new, kind, usedforsecurity=False)
     with path.open("rb") as file:
-        return hashlib.file_digest(file, new).hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()

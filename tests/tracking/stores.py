@@ -12,14 +12,14 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from abn.experiments.present import Present
 from abn.tracking import client, mirror, outbox
 from abn.tracking.client import Store
 
@@ -44,7 +44,9 @@ def tables() -> Path:
     path = Path(tempfile.mkdtemp()) / "mlflow.db"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's
-        client.prepare()(f"sqlite:///{path}")
+        from mlflow import MlflowClient
+
+        MlflowClient(f"sqlite:///{path}")
     return path
 
 
@@ -60,7 +62,7 @@ def repository(folder: Path, store: str = "") -> Iterator[None]:
         patch.setenv("DVC_ROOT", str(folder))
         patch.setenv("PYTHONPATH", str(HOUSE))
         patch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
-        patch.setattr(outbox, "_warned", False)
+        outbox._warn.cache_clear()
         patch.chdir(folder)
         if store:
             patch.setenv("MLFLOW_TRACKING_URI", store)
@@ -71,7 +73,7 @@ def repository(folder: Path, store: str = "") -> Iterator[None]:
 
 def sync() -> list[str]:
     """Bring everything, in this process."""
-    return list(Store().update(mirror.records(Present(Path())), set()))
+    return list(Store().update(mirror.records(Path())))
 
 
 def train(name: str, first: int, last: int, pause: float = 0) -> "subprocess.Popen[str]":
@@ -90,25 +92,19 @@ def note(name: str, first: int, last: int, end: bool = True) -> None:
             add("end", {"weights.sha256": name})
 
 
-def follower(process: "subprocess.Popen[str]") -> int:
-    """The id of the process beside the training `process`, which has trained."""
+def follower(process: "subprocess.Popen[str]") -> psutil.Process:
+    """The process beside the training `process`, which has trained."""
     assert process.stdout and process.stdout.readline() == "trained\n"
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return int(children[0])
+    (other,) = psutil.Process(process.pid).children()
+    return other
 
 
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
+def until(condition: Callable[[], object]) -> None:
     """Wait for `condition`."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-def is_gone(pid: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    return True
 
 
 def runs(tag: str, value: str) -> list[Any]:
@@ -123,10 +119,15 @@ def run(name: str) -> Any:
     return found
 
 
-def curve(name: str, key: str = "loss") -> list[tuple[int, float]]:
-    """Step and value of every point of a training's curve, repeated ones too."""
+def points(name: str, key: str = "loss") -> list[Any]:
+    """Every point of a training's curve, repeated ones too."""
     history = Store()._client.get_metric_history(run(name).info.run_id, key)
-    return sorted((point.step, point.value) for point in history)
+    return sorted(history, key=lambda point: point.step)
+
+
+def curve(name: str) -> list[tuple[int, float]]:
+    """Their steps and values."""
+    return [(point.step, point.value) for point in points(name)]
 
 
 class Server:
@@ -155,13 +156,12 @@ class Server:
         self.process.wait()
 
     def _answers(self) -> bool:
-        assert self.process.poll() is None
         with socket.socket() as attempt:
             return attempt.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 class Proxy(ThreadingHTTPServer):
-    """The way to a server; `fault` is "hangs", "500", "garbage", "late", "deaf" (obeys only)."""
+    """The way to a server; `fault` is "hangs", "500", "deaf" (it obeys, but never answers)."""
 
     daemon_threads = True
     fault = ""
@@ -172,10 +172,9 @@ class Proxy(ThreadingHTTPServer):
         self.repaired = threading.Event()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def close(self) -> None:
+    def repair(self) -> None:
+        self.fault = ""
         self.repaired.set()
-        self.shutdown()
-        self.server_close()
 
 
 class _Request(BaseHTTPRequestHandler):
@@ -185,31 +184,20 @@ class _Request(BaseHTTPRequestHandler):
         if proxy.fault == "hangs":
             proxy.repaired.wait(60)
         elif proxy.fault == "500":
-            self._answer(500, b"internal server error")
-        elif proxy.fault == "garbage":
-            self._answer(200, b"<html>Welcome to the hotel's network</html>")
+            self.send_error(500)
         else:
-            time.sleep(0.2 if proxy.fault == "late" else 0)
-            answer = self._forward(proxy.port, body)
+            server = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+            server.request(self.command, self.path, body, dict(self.headers))
+            answer = server.getresponse()
+            content = answer.read()
+            server.close()
             if proxy.fault != "deaf":
-                self._answer(*answer)
+                self.send_response(answer.status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
     do_GET = do_PUT = do_PATCH = do_POST
 
     def log_message(self, *words: object) -> None: ...
-
-    def _forward(self, port: int, body: bytes) -> tuple[int, bytes]:
-        server = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        server.request(self.command, self.path, body, dict(self.headers))
-        answer = server.getresponse()
-        content = answer.status, answer.read()
-        server.close()
-        return content
-
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        with suppress(BrokenPipeError):  # nobody waits any more
-            self.wfile.write(body)

@@ -1,9 +1,9 @@
 """Files and DVC's experiments become records: each result once, in the run it belongs to."""
 
+import argparse
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import abn.cli.sync
 from abn.experiments import dvc
-from abn.experiments.present import LOCK, MODEL, Present
+from abn.experiments.dvc import LOCK, MODEL
 from abn.project import paths
 from abn.tracking import mirror, outbox
+from abn.tracking.follow import Follower
 from abn.tracking.mirror import RunRecord
-from tests.tracking import stores
 from tests.tracking.stores import note, runs, sync
 
 BASE = "ab" * 20
@@ -38,20 +39,15 @@ FILES = {
 
 
 @pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(root: Path) -> None:
     """A project of DVC in which every stage has run, committed as HEAD."""
-    for name in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{name}_NAME", "a")
-        monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@b.c")
-    with stores.repository(tmp_path):
-        for path, text in FILES.items():
-            Path(path).parent.mkdir(exist_ok=True)
-            Path(path).write_text(text)
-        weigh(0)
-        lock()
-        git("init", "--quiet")
-        commit()
-        yield tmp_path
+    for path, text in FILES.items():
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text(text)
+    weigh(0)
+    lock()
+    git("init", "--quiet")
+    commit()
 
 
 def weigh(value: float) -> None:
@@ -61,29 +57,25 @@ def weigh(value: float) -> None:
     save_file({"weight": np.array([value])}, MODEL, {"abn": header})
 
 
-def md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
 def lock() -> None:
     """The dvc.lock that DVC writes when all stages have run."""
-    listed = json.dumps([{"md5": md5(MODEL), "relpath": MODEL.name}]).encode()
-    folder = hashlib.md5(listed, usedforsecurity=False).hexdigest() + ".dir"
-    weights = {"path": str(MODEL), "md5": md5(MODEL)}
-    made = {name: {"path": name, "md5": md5(Path(name))} for name in FILES}
-    train = [{"path": "checkpoint", "md5": folder}, made["plots/history.csv"]]
-    explain = [made["metrics/explain.json"], made["plots/explain_maps.csv"]]
+
+    def entry(name: str) -> dict[str, str]:
+        content = Path(name).read_bytes()
+        return {"path": name, "md5": hashlib.md5(content, usedforsecurity=False).hexdigest()}
+
+    outs = [entry(name) for name in FILES]
     stages = {
-        "train": {"deps": [], "outs": train},
-        "evaluate": {"deps": [weights], "outs": [made["metrics/evaluate.json"]]},
-        "explain": {"deps": [weights], "outs": explain},
+        "train": {"deps": [], "outs": outs[1:2]},
+        "evaluate": {"deps": [entry(str(MODEL))], "outs": outs[2:3]},
+        "explain": {"deps": [entry(str(MODEL))], "outs": outs[3:]},
     }
     LOCK.write_text(json.dumps({"stages": stages}))  # JSON is YAML
 
 
 def git(*words: str) -> str:
-    done = subprocess.run(["git", *words], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+    command = ["git", "-c", "user.name=a", "-c", "user.email=b", *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def commit() -> None:
@@ -96,66 +88,52 @@ def experiment(name: str) -> None:
     git("update-ref", f"refs/exps/{BASE[:2]}/{BASE[2:]}/{name}", "HEAD")
 
 
-def records(since: float = float("inf")) -> tuple[list[RunRecord], list[str]]:
-    """The records, and the lines on what was left out."""
-    skipped: list[str] = []
-    return list(mirror.records(Present(Path(), since), skipped.append)), skipped
+def records(since: float = float("inf")) -> list[RunRecord]:
+    return list(mirror.records(Path(), since))
 
 
-def values(record: RunRecord) -> set[Any]:
-    return {(key, value, step) for key, value, _, step in record.points}
+def curves(record: RunRecord) -> list[Any]:
+    return [row for _, row in record.rows.values()]
+
+
+def scores(record: RunRecord) -> dict[str, float]:
+    return {key: value for key, (_, value) in record.scores.items()}
 
 
 def test_an_outbox_is_a_run_that_goes_on_was_killed_or_has_finished() -> None:
     with outbox.training("f", {"arch": "resnet18", "seed": 1}, {"device": "cpu"}) as add:
         add("row", {"epoch": 1, "loss": 3.0})
-        assert records()[0][0].status == "RUNNING"
-    (record, _), _ = records()
+        assert records()[0].status == "RUNNING"
+    record, _ = records()
     assert (record.status, record.keys) == ("KILLED", [{"abn.training": "f"}])
-    note("f", 2, 2)
-    (record, _), _ = records()
+    note("f", 1, 2)  # it went on from an older state: the last row of an epoch counts
+    record, _ = records()
     assert record.status == "FINISHED" and record.tags["weights.sha256"] == "f"
-    assert values(record) == {
-        ("epoch", 1, 1), ("loss", 3.0, 1), ("epoch", 2, 2), ("loss", 8.0, 2)
-    }  # fmt: skip
+    assert curves(record) == [{"epoch": 1, "loss": 9.0}, {"epoch": 2, "loss": 8.0}]
 
 
-def test_the_last_row_of_an_epoch_counts_when_a_training_resumed_from_an_older_state() -> None:
-    note("f", 1, 3, end=False)
-    with outbox.training("f", {}, {}) as add:
-        add("row", {"epoch": 3, "loss": 6.5})
-    points = [point for point in records()[0][0].points if point[0] == "loss"]
-    assert [(value, step) for _, value, _, step in points] == [(9.0, 1), (8.0, 2), (6.5, 3)]
-
-
-def test_an_outbox_without_its_first_line_is_no_run() -> None:
-    outbox.folder().mkdir(parents=True)
-    (outbox.folder() / "f.jsonl").write_text('{"time": 1, "row": {"epoch": 1, "loss": 1.0}}\n')
-    assert [record.place for record in records()[0]] == ["workspace"]
-
-
-def test_the_workspace_is_one_run_with_its_curves_scores_words_and_artifacts(root: Path) -> None:
-    (record,), skipped = records()
-    assert skipped == [] and record.place == "workspace" and record.name == "resnet18-s7"
+def test_the_workspace_is_a_run_with_its_curves_scores_words_and_artifacts(capsys: Any) -> None:
+    (record,) = records()
+    assert capsys.readouterr().err == "" and record.place == "workspace"
+    assert record.params == {"arch": "resnet18", "seed": 7}
     assert record.tags == {
         "weights.sha256": dvc.digest(MODEL, "sha256"), "explain.verdict": "explains"
     }  # fmt: skip
-    assert values(record) == {
-        ("epoch", 1, 1), ("train_loss", 2.5, 1), ("val_top1", 0.25, 1),
-        ("epoch", 2, 2), ("train_loss", 1.5, 2),
-        ("evaluate/top1", 0.75, None), ("evaluate/loss", 1.25, None), ("explain/srg", 0.5, None),
-    }  # fmt: skip
+    assert curves(record) == [
+        {"epoch": 1, "train_loss": 2.5, "val_top1": 0.25}, {"epoch": 2, "train_loss": 1.5}
+    ]  # fmt: skip
+    assert scores(record) == {"evaluate/top1": 0.75, "evaluate/loss": 1.25, "explain/srg": 0.5}
     assert [path.name for path in record.artifacts] == ["explain_maps.csv"]
 
 
-def test_results_of_other_weights_are_left_out_and_named() -> None:
+def test_results_of_other_weights_are_left_out_and_named(capsys: Any) -> None:
     Path("metrics/explain.json").write_text('{"srg": 0.9}')
-    (record,), skipped = records()
-    assert ("evaluate/top1", 0.75, None) in values(record)
-    assert not any(key.startswith("explain") for key, *_ in values(record))
-    assert skipped == ["metrics/explain.json: not made of the weights here, left out"]
+    (record,) = records()
+    assert scores(record) == {"evaluate/top1": 0.75, "evaluate/loss": 1.25}
+    line = "metrics/explain.json: not made of the weights here, left out\n"
+    assert capsys.readouterr().err == line
     weigh(1)
-    assert records()[0] == []
+    assert records() == []
 
 
 def test_what_the_running_stage_has_written_counts_before_dvc_records_it() -> None:
@@ -163,50 +141,48 @@ def test_what_the_running_stage_has_written_counts_before_dvc_records_it() -> No
     began = Path("metrics/evaluate.json").stat().st_mtime
     for path in FILES:
         Path(path).touch()
-    (record,), _ = records(since=began)
-    assert ("evaluate/top1", 0.75, None) in values(record)
-    assert not any(key.startswith("train") for key, *_ in values(record))  # DVC knows it first
+    (record,) = records(since=began)
+    assert "evaluate/top1" in record.scores and not record.rows  # DVC knows the training first
 
 
-def test_without_weights_git_or_dvc_there_is_nothing(root: Path) -> None:
-    for path in (root / ".git", MODEL, LOCK):
-        path.rename(root / f"{path.name}.away")
-    assert records() == ([], [])
+@pytest.mark.parametrize("missing", [MODEL, LOCK, Path("params.yaml"), paths.HISTORY])
+def test_a_missing_file_stops_nothing(missing: Path, root: Path) -> None:
+    note("f", 1, 1)
+    (root / ".git").rename(root / "away")
+    missing.unlink()
+    assert [record.place for record in records()][:1] == ["training"]
 
 
 def test_an_experiment_is_a_run_with_its_files_from_git() -> None:
     experiment("vapid-frog")
     MODEL.unlink()
-    (record,), _ = records()
-    assert record.place == "experiment vapid-frog" and record.name == "resnet18-s7"
+    (record,) = records()
+    assert record.place == "experiment vapid-frog" and record.params["arch"] == "resnet18"
     assert record.tags == {
         "dvc.exp": "vapid-frog", "dvc.baseline_rev": BASE, "dvc.rev": git("rev-parse", "HEAD"),
         "explain.verdict": "explains",
     }  # fmt: skip
-    assert {("train_loss", 1.5, 2), ("explain/srg", 0.5, None)} <= values(record)
+    assert curves(record)[1] == {"epoch": 2, "train_loss": 1.5}
+    assert scores(record)["explain/srg"] == 0.5
 
 
-def test_what_cannot_be_read_is_left_out_and_named_and_the_rest_is_not() -> None:
+def test_what_cannot_be_read_is_left_out_and_named(capsys: Any) -> None:
     note("f", 1, 1)
     note("g", 1, 1)
     (outbox.folder() / "f.jsonl").write_text('{"time": 1, "start": {}}')
+    (outbox.folder() / "h.jsonl").write_text('{"time": 1, "row": {"epoch": 1}}')  # no start
     MODEL.write_bytes(b"torn")
-    (record,), skipped = records()
-    assert record.keys == [{"abn.training": "g"}]
-    assert "f.jsonl: cannot be read" in skipped[0] and "workspace: cannot be read" in skipped[1]
-
-
-def test_an_experiment_that_cannot_be_read_is_left_out_and_named() -> None:
     Path("metrics/evaluate.json").write_text("<<<<<<< HEAD")
     commit()
     experiment("torn")
-    _, skipped = records()
-    assert skipped[-1].startswith("experiment torn: cannot be read")
+    (record,) = records()
+    assert record.keys == [{"abn.training": "g"}]
+    places = [str(outbox.folder() / "f.jsonl"), "workspace", "experiment torn"]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": cannot be read")[0] for line in lines] == places
 
 
-def test_a_training_its_weights_and_its_experiment_are_one_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_training_its_weights_and_its_experiment_are_one_run(monkeypatch: Any) -> None:
     sha256 = dvc.digest(MODEL, "sha256")
     with monkeypatch.context() as patch:
         patch.setenv("DVC_EXP_NAME", "vapid-frog")
@@ -230,6 +206,12 @@ def test_weights_that_were_there_before_their_experiment_was_saved_stay_one_run(
     assert run.data.tags["dvc.exp"] == "saved"
 
 
+def test_what_a_stage_has_sent_is_not_sent_again_by_abn_sync(capsys: Any) -> None:
+    Follower(Path.cwd(), since=0).look()
+    abn.cli.sync.run(argparse.Namespace())
+    assert capsys.readouterr().out == "resnet18-s7, workspace: nothing new\n"
+
+
 def test_experiments_that_share_weights_keep_their_own_scores() -> None:
     sync()
     experiment("one")
@@ -251,5 +233,5 @@ def test_an_experiment_restored_from_the_cache_gets_its_run_beside_the_workspace
     experiment("restored")
     git("checkout", "--quiet", "--orphan", "other")
     weigh(1)
-    assert "resnet18-s7, experiment restored: 15 new" in sync()
+    assert "resnet18-s7, experiment restored: 13 new" in sync()
     assert paths.HISTORY.exists() and len(runs("dvc.exp", "restored")) == 1

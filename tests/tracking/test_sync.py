@@ -1,46 +1,31 @@
 """`abn sync` brings what is missing, says so in a line per run, and fails in one line."""
 
 import argparse
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from abn.cli import sync
 from abn.runtime.errors import TrackingError
 from abn.tracking import outbox
-from tests.tracking import stores
 from tests.tracking.stores import curve, note
 
 
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path) -> Iterator[Path]:
-    with stores.repository(tmp_path):
-        yield tmp_path
-
-
-def run() -> int:
-    parser = argparse.ArgumentParser()
-    sync.configure(parser)
-    return sync.run(parser.parse_args([]))
-
-
-def test_a_second_sync_adds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_sync_adds_nothing(capsys: Any) -> None:
     note("f", 1, 2, end=False)
-    assert run() == run() == 0
+    options = argparse.Namespace()
+    assert sync.run(options) == sync.run(options) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first == "resnet18-s0, training: 6 new"  # 2 x (epoch, loss), 2 params
     assert second == "resnet18-s0, training: nothing new"
     assert curve("f") == [(1, 9.0), (2, 8.0)]
 
 
-def test_a_store_that_cannot_be_reached_is_one_line_without_its_password(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_store_that_cannot_be_reached_is_one_line_without_its_password(monkeypatch: Any) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
     note("f", 1, 2)
     with pytest.raises(TrackingError) as caught:
-        run()
+        sync.run(argparse.Namespace())
     line = caught.value.line()
     assert line.startswith("error[TRACKING] ConnectionRefusedError; http://***@127.0.0.1:9; ")
     assert "secret" not in line and len(list(outbox.folder().iterdir())) == 1
