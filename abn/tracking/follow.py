@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 from abn.experiments import dvc
 from abn.runtime.progress import say
@@ -24,34 +25,32 @@ FINISHED, STOPPED = 12.0, 5.0  # seconds that a stage waits at its end; if it wa
 @contextmanager
 def following() -> Iterator[None]:
     """Mirror to MLflow while a stage runs in the current folder; also a decorator."""
-    if not outbox.enabled():
-        yield
-        return
-    child, patience = _start(), STOPPED
-    listener = threading.Thread(target=_listen, args=(child.stdout,), daemon=True)
+    child, patience = _start() if outbox.enabled() else None, STOPPED
+    listener = threading.Thread(target=_listen, args=(child,), daemon=True)
     listener.start()
     try:
         yield
         patience = FINISHED
     finally:
-        child.stdin.close()  # type: ignore[union-attr]  # it is a pipe
-        listener.join(patience)  # if it is late, it ends soon, and alone
+        if child and child.stdin:
+            child.stdin.close()
+            listener.join(patience)  # if it is late, it ends soon, and alone
 
 
-def _start() -> "subprocess.Popen[str]":
+def _start() -> "subprocess.Popen[str] | None":
     """A process that ends after this one, however that ends; its lines are warnings here."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "abn.tracking.follow", str(time.time())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is not meant for it
-        text=True,
-    )
+    command = [sys.executable, "-m", "abn.tracking.follow", str(time.time())]
+    try:  # in a session of its own: Ctrl-C is not meant for it
+        return subprocess.Popen(
+            command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True, text=True
+        )
+    except OSError as error:
+        say(f"tracking: not started ({error.strerror}); `abn sync` sends everything later")
+        return None
 
 
-def _listen(lines: Iterable[str]) -> None:
-    for line in lines:
+def _listen(child: "subprocess.Popen[str] | None") -> None:
+    for line in (child and child.stdout) or ():
         say(f"tracking: {line.rstrip()}")
 
 

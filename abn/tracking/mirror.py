@@ -82,7 +82,8 @@ def _training(path: Path) -> Iterator[RunRecord]:
 
 def _workspace(folder: Path, since: float) -> Iterator[RunRecord]:
     """What the files say of the weights here, which may be those of an experiment."""
-    model = folder / dvc.MODEL
+    if not (model := folder / dvc.MODEL).is_file():
+        return
     with safe_open(model, framework="numpy") as file:  # without torch, whose import takes seconds
         params = json.loads(file.metadata()["abn"])["params"]
     weights, current = {"weights.sha256": dvc.digest(model, "sha256")}, dvc.current()

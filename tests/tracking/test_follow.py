@@ -70,6 +70,17 @@ def test_the_modules_of_a_stage_import_neither_mlflow_nor_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=stores.HOUSE).returncode == 0
 
 
+def test_a_process_that_cannot_start_is_one_line_and_no_failure(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(follow.sys, "executable", "/nowhere/python")
+    with follow.following():
+        note("f", 1, 6)
+    assert capsys.readouterr().err == (
+        "tracking: not started (No such file or directory); `abn sync` sends everything later\n"
+    )
+
+
 def test_off_starts_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ABN_TRACKING", "off")
     monkeypatch.setattr(follow, "_start", None)
