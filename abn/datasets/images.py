@@ -22,18 +22,6 @@ UPRIGHT = {  # EXIF orientation -> the transposition that undoes it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-PILLOW_ERRORS = (  # those it documents; TypeError is for a TIFF whose tags have the wrong type
-    OSError,
-    SyntaxError,
-    MemoryError,
-    ValueError,
-    NotImplementedError,
-    OverflowError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-    TypeError,
-)
-
 
 # Pillow warns of large images, which `_check` refuses: one message is enough.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -52,7 +40,7 @@ def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Ima
             if size_hint:
                 image.draft(None, (2 * size_hint, 2 * size_hint))
             return _rgb(_upright(image))
-    except PILLOW_ERRORS as error:
+    except Exception as error:  # Pillow raises errors of many kinds for damaged files
         raise DataError(_reason(error), name, "replace the file or remove it") from error
 
 

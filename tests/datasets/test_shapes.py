@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from abn.config.params import Shapes
+from abn.data.packed import Sample
 from abn.datasets import shapes
-from abn.datasets.shapes import CLASSES, COLOURS, MASK, Piece, Sample, layers, render
+from abn.datasets.shapes import CLASSES, COLOURS, MASK, Piece, layers, render
 
 LOOK = Shapes(train=1, val=1, clutter=0.35, distractors=3, diameter=(0.38, 0.48), shortcut=None)
 PATCHED: dict[str, Any] = {"shortcut": 0.5}
@@ -50,7 +51,7 @@ def test_twenty_reference_pictures_are_what_they_were() -> None:
 
 
 def test_a_picture_is_rgb_bytes_with_a_label_and_a_mask() -> None:
-    image, label, mask = picture(13, 48)
+    image, label, _, mask = picture(13, 48)
     assert image.shape == (48, 48, 3) and image.dtype == np.uint8
     assert mask.shape == (48, 48) and mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1, 2}
     assert CLASSES[label] == "square"
@@ -73,14 +74,14 @@ def test_the_mask_is_the_pixels_that_the_target_fills_at_least_half(
 ) -> None:
     monkeypatch.setattr(shapes, "GRAIN", 0)  # two flat colours: a pixel's change is its share
     plain = {"clutter": 0, "distractors": 0}
-    image, _, mask = picture(index, **plain)
+    image, _, _, mask = picture(index, **plain)
     change = np.abs(image - picture(index, without=["target"], **plain).image.astype(int)).sum(2)
     assert np.array_equal(mask == 1, change > change.max() * 15 / 32)  # shares are sixteenths
 
 
 @pytest.mark.parametrize("index", range(10))
 def test_every_pixel_of_the_target_differs_from_the_picture_without_it(index: int) -> None:
-    image, _, mask = picture(index)
+    image, _, _, mask = picture(index)
     change = np.any(image != picture(index, without=["target"]).image, axis=2)
     assert change[mask == 1].all()
     assert not change[stack(index)["target"][0].coverage == 0].any()
@@ -119,7 +120,7 @@ def test_a_layer_is_redrawn_from_the_stream_of_the_other_picture() -> None:
 
 def test_a_background_redrawn_keeps_its_distance_from_the_target() -> None:
     for index in range(30):
-        image, _, mask = picture(index, redrawn={"background": index + 1}, distractors=0)
+        image, _, _, mask = picture(index, redrawn={"background": index + 1}, distractors=0)
         behind = picture(
             index, redrawn={"background": index + 1}, distractors=0, without=["target"]
         ).image
@@ -144,7 +145,7 @@ def test_the_patch_is_painted_over_a_picture_that_stays_as_it_was() -> None:
 def test_the_patch_is_a_square_at_the_border_of_one_colour_and_clear_of_the_target() -> None:
     touched = np.zeros(4, int)
     for index in range(60):
-        image, label, mask = picture(index, 100, shortcut=1.0, diameter=(0.5, 0.6))
+        image, label, _, mask = picture(index, 100, shortcut=1.0, diameter=(0.5, 0.6))
         where = np.argwhere(mask == 3)
         low, high = where.min(0), where.max(0)
         assert set(high - low + 1) <= {19, 20, 21}  # 20, give or take the rounding of its edges
@@ -206,7 +207,7 @@ def test_the_class_decides_the_outline_and_nothing_else(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("clutter", [0, 0.2, 0.35, 0.5])
 def test_the_target_stands_out_from_what_lies_behind_it(clutter: float) -> None:
     for index in range(100):
-        image, _, mask = picture(index, clutter=clutter, distractors=0)
+        image, _, _, mask = picture(index, clutter=clutter, distractors=0)
         behind = picture(index, clutter=clutter, distractors=0, without=["target"]).image
         assert abs(luminance(image[mask == 1]) - luminance(behind[mask == 1])) >= 60
 
