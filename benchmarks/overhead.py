@@ -61,7 +61,7 @@ def run(clone: Path, rounds: int) -> dict[str, Any]:
         for stage in STAGES
     }
     print(results)
-    return found
+    return results
 
 
 def tracking(root: Path) -> dict[str, float]:

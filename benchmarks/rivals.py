@@ -198,7 +198,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     for name, figures in results.items():
         print(f"{name:6}", figures, flush=True)
-    return found
+    return results
 
 
 def _ours(options: argparse.Namespace) -> Any:

@@ -70,9 +70,7 @@ def main() -> None:
     parser.add_argument(
         "--params", type=Path, default=Path("presets/shortcut.yaml"), help="the recipe"
     )
-    parser.add_argument(
-        "--rho", type=float, default=0.95, help="how often the patch shows the class"
-    )
+    parser.add_argument("--rho", type=float, default=0.95, help="how often it shows the class")
     parser.add_argument("--control", type=float, default=0.1, help="and to the control network")
     parser.add_argument("--images", type=int, default=500, help="pictures to ask about")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings")
@@ -183,7 +181,7 @@ def _share(logits: Tensor, classes: Tensor) -> float:
 
 
 def _trained(params: Params, chance: float, seed: int) -> AttentionBranchNetwork:
-    """The network of `params`, from `seed`, trained with a patch that shows the class at rate `chance`."""
+    """A network trained on patches of which the share `chance` show the class."""
     looks = params.data.shapes.model_copy(update={"shortcut": chance})
     config = params.data.model_copy(update={"name": "shapes", "shapes": looks})
 
