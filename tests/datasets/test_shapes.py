@@ -118,20 +118,6 @@ def test_a_layer_is_redrawn_from_the_stream_of_the_other_picture() -> None:
     assert np.array_equal(swapped.image, other.image)
 
 
-def test_a_background_redrawn_keeps_its_distance_from_the_target() -> None:
-    for index in range(30):
-        image, _, _, mask = picture(index, redrawn={"background": index + 1}, distractors=0)
-        behind = picture(
-            index, redrawn={"background": index + 1}, distractors=0, without=["target"]
-        ).image
-        assert abs(luminance(image[mask == 1]) - luminance(behind[mask == 1])) >= 60
-
-
-def test_no_two_layers_draw_the_same_numbers() -> None:
-    first = {shapes._stream(7, "val", 3, name).random() for name in ("scene", *MASK)}
-    assert len(first) == 5
-
-
 def test_the_patch_is_painted_over_a_picture_that_stays_as_it_was() -> None:
     for index in range(20):
         plain, patched = picture(index), picture(index, shortcut=1.0)
@@ -160,7 +146,7 @@ def test_the_patch_is_a_square_at_the_border_of_one_colour_and_clear_of_the_targ
 
 
 @pytest.mark.parametrize("shortcut", [0.0, 0.1, 0.8, 1.0])
-def test_the_patch_tells_the_class_as_often_as_asked_and_else_any_other(shortcut: float) -> None:
+def test_the_patch_shows_the_class_as_often_as_asked_and_else_any_other(shortcut: float) -> None:
     away = np.zeros(10, int)  # how often its colour is that of the class so many further on
     for index in range(500):
         rng = shapes._stream(7, "val", index, "patch")
@@ -178,13 +164,6 @@ def test_the_patch_takes_another_colour_and_nothing_else_changes() -> None:
         assert np.array_equal(drawn["patch"][0].coverage, red["patch"][0].coverage)
         assert red["patch"][0].colour.ravel().tolist() == [1, 0, 0]
         assert all(same(drawn[name], red[name]) for name in MASK if name != "patch")
-
-
-def test_how_often_the_patch_tells_the_class_does_not_move_it() -> None:
-    for index in range(10):
-        rare, always = (stack(index, shortcut=shortcut)["patch"][0] for shortcut in (0.0, 1.0))
-        assert np.array_equal(rare.coverage, always.coverage)
-        assert not np.array_equal(rare.colour, always.colour)
 
 
 def test_the_colours_of_the_patch_are_saturated_and_far_apart() -> None:
@@ -240,9 +219,3 @@ def test_distractors_are_small_and_apart_from_the_target_and_of_any_number_up_to
             assert not (target & (piece.coverage > 0)).any()
             assert 0 < (piece.coverage > 0).sum() < (0.18 * 64 + 2) ** 2
     assert counts.min() >= 30
-
-
-def test_a_picture_is_the_same_at_any_size() -> None:
-    for index in range(5):
-        large = picture(index, 256).image.reshape(64, 4, 64, 4, 3).mean((1, 3))
-        assert np.abs(large - picture(index).image).mean() < 3

@@ -204,12 +204,6 @@ def test_few_classes_get_a_matrix_and_many_the_pairs_confused_most() -> None:
     assert rows[0] == ("c3", "c9", "5") and len(rows) == report.PAIRS
 
 
-def test_controls_are_a_separate_group() -> None:
-    source = page()
-    first = source.index('<tbody class="controls">')
-    assert source.index(">Att-CAM</th>") < first < source.index(">Random</th>")
-
-
 def decoded(uri: str) -> NDArray[np.uint8]:
     """The picture in a data URI, RGB."""
     content = base64.b64decode(uri.partition(",")[2])
