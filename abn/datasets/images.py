@@ -39,7 +39,7 @@ def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Ima
             _check(image)
             if size_hint:
                 image.draft(None, (2 * size_hint, 2 * size_hint))
-            return _rgb(_upright(image))
+            return upright_rgb(image)
     except Exception as error:  # Pillow raises errors of many kinds for damaged files
         raise DataError(_reason(error), name, "replace the file or remove it") from error
 
@@ -67,21 +67,14 @@ def _check(image: Image.Image) -> None:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """`image` as it is to be seen: turned as its EXIF says, 8-bit RGB, on white."""
-    return _rgb(_upright(image))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """`image` turned as its EXIF says.
+    """`image` as it is to be seen: turned as its EXIF says, 8-bit RGB, on white.
 
     Not by ImageOps.exif_transpose: it fails on sound images whose EXIF it cannot write back.
     """
     image.load()  # Pillow turns a TIFF while loading, and then forgets its orientation
     undo = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image if undo is None else image.transpose(undo)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
+    if undo is not None:
+        image = image.transpose(undo)
     if image.mode.startswith("I"):
         return _gray8(image).convert("RGB")
     if image.has_transparency_data:
