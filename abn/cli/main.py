@@ -70,14 +70,12 @@ def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="abn", description="Attention Branch Networks.")
     parser.add_argument("--version", action="version", version=f"abn {__version__}")
     subparsers = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    module = None
     for name, line in verbs().items():
         verb = subparsers.add_parser(name, help=line, description=line)
         if name == chosen:
             module = _import(name)
             module.configure(verb)
-    options = parser.parse_args(arguments)
-    assert module is not None  # else argparse has refused the verb
+    options = parser.parse_args(arguments)  # which refuses an unknown verb
     if getattr(module, "NEEDS_PROJECT", True):
         os.chdir(project_root(Path.cwd()))
     code = int(module.run(options))
