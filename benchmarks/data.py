@@ -25,7 +25,7 @@ SIDE = 256  # pixels of the canvases that are streamed
 
 
 def packing(archive: Path, folder: Path, rounds: int) -> dict[str, Any]:
-    """Images a second from `archive` to both splits, each round anew."""
+    """Images a second from `archive` to both splits, in each round."""
     speeds = []
     for _ in range(rounds):
         _, count, seconds = photos.archived(archive, folder)
@@ -44,18 +44,18 @@ def evaluation(folder: Path, images: int, size: int, batch: int, rounds: int) ->
     from abn.runtime import device
     from benchmarks import ours
 
-    where = device.choose()
+    place = device.choose()
     split = packed.read(folder / "val")
     split = split.subset(torch.arange(min(images, len(split))))
     model = ours.network("resnet18", len(split.classes), measure.recipe("imagenette-cpu").train)
     view = CenterCrop(size, size * 8 // 7)
-    there = transform(split.images[:batch].to(where), split.aspect[:batch], view)
+    there = transform(split.images[:batch].to(place), split.aspect[:batch], view)
     steps = len(split) // batch
     part = split.subset(torch.arange(steps * batch))
     ratios, speeds = [], []
     for number in range(-1, rounds):
         started = time.perf_counter()
-        predict(model, part, view, batch, where)
+        predict(model, part, view, batch, place)
         measure.wait_for_device()
         ours = time.perf_counter() - started
         started = time.perf_counter()
@@ -127,16 +127,16 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=2.0, help="GB of memory; 0: no streaming")
     options = parser.parse_args()
     with measure.workspace() as folder:
-        found = {
+        results = {
             "packing": packing(options.photos, folder, options.rounds),
             "evaluation": evaluation(
                 folder, options.images, options.size, options.batch, options.rounds
             ),
         }
         if options.limit:
-            found["streaming"] = streaming(folder, options.limit, options.rounds + 2, steps=10)
-    print(found)
-    measure.save(options.out, "data", vars(options), found)
+            results["streaming"] = streaming(folder, options.limit, options.rounds + 2, steps=10)
+    print(results)
+    measure.save(options.out, "data", vars(options), results)
 
 
 def _training(file: Path, options: argparse.Namespace) -> Play:

@@ -56,7 +56,7 @@ HASTE: dict[str, Any] = {  # what the fast recipe is changed to in a training as
     "erase": 0.0,
     "mix_share": 0.0,
 }
-Found = dict[str, Any]
+Results = dict[str, Any]
 
 
 def main() -> None:
@@ -80,23 +80,23 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of its recipe")
     options = parser.parse_args()
     options.until = time.monotonic() + options.budget
-    found: Found = {}
+    results: Results = {}
     with tempfile.TemporaryDirectory() as folder:
         options.cache = Path(folder)
         files, count, seconds = photos.archived(options.photos, options.cache)
-        found["packing"] = {"images_per_second": count / seconds}
+        results["packing"] = {"images_per_second": count / seconds}
         options.train, options.val = packed.read(files["train"]), packed.read(files["val"])
         for name in options.only:
-            found[name] = _section(name, options, found)
-            measure.save(options.out, "gpu", vars(options), found)
+            results[name] = _section(name, options, results)
+            measure.save(options.out, "gpu", vars(options), results)
 
 
-def ceilings(options: argparse.Namespace, found: Found) -> Found:
+def ceilings(options: argparse.Namespace, results: Results) -> Results:
     """The most that any program could reach here."""
-    where, bf16 = device.choose(), torch.bfloat16
-    side = 8192 if where.type == "cuda" else 512
-    a, b = (torch.randn(side, side, device=where, dtype=bf16) for _ in range(2))
-    source, target = (torch.empty(side**2 * 32, dtype=torch.uint8, device=where) for _ in range(2))
+    place, bf16 = device.choose(), torch.bfloat16
+    side = 8192 if place.type == "cuda" else 512
+    a, b = (torch.randn(side, side, device=place, dtype=bf16) for _ in range(2))
+    source, target = (torch.empty(side**2 * 32, dtype=torch.uint8, device=place) for _ in range(2))
     product, copy = _seconds(lambda: a @ b), _seconds(lambda: target.copy_(source))
     return {
         "matmul_tflops": 2 * side**3 / product / 1e12,
@@ -104,7 +104,7 @@ def ceilings(options: argparse.Namespace, found: Found) -> Found:
     }
 
 
-def precision(options: argparse.Namespace, found: Found) -> Found:
+def precision(options: argparse.Namespace, results: Results) -> Results:
     """How far loss and gradients in bf16 are from those in fp32: same weights, same batch."""
     losses, gradients = [], []
     for name in ("fp32", "bf16"):
@@ -123,7 +123,7 @@ def precision(options: argparse.Namespace, found: Found) -> Found:
     }
 
 
-def repetition(options: argparse.Namespace, found: Found) -> Found:
+def repetition(options: argparse.Namespace, results: Results) -> Results:
     """Whether recording, repeating and resuming give the same bits."""
     few = options.train.take(torch.arange(0, len(options.train), max(len(options.train) // 512, 1)))
     config = _config(options, epochs=4, batch_size=32, sizes=(64, 96), grow_at=(0.5,))
@@ -143,18 +143,18 @@ def repetition(options: argparse.Namespace, found: Found) -> Found:
     }
 
 
-def throughput(options: argparse.Namespace, found: Found) -> Found:
+def throughput(options: argparse.Namespace, results: Results) -> Results:
     """Images a second and MFU of every arch, and of one in each way of running it."""
     ways = [(arch, "auto") for arch in options.archs]
     ways += [(options.arch, way) for way in options.ways if way != "auto"]
     rows = {}
     for arch, how in ways:
-        rows[f"{arch} {how}"] = _speed(options, found, arch, how)
+        rows[f"{arch} {how}"] = _speed(options, results, arch, how)
         print(arch, how, rows[f"{arch} {how}"], flush=True)
     return rows
 
 
-def versus(options: argparse.Namespace, found: Found) -> Found:
+def versus(options: argparse.Namespace, results: Results) -> Results:
     """The rivals at each worker count, each against ours in the same run."""
     folder = photos.folder(options.cache / "files", 2000, options.photos)
     photos.packed_splits(folder, photos.SIDE)
@@ -174,7 +174,7 @@ def versus(options: argparse.Namespace, found: Found) -> Found:
     return rows
 
 
-def explanation(options: argparse.Namespace, found: Found) -> Found:
+def explanation(options: argparse.Namespace, results: Results) -> Results:
     """Seconds of the profile, twice, on a network as it was drawn: the cost is the same."""
     recipe = measure.recipe("imagenette-fast")
     config = recipe.explain.model_copy(
@@ -185,15 +185,15 @@ def explanation(options: argparse.Namespace, found: Found) -> Found:
     seconds, headlines = [], []
     for _ in range(2):
         started = time.perf_counter()
-        results = explain(model, options.train, options.val, view, config, recipe.seed)
+        explained = explain(model, options.train, options.val, view, config, recipe.seed)
         seconds.append(time.perf_counter() - started)
-        headlines.append(results.headline)
+        headlines.append(explained.headline)
     return {"seconds": seconds, "repeats": headlines[0] == headlines[1]}
 
 
-def accuracy(options: argparse.Namespace, found: Found) -> Found:
+def accuracy(options: argparse.Namespace, results: Results) -> Results:
     """Top-1 of the fast recipe at each length, for as many seeds as time allows; and when."""
-    runs: list[Found] = []
+    runs: list[Results] = []
     lengths = [(epochs, options.seeds[0]) for epochs in options.epochs]
     lengths += [(options.epochs[-1], seed) for seed in options.seeds[1:]]
     for epochs, seed in lengths:
@@ -211,7 +211,7 @@ def accuracy(options: argparse.Namespace, found: Found) -> Found:
     return {"runs": runs, "seconds_to": reached}
 
 
-SECTIONS: dict[str, Callable[[argparse.Namespace, Found], Found]] = {
+SECTIONS: dict[str, Callable[[argparse.Namespace, Results], Results]] = {
     "ceilings": ceilings,
     "precision": precision,
     "repetition": repetition,
@@ -222,11 +222,11 @@ SECTIONS: dict[str, Callable[[argparse.Namespace, Found], Found]] = {
 }
 
 
-def _section(name: str, options: argparse.Namespace, found: Found) -> Found:
+def _section(name: str, options: argparse.Namespace, results: Results) -> Results:
     started = time.monotonic()
     print(f"== {name}", flush=True)
     try:
-        rows = SECTIONS[name](options, found)
+        rows = SECTIONS[name](options, results)
     except Exception as error:  # what else can be known must not be lost with it
         rows = {"failed": f"{type(error).__name__}: {str(error)[:500]}"}
     gc.collect()
@@ -241,7 +241,7 @@ def _config(options: argparse.Namespace, **changes: Any) -> Train:
     return measure.recipe("imagenette-fast").train.model_copy(update=changes)
 
 
-def _speed(options: argparse.Namespace, found: Found, arch: str, how: str) -> Found:
+def _speed(options: argparse.Namespace, results: Results, arch: str, how: str) -> Results:
     """Training at full tilt on data as it comes, and the step alone."""
     config = _config(options, compile=how)
     split = ours.placed(options.train)
@@ -261,7 +261,7 @@ def _speed(options: argparse.Namespace, found: Found, arch: str, how: str) -> Fo
     alone = _seconds(lambda: step(batch), options.steps)
     speed = turn.images / turn.seconds
     work = flops.training(step.model, options.size) * speed
-    peak = found.get("ceilings", {}).get("matmul_tflops")
+    peak = results.get("ceilings", {}).get("matmul_tflops")
     return {
         "images_per_second": speed,
         "mfu": work / 1e12 / peak if peak else None,
@@ -272,7 +272,7 @@ def _speed(options: argparse.Namespace, found: Found, arch: str, how: str) -> Fo
     }
 
 
-def _run(options: argparse.Namespace, epochs: int, seed: int) -> Found:
+def _run(options: argparse.Namespace, epochs: int, seed: int) -> Results:
     """One training by the fast recipe, then all the scores of its last weights."""
     short = epochs < SHORT
     changes = {"epochs": epochs, "validate_every": max(epochs // 15, 1)} | (HASTE if short else {})
@@ -288,14 +288,14 @@ def _run(options: argparse.Namespace, epochs: int, seed: int) -> Found:
             curve.append([round(time.monotonic() - started, 1), row["val_top1"]])
             print(f"epoch {row['epoch']}: {curve[-1]}", flush=True)
 
-    where = device.choose()
+    place = device.choose()
     model = ours.network(arch, len(options.train.classes), config)
     store = ResumeStore(options.cache / f"run-{epochs}-{seed}")
     loop.fit(model, options.train, options.val, config, seed=seed, resume=store, on_epoch=on_epoch)
     seconds = time.monotonic() - started
     view = CenterCrop(config.val_size, config.val_resize)
-    val = loader.to_device_if_fits(options.val, where)
-    seen = [predict(model, val, view, 250, where, mirrored) for mirrored in (False, True)]
+    val = loader.to_device_if_fits(options.val, place)
+    seen = [predict(model, val, view, 250, place, mirrored) for mirrored in (False, True)]
     return {
         "arch": arch,
         "epochs": epochs,

@@ -35,13 +35,13 @@ def main() -> None:
     parser = measure.parser(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--axes", nargs="+", default=list(AXES), choices=AXES)
-    parser.add_argument("--points", type=int, default=9, help="of each axis, the first so many")
+    parser.add_argument("--points", type=int, default=9, help="how many points of each axis")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=192, help="learnt from per point and round")
     options = parser.parse_args()
     with measure.workspace() as folder:
-        found = {axis: walk(axis, folder, options) for axis in options.axes}
-    measure.save(options.out, "growth", vars(options), found)
+        results = {axis: walk(axis, folder, options) for axis in options.axes}
+    measure.save(options.out, "growth", vars(options), results)
 
 
 def walk(axis: str, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -75,8 +75,8 @@ def walk(axis: str, folder: Path, options: argparse.Namespace) -> list[dict[str,
 def _learner(
     folder: Path, images: int, size: int, arch: str, batch: int
 ) -> Callable[[int], tuple[float, float]]:
-    """A training that, told how many images to learn from, says what an epoch's start took, and
-    seconds per image."""
+    """A function from a number of images to train on to two times in seconds: of an epoch's
+    start, and per image."""
     split = ours.placed(_split(folder / f"{images}", images))
     config = measure.recipe("imagenette-cpu").train.model_copy(update={"batch_size": batch})
     step = ours.step(arch, split, config)

@@ -36,7 +36,7 @@ class Turn(NamedTuple):
     waiting: float  # seconds of these in which the next batch was not there yet
 
 
-Play = Callable[[int], Turn]  # so many steps
+Play = Callable[[int], Turn]  # for a number of steps
 Build = Callable[[argparse.Namespace], Play]
 
 
@@ -78,13 +78,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save(folder: Path, name: str, settings: dict[str, Any], found: Any) -> None:
+def save(folder: Path, name: str, settings: dict[str, Any], results: Any) -> None:
     """Write NAME.json: what was measured, with which settings, where and when."""
     folder.mkdir(parents=True, exist_ok=True)
     day = time.strftime("%Y-%m-%d", time.gmtime())
     plain = {k: v.name if isinstance(v, Path) else v for k, v in settings.items()}
-    told = {k: v for k, v in plain.items() if k not in PRIVATE}
-    record = {"date": day, "machine": machine(), "settings": told, "found": found}
+    kept = {k: v for k, v in plain.items() if k not in PRIVATE}
+    record = {"date": day, "machine": machine(), "settings": kept, "found": results}
     text = json.dumps(record, indent=2) + "\n"
     (folder / f"{name}.json").write_text(text)
     print(f"-> {folder / name}.json")
@@ -217,7 +217,7 @@ def peak_memory() -> Iterator[Callable[[], float]]:
 
 
 def _serve(build: Build, options: argparse.Namespace, pipe: Connection) -> None:
-    """Build a contestant and let it play whenever it is told to."""
+    """Build a contestant and let it play when the parent process asks."""
     if sys.platform == "linux":  # how a DataLoader starts its workers in a program of its own
         multiprocessing.set_start_method("fork", force=True)
     with peak_memory() as peak:
@@ -249,8 +249,8 @@ def _held(process: psutil.Process) -> int:
 def _processor() -> str:
     names = Path("/proc/cpuinfo")
     lines = names.read_text().splitlines() if names.exists() else []
-    found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return found[0] if found else platform.processor()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
 
 
 def _version(name: str) -> str | None:

@@ -15,10 +15,10 @@ RATE = 1e-3  # small enough for any batch to be learnt from again and again
 
 def network(arch: str, classes: int, config: Train, seed: int = 0) -> AttentionBranchNetwork:
     """A new network on the device, ready to train."""
-    where = device.choose()
+    place = device.choose()
     torch.manual_seed(seed)
     model = AttentionBranchNetwork(arch, classes, config.zero_init)
-    return model.to(where, memory_format=torch.channels_last).train()
+    return model.to(place, memory_format=torch.channels_last).train()
 
 
 def step(arch: str, split: Split, config: Train) -> Step:

@@ -38,30 +38,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "-q", ".", str(clone)], check=True)
-        found = run(clone, options.rounds) | {"tracking": tracking(Path(folder))}
-    measure.save(options.out, "overhead", vars(options), found)
+        results = run(clone, options.rounds) | {"tracking": tracking(Path(folder))}
+    measure.save(options.out, "overhead", vars(options), results)
 
 
 def run(clone: Path, rounds: int) -> dict[str, Any]:
     """Medians in seconds."""
     _call(clone, "dvc", "exp", "run", "-q", *(f"-S{change}" for change in TINY))
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     noop = [_call(clone, "dvc", "repro", "-q") for _ in range(rounds)]
-    found["noop_repro"] = _median(noop)
+    results["noop_repro"] = _median(noop)
     first, beyond = [], []
     for number in range(rounds):
         rate = f"-Strain.lr={0.01 + number / 1000}"
         _change(clone, f"{0.02 + number / 1000}")
         first.append(_until(clone, "epoch 1/1 ", "dvc", "repro", "train"))
         beyond.append(_beyond(clone, "dvc", "exp", "run", "-q", rate))
-    found["repro_to_first_step_and_validation"] = _median(first)
-    found["exp_run_beyond_its_stages"] = _median(beyond)
-    found["imports"] = {
+    results["repro_to_first_step_and_validation"] = _median(first)
+    results["exp_run_beyond_its_stages"] = _median(beyond)
+    results["imports"] = {
         stage: _median([_call(clone, "python", "-c", _imports(stage)) for _ in range(rounds)])
         for stage in STAGES
     }
-    print(found)
-    return found
+    print(results)
+    return results
 
 
 def tracking(root: Path) -> dict[str, float]:
@@ -139,8 +139,8 @@ def _change(clone: Path, rate: str) -> None:
 def _imports(stage: str) -> str:
     """All that the stage imports, at once and once its params hold, as a program of its own."""
     tree = ast.parse(Path(f"stages/{stage}.py").read_text())
-    found = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
-    return "\n".join(ast.unparse(node) for node in found)
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    return "\n".join(ast.unparse(node) for node in imports)
 
 
 def _environment() -> dict[str, str]:

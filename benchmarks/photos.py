@@ -70,5 +70,5 @@ def _rendered(count: int) -> Iterator[tuple[str, Image.Image]]:
         train=count, val=1, clutter=0.5, distractors=2, diameter=(0.3, 0.5), shortcut=None
     )
     for index in range(count):
-        image, label, _ = shapes.render(0, "train", index, SIDE, look)
+        image, label, *_ = shapes.render(0, "train", index, SIDE, look)
         yield f"{shapes.CLASSES[label]}/{index:06d}.jpg", Image.fromarray(image)

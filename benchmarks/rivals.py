@@ -187,7 +187,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             said = (f"{name} {turn.images / turn.seconds:.1f}" for name, turn in turns.items())
             print(f"round {len(rounds)}  {'  '.join(said)}  images/s", flush=True)
         peaks = {contestant.name: contestant.stop() for contestant in contestants}
-    found = {
+    results = {
         name: {
             "images_per_second": round(speed, 2),
             "ours_is_times_as_fast": round(measure.ratio(rounds, options.only[0], name), 3),
@@ -196,9 +196,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         }
         for name, speed in measure.speeds(rounds).items()
     }
-    for name, figures in found.items():
+    for name, figures in results.items():
         print(f"{name:6}", figures, flush=True)
-    return found
+    return results
 
 
 def _ours(options: argparse.Namespace) -> Any:

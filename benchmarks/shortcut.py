@@ -1,14 +1,14 @@
-"""Would the map have warned? A rehearsal of a shortcut, where it is known who took it.
+"""Would the map have warned? A shortcut is built in, so it is known which network relies on it.
 
     python -m benchmarks.shortcut --seeds 0 1 2
 
-The network of presets/shortcut.yaml learns the set `shapes` twice: once with a patch at the border
-whose colour tells the class (--rho), once with one that tells nothing (--control). The pictures of
-the validation split, rendered anew with one thing changed, measure which network relies on it.
-Then each map raises its alarm where it is denser on the patch than on the target. It would have
-warned if it does so on the reliant network, and clearly less on the control.
+The network of presets/shortcut.yaml learns the set `shapes` twice. Once a patch at the border has
+the colour of the class (--rho), once its colour is random (--control). Rendering the validation
+pictures again with one thing changed measures which network relies on the patch. A map raises its
+alarm where it is denser on the patch than on the target. It would have warned if it does so on the
+reliant network, and clearly less often on the control.
 
-Maps and importance are those of the predicted class, on pictures whose patch tells their class.
+Maps and importance are those of the predicted class, on pictures whose patch shows their class.
 """
 
 import argparse
@@ -44,7 +44,7 @@ SILENT = "no: silent on most images of the reliant network"
 WARNED = "yes"
 INTERVALS = ("hits", "false_alarms", "auroc")
 Parts = dict[str, Tensor]  # a value [N] for each part of N pictures
-Found = dict[str, Any]
+Results = dict[str, Any]
 
 
 class Pictures(NamedTuple):
@@ -70,22 +70,22 @@ def main() -> None:
     parser.add_argument(
         "--params", type=Path, default=Path("presets/shortcut.yaml"), help="the recipe"
     )
-    parser.add_argument("--rho", type=float, default=0.95, help="how often the patch tells")
+    parser.add_argument("--rho", type=float, default=0.95, help="how often it shows the class")
     parser.add_argument("--control", type=float, default=0.1, help="and to the control network")
     parser.add_argument("--images", type=int, default=500, help="pictures to ask about")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings")
     options = parser.parse_args()
     params = load(options.params)
     recipe = params.model_dump(mode="json", include={"arch", "data", "train"})
-    pictures, runs = _pictures(params.data, options.images), list[Found]()
+    pictures, runs = _pictures(params.data, options.images), list[Results]()
     for seed in options.seeds:
         run = rehearse(params, pictures, options.rho, options.control, seed)
-        print(_told(run), flush=True)
+        print(_tables(run), flush=True)
         runs.append(run)
         measure.save(options.out, "shortcut", vars(options) | {"recipe": recipe}, {"runs": runs})
 
 
-def rehearse(params: Params, pictures: Pictures, rho: float, control: float, seed: int) -> Found:
+def rehearse(params: Params, pictures: Pictures, rho: float, control: float, seed: int) -> Results:
     """What both networks rely on, trained from one seed, and what each map says of it."""
     view = CenterCrop(params.evaluate.size, params.evaluate.resize)
     taught, other = (
@@ -102,7 +102,7 @@ def rehearse(params: Params, pictures: Pictures, rho: float, control: float, see
     }
 
 
-def alarms(reliant: Parts, control: Parts, tested: bool, seed: int) -> Found:
+def alarms(reliant: Parts, control: Parts, tested: bool, seed: int) -> Results:
     """How a map's densities differ between the networks, and whether it would have warned.
 
     A flat map, whose density is NaN, raises no alarm; its density on the patch counts as chance, 1.
@@ -181,12 +181,12 @@ def _share(logits: Tensor, classes: Tensor) -> float:
 
 
 def _trained(params: Params, chance: float, seed: int) -> AttentionBranchNetwork:
-    """The network of `params`, from `seed`, trained where the patch tells the class so often."""
+    """A network trained on patches of which the share `chance` show the class."""
     looks = params.data.shapes.model_copy(update={"shortcut": chance})
     config = params.data.model_copy(update={"name": "shapes", "shapes": looks})
 
     def on_epoch(row: Row, images_per_second: float) -> None:
-        progress.say(f"patch tells {chance}  {loop.describe(row, params.train)}")
+        progress.say(f"patch shows the class at {chance}  {loop.describe(row, params.train)}")
 
     with measure.workspace() as folder:
         files = {split: folder / split for split in ("train", "val")}
@@ -224,14 +224,14 @@ def _examined(
 def _maps(model: AttentionBranchNetwork, samples: Samples, seed: int) -> dict[str, Tensor]:
     """Every map of the predicted classes and the two blind controls, each [N, h, w] on the CPU."""
     own = maps.explainer(model, samples.predicted)(samples.images)
-    found = {name: values.cpu() for name, values in own.items()}
+    drawn = {name: values.cpu() for name, values in own.items()}
     n, h, w = samples.attention.shape
-    found["centre"] = maps.centre_maps(n, h, w)
-    found["random"] = maps.random_maps(n, h, w, generator(seed, "shortcut", "noise"))
-    return found
+    drawn["centre"] = maps.centre_maps(n, h, w)
+    drawn["random"] = maps.random_maps(n, h, w, generator(seed, "shortcut", "noise"))
+    return drawn
 
 
-def _summary(network: Examined) -> Found:
+def _summary(network: Examined) -> Results:
     agreed = {
         name: counterfactuals.agreement(network.importance, density)
         for name, density in network.density.items()
@@ -248,7 +248,7 @@ def _means(values: Parts) -> dict[str, float | None]:
     }
 
 
-def _told(run: Found) -> str:
+def _tables(run: Results) -> str:
     """A run in three tables: the networks, the maps' densities on each part, their alarms."""
     networks = {
         f"{side} network": {
@@ -257,12 +257,12 @@ def _told(run: Found) -> str:
         }
         for side, row in run["networks"].items()
     }
-    found = run["maps"]
-    densities = {name: _pairs(**row["density"]) for name, row in found.items()}
+    scores = run["maps"]
+    densities = {name: _pairs(**row["density"]) for name, row in scores.items()}
     alarmed = {
         name: {key: "{:.2f} [{:.2f}, {:.2f}]".format(*row[key]) for key in INTERVALS}
         | {"would have warned": row["would_have_warned"]}
-        for name, row in found.items()
+        for name, row in scores.items()
     }
     tables = {
         f"seed {run['seed']}": pd.DataFrame(networks).drop(index=["importance", "agreement"]),

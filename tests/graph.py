@@ -177,7 +177,7 @@ def repair(root: Path) -> str:
     """Do what a person would: run the doctor, then each command it prints; all that it printed."""
     text = ""
     for _ in range(5):
-        run = Run(root, f"{DOCTOR} --fix")
+        run = Run(root, DOCTOR)
         code, text = run.end(), text + run.text
         if code == 0:
             return text

@@ -41,7 +41,7 @@ def test_a_recipe_is_the_preset(name: str) -> None:
     assert measure.recipe(name) == load(ROOT / f"presets/{name}.yaml")
 
 
-def test_ratios_are_taken_within_a_round_and_the_median_is_told() -> None:
+def test_ratios_are_taken_within_a_round_and_the_median_is_reported() -> None:
     # theirs always needs twice as long, on a machine that is slower in every round
     rounds = [
         {"ours": Turn(10, slow, 0.1 * slow), "theirs": Turn(10, 2 * slow, slow)}

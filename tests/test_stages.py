@@ -1,7 +1,6 @@
 """The whole graph run by DVC, on tiny data, in a copy of the project."""
 
 import hashlib
-import http.server
 import io
 import json
 import os
@@ -9,9 +8,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tarfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +16,8 @@ import yaml
 from PIL import Image
 
 from abn.datasets import imagenette
+from tests.servers import serving
+from tests.tars import tgz
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -165,26 +163,6 @@ def project(tmp_path) -> Project:
     return copy(tmp_path)
 
 
-@pytest.fixture
-def serve() -> Iterator:
-    """`serve(folder)` gives the address of a loopback server of its files."""
-    servers = []
-
-    def start(folder: Path) -> str:
-        def handler(*args):
-            return http.server.SimpleHTTPRequestHandler(*args, directory=folder)
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
 def test_the_graph_writes_all_outputs_and_is_then_up_to_date(finished):
     outputs = finished.outputs()
     assert "checkpoint/epoch-0002.safetensors" in outputs
@@ -277,33 +255,27 @@ def test_a_report_on_weights_that_were_not_explained_is_refused(finished):
     finished.run("git checkout -q .")
 
 
-def archive(path: Path) -> str:
-    """A .tgz laid out as Imagenette's, three images of noise a class and split; its md5."""
-    draws = np.random.default_rng(0)
-    with tarfile.open(path, "w:gz") as tar:
-        for split in ("train", "val"):
-            for wnid in imagenette.CLASSES:
-                for i in range(3):
-                    pixels = draws.integers(0, 256, (40, 50, 3), np.uint8)
-                    file = io.BytesIO()
-                    Image.fromarray(pixels).save(file, "JPEG")
-                    member = tarfile.TarInfo(f"imagenette2-160/{split}/{wnid}/{i}.JPEG")
-                    member.size = file.tell()
-                    file.seek(0)
-                    tar.addfile(member, file)
-    return md5(path)
+def jpeg(draws: np.random.Generator) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(draws.integers(0, 256, (40, 50, 3), np.uint8)).save(file, "JPEG")
+    return file.getvalue()
 
 
 @pytest.mark.slow
-def test_an_archive_is_fetched_over_http_and_goes_through_the_whole_graph(
-    project, serve, tmp_path_factory
-):
-    folder = tmp_path_factory.mktemp("served")
-    checksum = archive(folder / "imagenette2-160.tgz")
-    host = serve(folder).replace("://", "://me:password-7@")
-    url = f"{host}/imagenette2-160.tgz?key=token-7"
-    project.change(data={"name": "imagenette", "url": url, "md5": checksum})
-    text = project.run("dvc repro train") + project.run("dvc repro", ABN_TRACKING="off")
+def test_an_archive_is_fetched_over_http_and_goes_through_the_whole_graph(project):
+    draws = np.random.default_rng(0)
+    names = (
+        f"{split}/{wnid}/{i}"
+        for split in ("train", "val")
+        for wnid in imagenette.CLASSES
+        for i in "abc"
+    )
+    archive = tgz(*((f"imagenette2-160/{name}.JPEG", jpeg(draws)) for name in names))
+    checksum = hashlib.md5(archive, usedforsecurity=False).hexdigest()
+    with serving(archive) as server:
+        url = server.url.replace("://", "://me:password-7@") + "?key=token-7"
+        project.change(data={"name": "imagenette", "url": url, "md5": checksum})
+        text = project.run("dvc repro train") + project.run("dvc repro", ABN_TRACKING="off")
     assert "password-7" not in text and "token-7" not in text
     assert project.files_with("password-7", "token-7") == {"params.yaml", "dvc.lock"}
     assert project.metrics("explain")["images"] == 10

@@ -1,16 +1,16 @@
 """The console command: `abn VERB`.
 
-A verb is a module of this package with `HELP` (one line, a literal), `configure(parser)` and
+A verb is a module of this package with a line `HELP = "..."`, `configure(parser)` and
 `run(options)`, which returns the exit code. It runs at the project's root, which is searched from
 the working folder upwards, unless the module says `NEEDS_PROJECT = False`. Only the verb that runs
 is imported, so `abn --help` is fast.
 """
 
 import argparse
-import ast
 import importlib
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +20,7 @@ from abn import cli
 from abn.runtime.errors import UserError
 from abn.version import __version__
 
-PROJECT_FILES = ("dvc.yaml", "params.yaml")
-INTERRUPTED = 130  # the exit code after Ctrl-C, as shells have it
-PIPE_CLOSED = 141  # likewise when the reader of the output is gone
+INTERRUPTED, PIPE_CLOSED = 130, 141  # exit codes, as shells have them
 
 
 class SetupError(UserError):
@@ -33,9 +31,8 @@ class SetupError(UserError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb that `arguments` (by default the command line) name; return the exit code."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _run(given)
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -50,18 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def verbs() -> dict[str, str]:
     """The name of every verb and its line of help, read from the files without importing them."""
-    lines = {
-        name: _help(Path(folder, f"{name}.py"))
-        for folder in cli.__path__
-        for _, name, _ in pkgutil.iter_modules([folder])
-    }
-    return {name: line for name, line in sorted(lines.items()) if line is not None}
+    lines = {}
+    for folder in cli.__path__:
+        for _, name, _ in pkgutil.iter_modules([folder]):
+            text = Path(folder, f"{name}.py").read_text(encoding="utf-8")
+            if match := re.search(r'^HELP\b.* = "(.+)"$', text, re.MULTILINE):
+                lines[name] = match[1]
+    return dict(sorted(lines.items()))
 
 
 def project_root(start: Path) -> Path:
     """The nearest folder from `start` upwards with dvc.yaml and params.yaml; SetupError if none."""
     for folder in (start, *start.parents):
-        if all((folder / name).is_file() for name in PROJECT_FILES):
+        if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
             return folder
     what = "not in a project: no folder from here upwards has dvc.yaml and params.yaml"
     raise SetupError(what, start, "change to your clone of the project and run it there")
@@ -72,14 +70,12 @@ def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="abn", description="Attention Branch Networks.")
     parser.add_argument("--version", action="version", version=f"abn {__version__}")
     subparsers = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    module = None
     for name, line in verbs().items():
         verb = subparsers.add_parser(name, help=line, description=line)
         if name == chosen:
             module = _import(name)
             module.configure(verb)
-    options = parser.parse_args(arguments)
-    assert module is not None  # else argparse has refused the verb
+    options = parser.parse_args(arguments)  # which refuses an unknown verb
     if getattr(module, "NEEDS_PROJECT", True):
         os.chdir(project_root(Path.cwd()))
     code = int(module.run(options))
@@ -96,12 +92,3 @@ def _import(verb: str) -> ModuleType:
             raise
         remedy = "pip install 'attention-branch-network[pipeline]'"
         raise SetupError(f"the package {error.name} is missing", f"abn {verb}", remedy) from None
-
-
-def _help(file: Path) -> str | None:
-    """The literal that `file` assigns to HELP, if it does."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == "HELP" for target in targets):
-            return str(ast.literal_eval(node.value))  # type: ignore[attr-defined]  # an assignment
-    return None

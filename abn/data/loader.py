@@ -37,8 +37,8 @@ def to_device_if_fits(split: Split, device: torch.device) -> Split:
     if device.type != "cuda":
         return split
     free = torch.cuda.mem_get_info(device)[0]
-    masks = 0 if split.masks is None else split.masks[0].nbytes
-    needed = len(split) * (split.images[0].nbytes + masks)
+    pixels = [part[0].nbytes for part in (split.images, split.masks) if part is not None]
+    needed = len(split) * sum(pixels)
     fits = needed <= RESIDENT * free
     place = "resident on the device" if fits else "streamed from the file"
     progress.say(f"{len(split)} images, {needed / 1e9:.2f} of {free / 1e9:.1f} GB free: {place}")
@@ -77,11 +77,9 @@ def evaluation(
     split: Split, view: CenterCrop, batch_size: int, device: torch.device, mirrored: bool = False
 ) -> Iterator[Tensor]:
     """Every image once, in order, through `view`; `mirrored` swaps left and right."""
-    full, rest = divmod(len(split), batch_size)
-    index = torch.arange(len(split))
-    orders = [index[: full * batch_size].view(full, batch_size)] if full else []
-    orders += [index[full * batch_size :][None]] if rest else []
-    for order in orders:
+    index, rest = torch.arange(len(split)), len(split) % batch_size
+    full = len(split) - rest
+    for order in (index[:full].view(-1, batch_size), index[full:].view(-1, max(rest, 1))):
         for rows, canvases, _ in iterate(split, order, device):
             yield transform(canvases, split.aspect[rows.to(split.aspect.device)], view, mirrored)
 

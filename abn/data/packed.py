@@ -75,13 +75,9 @@ class Split:
     def to(self, device: torch.device) -> "Split":
         """The samples of this split, masks included, on `device`."""
         part = self if self.rows is None else self.take(torch.arange(len(self)))
-        return dataclasses.replace(
-            part,
-            images=part.images.to(device),
-            labels=part.labels.to(device),
-            aspect=part.aspect.to(device),
-            masks=None if part.masks is None else part.masks.to(device),
-        )
+        tensors = {name: getattr(part, name) for name in ("images", "labels", "aspect", "masks")}
+        moved = {name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None}
+        return dataclasses.replace(part, **moved)
 
 
 class Writer:
@@ -167,7 +163,7 @@ def read(path: Path) -> Split:
 
 
 def _check(split: Split) -> None:
-    """ValueError if the tensors or the names of `split` do not fit together."""
+    """ValueError if the tensors of `split` do not fit together."""
     count, side = (*split.images.shape, 0, 0)[:2]
     layout = [
         (split.images, (count, side, side, 3), torch.uint8),
@@ -182,11 +178,6 @@ def _check(split: Split) -> None:
         raise ValueError("no labels, or labels that are not a class")
     if not (split.aspect.isfinite() & (split.aspect > 0)).all():
         raise ValueError("an aspect that is not positive")
-    texts = (*split.classes, split.source, split.digest)
-    if not all(isinstance(text, str) for text in texts) or not all(split.classes):
-        raise ValueError("names that are empty or not text")
-    if len(set(split.classes)) < len(split.classes):
-        raise ValueError("a class twice")
 
 
 def check_classes(split: Split, classes: tuple[str, ...]) -> None:

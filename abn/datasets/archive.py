@@ -10,14 +10,13 @@ from pathlib import Path
 from abn.runtime.errors import DataError, DiskError
 
 LARGEST_MEMBER = 64 << 20  # bytes
-LARGEST_TOTAL = 64 << 30
 BLOCK = 1 << 20
 
 
 def names(archive: Path) -> list[str]:
     """The names of the files in `archive`, in its order, after reading all of it.
 
-    Raises DataError for an archive that is damaged or too large, and for a member that comes twice
+    Raises DataError for an archive that is damaged, and for a member that is too large, comes twice
     or is neither a file nor a folder; DiskError where it cannot be read.
     """
     with _readable(archive):
@@ -46,12 +45,11 @@ def _readable(archive: Path) -> Iterator[None]:
 
 def _files(archive: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
     """Every file of `archive`, with the stream standing at its content."""
-    seen, total = set(), 0
+    seen = set()
     with gzip.open(archive) as stream:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
-                total += member.size
-                if not 0 <= member.size <= LARGEST_MEMBER or total > LARGEST_TOTAL:
+                if not 0 <= member.size <= LARGEST_MEMBER:
                     raise tarfile.ReadError(f"{member.name!r} is too large")
                 if member.name in seen or not (member.isreg() or member.isdir()):
                     raise tarfile.ReadError(f"{member.name!r} is a link, a device or comes twice")

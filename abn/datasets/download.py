@@ -20,7 +20,6 @@ from abn.runtime.redaction import redacted
 TRIES, BACKOFF = 5, 0.5  # seconds before the second try; doubled before each one after it
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces of an answer
 BLOCK = 1 << 16  # bytes
-LARGEST_FILE = 1 << 34  # bytes; ten times the largest archive
 
 
 class _Retry(Retry):
@@ -49,7 +48,7 @@ def fetch(url: str, target: Path, md5: str) -> Path:
     Raises DataError, DiskError, BusyError.
     """
     if (local := _local(url)) is not None:
-        _verify(local, str(local), md5)
+        _verify(local, local, md5)
         return local
     lock = locks.alone(target.with_name(f"{target.name}.lock"), f"the download of {target}")
     with files.writing(target), lock:
@@ -76,12 +75,10 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _verify(path: Path, name: str, md5: str, ours: bool = False) -> None:
-    """DataError unless `path` has this md5; then it is removed if it is `ours`."""
+def _verify(path: Path, name: object, md5: str) -> None:
+    """DataError unless `path` has this md5."""
     if (actual := _md5(path)) != md5:
         what = f"md5 is {actual} ({path.stat().st_size} bytes), not {md5}"
-        if ours:
-            path.unlink()
         raise DataError(what, name, "correct data.url or data.md5")
 
 
@@ -91,7 +88,11 @@ def _download(url: str, target: Path, md5: str) -> None:
     if _complete(url, part) and _md5(part) != md5:  # pieces of two versions: once more, from zero
         part.unlink()
         _complete(url, part)
-    _verify(part, redacted(url), md5, ours=True)
+    try:
+        _verify(part, redacted(url), md5)
+    except DataError:
+        part.unlink()
+        raise
     files.settle(part, target)
 
 
@@ -131,9 +132,6 @@ def _receive(session: requests.Session, url: str, part: Path) -> None:
             bar.update(size)
             for block in response.raw.stream(BLOCK, decode_content=False):
                 bar.update(file.write(block))
-                if file.tell() > LARGEST_FILE:
-                    part.unlink()
-                    raise _unavailable(f"more than {LARGEST_FILE:,} bytes", url)
 
 
 def _unavailable(what: str, url: str) -> DataError:

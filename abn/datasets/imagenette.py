@@ -26,17 +26,12 @@ def find(names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
         if match := _IMAGE.fullmatch(name):
             split, wnid = match.groups()
             if wnid not in LABELS:
-                raise _error(f"{wnid!r} is not a class of Imagenette", f"member {name!r}")
+                what = f"{wnid!r} is not a class of Imagenette"
+                raise DataError(what, f"member {name!r}", "correct data.url")
             splits[split].append((name, LABELS[wnid]))
-    if not any(splits.values()):
-        raise _error("no image", "*/{train,val}/<class>/*.JPEG in the archive")
     for split, images in splits.items():
         present = {label for _, label in images}
         for wnid, label in LABELS.items():
             if label not in present:
-                raise _error("no image", f"{split}/{wnid} in the archive")
+                raise DataError("no image", f"{split}/{wnid} in the archive", "correct data.url")
     return splits
-
-
-def _error(what: str, where: str) -> DataError:
-    return DataError(what, where, "correct data.url")

@@ -22,18 +22,6 @@ UPRIGHT = {  # EXIF orientation -> the transposition that undoes it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-PILLOW_ERRORS = (  # those it documents; TypeError is for a TIFF whose tags have the wrong type
-    OSError,
-    SyntaxError,
-    MemoryError,
-    ValueError,
-    NotImplementedError,
-    OverflowError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-    TypeError,
-)
-
 
 # Pillow warns of large images, which `_check` refuses: one message is enough.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -51,8 +39,8 @@ def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Ima
             _check(image)
             if size_hint:
                 image.draft(None, (2 * size_hint, 2 * size_hint))
-            return _rgb(_upright(image))
-    except PILLOW_ERRORS as error:
+            return upright_rgb(image)
+    except Exception as error:  # Pillow raises errors of many kinds for damaged files
         raise DataError(_reason(error), name, "replace the file or remove it") from error
 
 
@@ -79,21 +67,14 @@ def _check(image: Image.Image) -> None:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """`image` as it is to be seen: turned as its EXIF says, 8-bit RGB, on white."""
-    return _rgb(_upright(image))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """`image` turned as its EXIF says.
+    """`image` as it is to be seen: turned as its EXIF says, 8-bit RGB, on white.
 
     Not by ImageOps.exif_transpose: it fails on sound images whose EXIF it cannot write back.
     """
     image.load()  # Pillow turns a TIFF while loading, and then forgets its orientation
     undo = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image if undo is None else image.transpose(undo)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
+    if undo is not None:
+        image = image.transpose(undo)
     if image.mode.startswith("I"):
         return _gray8(image).convert("RGB")
     if image.has_transparency_data:

@@ -23,13 +23,6 @@ AHEAD = 4  # chunks decoded or waiting per thread
 MOST_NAMED = 5  # bad images
 
 
-class Bad(NamedTuple):
-    """An image that cannot be used."""
-
-    name: str
-    reason: str
-
-
 class Source(NamedTuple):
     """A data set, not yet packed."""
 
@@ -59,37 +52,25 @@ def pack(source: Source, size: int, paths: dict[str, Path]) -> None:
     with files.writing(folder), ExitStack() as discarding:
         writers = {}
         for split, path in paths.items():
-            writers[split] = _writer(source, split, size, path)
+            about = source.classes, source.origin, source.masks
+            writers[split] = Writer(path, source.counts[split], size, *about)
             discarding.callback(writers[split].discard)
         files.require_room(folder, sum(writer.size for writer in writers.values()))
-        _write(source, writers)
-
-
-def _writer(source: Source, split: str, size: int, path: Path) -> Writer:
-    return Writer(path, source.counts[split], size, source.classes, source.origin, source.masks)
-
-
-def _write(source: Source, writers: dict[str, Writer]) -> None:
-    with progress.bar("packing", sum(source.counts.values()), "image") as bar:
-        for split, sample in progress.counted(source.samples, bar):
-            writers[split].add(sample)
-    for writer in writers.values():
-        writer.close()
+        with progress.bar("packing", sum(source.counts.values()), "image") as bar:
+            for split, sample in progress.counted(source.samples, bar):
+                writers[split].add(sample)
+        for writer in writers.values():
+            writer.close()
 
 
 def _shapes(config: Data) -> Source:
     counts = {"train": config.shapes.train, "val": config.shapes.val}
     samples = (
-        (split, _render(config, split, index))
+        (split, shapes.render(config.seed, split, index, config.size, config.shapes))
         for split, count in counts.items()
         for index in range(count)
     )
     return Source(shapes.CLASSES, f"shapes, seed {config.seed}", True, counts, samples)
-
-
-def _render(config: Data, split: str, index: int) -> Sample:
-    image, label, mask = shapes.render(config.seed, split, index, config.size, config.shapes)
-    return Sample(image, label, mask=mask)
 
 
 def _imagenette(config: Data, cache: Path) -> Source:
@@ -121,30 +102,25 @@ def _decoded(items: Iterable[Item], size: int) -> Iterator[tuple[str, Sample]]:
     error, so that it can name several.
     """
 
-    def sample(item: Item) -> tuple[str, Sample] | Bad:
+    def sample(item: Item) -> tuple[str, Sample] | str:
         content, name, split, label = item
         try:
             canvas, aspect = images.square(images.decode(content, name, size), size)
         except DataError as error:
-            return Bad(name, error.what)
+            return f"{name} ({error.what})"
         return split, Sample(canvas, label, aspect)
 
-    bad: list[Bad] = []
+    bad: list[str] = []
     for result in _in_parallel(sample, items):
-        if isinstance(result, Bad):
+        if isinstance(result, str):
             bad.append(result)
         elif not bad:
             yield result
     if bad:
-        raise _error(bad)
-
-
-def _error(bad: list[Bad]) -> DataError:
-    """One error for all of `bad`: how many, and the first of them by name."""
-    where = ", ".join(f"{name} ({reason})" for name, reason in bad[:MOST_NAMED])
-    more = f" and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
-    what = f"{len(bad)} image{'s' * (len(bad) > 1)} cannot be used"
-    return DataError(what, f"{where}{more}", "replace or remove them")
+        more = f" and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
+        what = f"{len(bad)} image{'s' * (len(bad) > 1)} cannot be used"
+        where = ", ".join(bad[:MOST_NAMED]) + more
+        raise DataError(what, where, "replace or remove them")
 
 
 def _in_parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from abn.config.params import Shapes
+from abn.data.packed import Sample
 from abn.datasets.outlines import OUTLINES, scrap
 from abn.datasets.paint import Bytes, Reals, cover, flat, textured
 
@@ -28,14 +29,6 @@ PATCH_GAP = 0.03  # least distance of the patch from the circle around the targe
 COLOURS = np.frombuffer(
     bytes.fromhex("ff0000 00ff00 0000ff ffff00 ff00d2 00ffd2 820028 826900 006982 001482"), np.uint8
 ).reshape(10, 3)
-
-
-class Sample(NamedTuple):
-    """One picture with its truth."""
-
-    image: Bytes  # [S, S, 3] RGB
-    label: int  # index into CLASSES
-    mask: Bytes  # [S, S]: 0 background, 1 target, 2 distractor, 3 patch
 
 
 class Scene(NamedTuple):
@@ -163,10 +156,11 @@ def render(
 ) -> Sample:
     """Picture `index` of a split, a function of the arguments alone; labels go round the classes.
 
-    The rest asks for the same picture with a change, all else staying the same to the bit:
-    `without` names layers to leave out, `redrawn` gives the index of another picture from whose
-    stream a layer is drawn, and the patch takes the colour of the class `colour`.
+    Its mask has the values of `MASK`. The rest asks for the same picture with a change, all else
+    staying the same to the bit: `without` names layers to leave out, `redrawn` gives the index of
+    another picture from whose stream a layer is drawn, and the patch takes the colour of the class
+    `colour`.
     """
     stack = layers(seed, split, index, size, look, redrawn, colour)
     image, mask = compose({k: v for k, v in stack.items() if k not in without}, size)
-    return Sample(image, index % len(CLASSES), mask)
+    return Sample(image, index % len(CLASSES), mask=mask)

@@ -10,6 +10,12 @@ FOLDERS = Path(".dvc/tmp/exps")  # where DVC runs what is queued or --temp
 CHANGES = "refs/exps/exec/EXEC_MERGE"  # the start of an experiment, with uncommitted changes
 
 
+def problems() -> Iterator[Problem]:
+    """Every problem that a killed experiment leaves."""
+    yield from detached_head()
+    yield from folders()
+
+
 def detached_head() -> Iterator[Problem]:
     """HEAD on no branch where DVC put it, not where a person did."""
     head, *by_dvc = (

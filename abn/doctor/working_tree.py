@@ -1,14 +1,11 @@
 """What killed processes leave in the working tree: a cut dvc.lock, locks, half-written files."""
 
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from filelock import FileLock, Timeout
 
 from abn.config import yaml_file
 from abn.experiments import git
@@ -16,15 +13,14 @@ from abn.project import paths
 from abn.runtime.errors import ParamsError
 
 LOCK, TABLES = Path("dvc.lock"), (Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/exps/rwlock"))
-TABLE_NAMES = ("maps", "curves", "images", "interventions", "gates")
-WRITTEN = {  # by each stage, through NAME.part
-    "download": (paths.TRAIN_DATA, paths.VAL_DATA),
-    "train": (paths.CHECKPOINT, paths.TRAIN_METRICS, paths.HISTORY),
-    "evaluate": (paths.EVALUATE_METRICS, paths.CONFUSION, paths.PER_CLASS, paths.CALIBRATION),
-    "explain": (paths.EXPLAIN_METRICS, *map(paths.explain_table, TABLE_NAMES)),
-    "visualize": (paths.GALLERY, paths.REPORT),
-}
-INSIDE = re.compile(r"[\w-]+\.(png|safetensors)|\.tmp\w{6}")  # of a folder NAME.part
+WRITTEN = (  # by the stages, through NAME.part
+    *(paths.TRAIN_DATA, paths.VAL_DATA),
+    *(paths.CHECKPOINT, paths.TRAIN_METRICS, paths.HISTORY),
+    *(paths.EVALUATE_METRICS, paths.CONFUSION, paths.PER_CLASS, paths.CALIBRATION),
+    paths.EXPLAIN_METRICS,
+    *map(paths.explain_table, ("maps", "curves", "images", "interventions", "gates")),
+    *(paths.GALLERY, paths.REPORT),
+)
 
 
 class Problem(NamedTuple):
@@ -33,7 +29,14 @@ class Problem(NamedTuple):
     what: str
     where: object
     command: list[str]
-    ours: bool = False  # a file of this project that nobody is writing: `remove` may take it
+
+
+def problems() -> Iterator[Problem]:
+    """Every problem in the working tree."""
+    yield from half_written()
+    yield from dvc_lock()
+    yield from dvc_tables()
+    yield from git_locks()
 
 
 def dvc_lock() -> Iterator[Problem]:
@@ -78,27 +81,12 @@ def git_locks() -> Iterator[Problem]:
         yield Problem("a lock of git; if no git is running", lock, ["rm", str(lock)])
 
 
-def own_files() -> Iterator[Problem]:
-    """Half-written files of killed stages, by exact name.
-
-    The stage is locked out until the next problem is asked for, so the caller may remove the file.
-    """
-    for stage, outputs in WRITTEN.items():
-        parts = [path.with_name(f"{path.name}.part") for path in outputs]
-        if any(map(_is_ours, parts)):
-            with _locked_out(stage) as idle:
-                for part in filter(_is_ours, parts if idle else ()):
-                    command = ["rm", "-r", str(part)]
-                    yield Problem("half-written by a killed stage", part, command, ours=True)
-
-
-def remove(path: Path) -> bool:
-    """Remove a file of `own_files`, or a folder; whether the disk let us."""
-    try:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    except OSError:
-        return False
-    return True
+def half_written() -> Iterator[Problem]:
+    """Files of killed stages, by exact name."""
+    for part in (path.with_name(f"{path.name}.part") for path in WRITTEN):
+        if part.exists():
+            what = "half-written by a killed stage; if no stage is running"
+            yield Problem(what, part, ["rm", "-r", str(part)])
 
 
 def unfinished() -> Iterator[str]:
@@ -111,26 +99,3 @@ def unfinished() -> Iterator[str]:
         place = "after epoch {}, step {}".format(*map(int, states[-1])) if states else "no step yet"
         size = sum(file.stat().st_size for file in files) / 1e6
         yield f"{folder}: a training to resume, {place}; {size:.0f} MB; to drop it: rm -r {folder}"
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether `path` exists, no link leads there, and if a folder, it has only files of ours."""
-    if not path.exists() or any(part.is_symlink() for part in (path, *path.parents)):
-        return False
-    files = path.iterdir() if path.is_dir() else ()
-    return all(INSIDE.fullmatch(f.name) and f.is_file() and not f.is_symlink() for f in files)
-
-
-@contextmanager
-def _locked_out(stage: str) -> Iterator[bool]:
-    """Hold the lock of `stage`; False where a running stage holds it, or we may not write."""
-    lock = FileLock(paths.LOCKS / f"{stage}.lock", timeout=0)
-    try:
-        paths.LOCKS.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (Timeout, OSError):
-        yield False
-        return
-    yield True
-    Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias, overload
 
@@ -21,7 +22,8 @@ from abn.data.crop import centre_boxes, crop
 from abn.datasets import images as decoder
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
-from abn.runtime.errors import DataError, DeviceError
+from abn.runtime import device as devices
+from abn.runtime.errors import DataError
 from abn.visualize.overlay import overlay
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -100,23 +102,16 @@ class Predictor:
 
         Raises DataError, naming the image, where one cannot be read.
         """
-        if isinstance(images, str | os.PathLike | Image.Image):
-            return self._batch([_pixels(images)], top)[0]
-        if isinstance(images, np.ndarray) and images.ndim != 4:
+        if isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4:
             return self._batch([_pixels(images)], top)[0]
         predictions: list[Prediction] = []
-        batch: list[NDArray[np.uint8]] = []
-        for image in images:
-            batch.append(_pixels(image))
-            if len(batch) == BATCH:
-                predictions += self._batch(batch, top)
-                batch = []
-        return predictions + self._batch(batch, top)
+        pixels = map(_pixels, images)
+        while batch := list(islice(pixels, BATCH)):
+            predictions += self._batch(batch, top)
+        return predictions
 
     @torch.inference_mode()
     def _batch(self, images: list[NDArray[np.uint8]], top: int) -> list[Prediction]:
-        if not images:
-            return []
         output = self.network(torch.cat([self._view(image) for image in images]))
         perception, attention = (
             scores.float().softmax(1).cpu() for scores in (output.logits, output.attention_logits)
@@ -129,10 +124,10 @@ class Predictor:
 
     def _view(self, image: NDArray[np.uint8]) -> Tensor:
         """`image` as the network sees it: float32 [1, 3, size, size] in [0, 1]."""
-        pixels = torch.from_numpy(image)[None].to(self.device)
+        pixels, box = torch.from_numpy(image)[None], self._box(image)
         mirrored = torch.zeros(1, dtype=torch.bool, device=self.device)
-        shown = crop(pixels, self._box(image).to(self.device), mirrored, self.size)
-        return shown.contiguous(memory_format=torch.channels_last)
+        view = crop(pixels.to(self.device), box.to(self.device), mirrored, self.size)
+        return view.contiguous(memory_format=torch.channels_last)
 
     def _box(self, image: NDArray[np.uint8]) -> Tensor:
         """The central square [1, 4]: top, left, height and width as shares of `image`."""
@@ -158,7 +153,8 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
     Raises DataError where the file is missing or not a checkpoint of this project, DeviceError
     where there is no such device.
     """
-    place = _device(device)
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = devices.open_device(name, f"device={name}")
     trained = checkpoint.load(Path(path), place)
     training = trained.params["train"]
     try:
@@ -167,17 +163,6 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
         what = f"its header lacks train.{key.args[0]}"
         raise DataError(what, path, "train again with this version") from None
     return Predictor(trained.model, trained.classes, size, resize, place)
-
-
-def _device(name: str | torch.device | None) -> torch.device:
-    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(chosen)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise DeviceError(reason, f"device={chosen}", "use cpu, cuda or cuda:N") from None
-    return device
 
 
 def _pixels(image: object) -> NDArray[np.uint8]:

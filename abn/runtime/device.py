@@ -23,17 +23,23 @@ def choose(number: int = 0) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     name = os.environ.get("ABN_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     name = f"{name}:{number}" if name == "cuda" and number else name
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise DeviceError(reason, f"ABN_DEVICE={name}", "use cpu, cuda or cuda:N") from None
+    device = open_device(name, f"ABN_DEVICE={name}")
     # Like use_deterministic_algorithms(True), which also imports the compiler, for 1 to 2 seconds.
     torch.set_deterministic_debug_mode("error")
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none is read
     if device.type == "cpu":
         keep_memory()
+    return device
+
+
+def open_device(name: str | torch.device, where: str) -> torch.device:
+    """The device `name`; DeviceError that names `where` if torch cannot use it."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise DeviceError(reason, where, "use cpu, cuda or cuda:N") from None
     return device
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from abn.explain.case import FLAT
 from abn.visualize.overlay import overlay
-from abn.visualize.tables import MINUS, number
+from abn.visualize.tables import number, plain
 
 UNIT, SIGNED = "viridis", "RdBu_r"  # colour maps: of attention, of evidence for a class
 GREEN, RED, INK, GREY = "#116329", "#b3191e", "#1f2328", "#59636e"  # contrast on white above 5:1
@@ -26,9 +26,6 @@ _IMAGE, _SEAM = 1.5, 0.05
 _ABOVE, _BELOW = 0.19, 0.17
 _GAP_X, _GAP_Y, _BORDER, _NOTE = 0.32, 0.08, 0.18, 0.2
 _PAIR_WIDTH, _PAIR_HEIGHT = 2 * _IMAGE + _SEAM, _ABOVE + _IMAGE + _BELOW
-# Inches. In the gallery three panels stand in a row, with a colour bar on the right.
-_WIDTH, _SIDE, _GAP, _MARGIN = 4.5, 1.27, 0.06, 0.11
-_HEAD, _FOOT, _BAR = 0.28, 0.18, 0.07
 
 _NAME = 19  # characters; two names and a confidence fill the line above a pair
 _KEY = "Colours run from each map's lowest value (blue) to its highest (red)"
@@ -122,23 +119,18 @@ def columns(count: int) -> int:
 def item_figure(item: GalleryItem, alpha: float, dpi: int) -> Figure:
     """Image, overlay and raw map in a row; for an error a second row with the evidence."""
     rows = 1 if item.evidence is None else 2
-    height = 2 * _MARGIN + _HEAD + rows * (_SIDE + _FOOT)
-    figure = Figure((_WIDTH, height), dpi, facecolor="white")
-    _head(figure, item)
-    bottom = height - _MARGIN - _HEAD - _SIDE
-    _, overlay_axes, _ = [
-        _draw_panel(figure, column, bottom, panel)
-        for column, panel in enumerate(map_panels(item.tile, alpha))
-    ]
-    _colour_bar(figure, bottom, UNIT, 0, 1)
+    figure = Figure((4.5, 0.4 + 1.5 * rows), dpi, facecolor="white", layout="constrained")
+    style: dict[str, Any] = {"ha": "left", "fontsize": LARGE, "parse_math": False}
+    figure.suptitle(_heading(item), x=0.01, color=_mark(item.tile)[0], **style)
+    grid = figure.subplots(rows, 3, squeeze=False)
+    _row(figure, grid[0], map_panels(item.tile, alpha), ScalarMappable(Normalize(0, 1), UNIT))
     if item.tile.flat:
-        _stamp(overlay_axes)
+        _stamp(grid[0, 1])
     if item.evidence is not None:
-        bottom -= _FOOT + _SIDE
-        for column, panel in enumerate(evidence_panels(item), start=1):
-            _draw_panel(figure, column, bottom, panel)
-        _colour_bar(figure, bottom, SIGNED, -item.scale, item.scale)
-        _write(figure, _MARGIN, height - bottom - _SIDE, _EVIDENCE, va="top", **_SMALL_GREY)
+        scale = ScalarMappable(Normalize(-item.scale, item.scale), SIGNED)
+        _row(figure, grid[1], [None, *evidence_panels(item)], scale)
+        note: dict[str, Any] = {"va": "top", "fontsize": SMALL, "color": GREY, "in_layout": False}
+        grid[1, 0].text(0, 1, _EVIDENCE, **note)
     return figure
 
 
@@ -189,32 +181,26 @@ def short(name: str) -> str:
 
 
 def _pair(figure: Figure, left: float, bottom: float, tile: Tile, alpha: float) -> None:
-    """Draw one tile with the lower left corner of its image at (left, bottom) inches."""
-    original = _picture(figure, left, bottom, _IMAGE, tile.image)
-    heat = _picture(figure, left + _IMAGE + _SEAM, bottom, _IMAGE, tile.overlay(alpha))
-    _outcome(original, heat, tile)
-    _range(heat, tile)
+    """Draw one tile with the lower left corner of its image at (left, bottom) inches.
 
-
-def _outcome(original: Axes, heat: Axes, tile: Tile) -> None:
-    """The line above a pair; a mark shows right or wrong without colour."""
+    Above are classes and confidence, with a mark, so that right and wrong do not differ by colour
+    alone; below is the map's range, which the stretched colours hide.
+    """
+    original = _picture(figure, left, bottom, tile.image)
+    heat = _picture(figure, left + _IMAGE + _SEAM, bottom, tile.overlay(alpha))
     colour, mark = _mark(tile)
     style: dict[str, Any] = {"color": colour, "fontsize": LARGE, "pad": 4, "parse_math": False}
     original.set_title(f"{short(tile.truth)} → {short(tile.prediction)}", loc="left", **style)
     heat.set_title(f"{tile.confidence:.0%} {mark}", loc="right", **style)
+    span = f"attention {tile.attention.min():.2f}{DASH}{tile.attention.max():.2f}"
+    place: dict[str, Any] = {"transform": heat.transAxes, "ha": "right", "va": "top"}
+    heat.text(1, -0.03, span, color=GREY, fontsize=SMALL, **place)
+    if tile.flat:
+        _stamp(heat)
 
 
 def _mark(tile: Tile) -> tuple[str, str]:
     return (GREEN, "✓") if tile.correct else (RED, "✗")
-
-
-def _range(heat: Axes, tile: Tile) -> None:
-    """The map's range below it, which the stretched colours hide; a stamp on a flat map."""
-    span = f"attention {tile.attention.min():.2f}{DASH}{tile.attention.max():.2f}"
-    style: dict[str, Any] = {"transform": heat.transAxes, "fontsize": SMALL}
-    heat.text(1, -0.03, span, ha="right", va="top", color=GREY, **style)
-    if tile.flat:
-        _stamp(heat)
 
 
 def _stamp(axes: Axes) -> None:
@@ -224,66 +210,37 @@ def _stamp(axes: Axes) -> None:
     axes.text(0.5, 0.5, "flat map", color=INK, bbox=box, transform=axes.transAxes, **style)
 
 
-def _head(figure: Figure, item: GalleryItem) -> None:
-    """Two lines: class, prediction and confidence; why it is in the gallery and its scores."""
+def _heading(item: GalleryItem) -> str:
+    """Class, prediction and confidence; why it is in the gallery, and its scores."""
     tile = item.tile
-    colour, mark = _mark(tile)
-    names = f"{short(tile.truth)} → {short(tile.prediction)}"
     srg = "not scored" if item.srg is None else f"SRG {number(item.srg)}"
     why = "confident error" if item.role == "error" else f"{item.role} of its class by SRG"
-    for line, size, ink, left, right in (
-        (0.17, LARGE, colour, names, f"{tile.confidence:.0%} {mark}"),
-        (0.31, SMALL, GREY, why, f"{srg} · gain ratio {tile.gain_ratio:.2f}"),
-    ):
-        _write(figure, _MARGIN, line, left, size=size, color=ink)
-        _write(figure, _left(2) + _SIDE, line, right, size=size, color=ink, ha="right")
+    names = f"{short(tile.truth)} → {short(tile.prediction)}"
+    outcome = f"{names}  {tile.confidence:.0%} {_mark(tile)[1]}"
+    return f"{outcome}\n{why} · {srg} · gain ratio {tile.gain_ratio:.2f}"
 
 
-_SMALL_GREY: dict[str, Any] = {"size": SMALL, "color": GREY}
+def _row(
+    figure: Figure, row: NDArray[Any], panels: Sequence[Panel | None], scale: ScalarMappable
+) -> None:
+    """A row of pictures with their captions, and the colour bar of its maps."""
+    for axes, panel in zip(row, panels, strict=True):
+        axes.set_axis_off()
+        if panel is not None:
+            axes.imshow(panel.pixels, interpolation="nearest" if panel.cells else "bilinear")
+            text = {"fontsize": SMALL, "color": GREY, "parse_math": False}
+            axes.set_title(panel.caption, loc="left", y=-0.15, **text)
+    low, high = scale.get_clim()
+    ticks = [low, (low + high) / 2, high]
+    bar = figure.colorbar(scale, ax=list(row), ticks=ticks, format=lambda v, _: plain(v), aspect=25)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=2, pad=1, labelsize=SMALL, color=GREY)
 
 
-def _draw_panel(figure: Figure, column: int, bottom: float, panel: Panel) -> Axes:
-    """A picture and its caption."""
-    smooth = "nearest" if panel.cells else "bilinear"
-    axes = _picture(figure, _left(column), bottom, _SIDE, panel.pixels, smooth)
-    below = figure.get_size_inches()[1] - bottom + 0.11
-    _write(figure, _left(column), below, panel.caption, **_SMALL_GREY)
-    return axes
-
-
-def _left(column: int) -> float:
-    return _MARGIN + column * (_SIDE + _GAP)
-
-
-def _picture(
-    figure: Figure,
-    left: float,
-    bottom: float,
-    side: float,
-    image: NDArray[np.uint8],
-    interpolation: str = "bilinear",
-) -> Axes:
+def _picture(figure: Figure, left: float, bottom: float, image: NDArray[np.uint8]) -> Axes:
     """Square axes without frame or ticks at (left, bottom) inches of `figure`, showing `image`."""
     width, height = figure.get_size_inches()
-    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
-    axes.imshow(image, interpolation=interpolation)
+    axes = figure.add_axes((left / width, bottom / height, _IMAGE / width, _IMAGE / height))
+    axes.imshow(image, interpolation="bilinear")
     axes.set_axis_off()
     return axes
-
-
-def _colour_bar(figure: Figure, bottom: float, palette: str, low: float, high: float) -> None:
-    """The colour bar on the right of a row."""
-    width, height = figure.get_size_inches()
-    left = (_left(2) + _SIDE + _GAP) / width
-    axes = figure.add_axes((left, bottom / height, _BAR / width, _SIDE / height))
-    bar = figure.colorbar(ScalarMappable(Normalize(low, high), palette), axes)
-    ticks = [low, (low + high) / 2, high]
-    bar.set_ticks(ticks, labels=[f"{v:.2g}".replace("-", MINUS) for v in ticks])
-    bar.outline.set_visible(False)
-    axes.tick_params(length=2, pad=1, labelsize=SMALL - 0.5, color=GREY, labelcolor=INK)
-
-
-def _write(figure: Figure, left: float, down: float, text: str, **style: Any) -> None:
-    """`text` with its baseline `down` inches below the top edge."""
-    width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - down / height, text, parse_math=False, **style)

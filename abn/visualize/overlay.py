@@ -14,13 +14,8 @@ def overlay(
     `alpha` is 0 to 1: 0 gives the image back, 1 is the plain sum of the original ABN.
     """
     height, width = image.shape[:2]
-    levels = cv2.resize(_stretch(attention), (width, height))
+    above = attention - attention.min()
+    stretched = (255 * (above / (above.max() or 1))).astype(np.uint8)
+    levels = cv2.resize(stretched, (width, height))
     heat = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
     return np.asarray(cv2.add(image, (alpha * heat).astype(np.uint8)), dtype=np.uint8)
-
-
-def _stretch(attention: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The map's own range stretched over 0 to 255; all 0 where it has none."""
-    above = attention - attention.min()
-    levels: NDArray[np.uint8] = (255 * (above / (above.max() or 1))).astype(np.uint8)
-    return levels

@@ -1,13 +1,11 @@
 """Which network was trained on which data, for the report: facts, checksums, parameters."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from abn.config.params import Params
 from abn.data.packed import Split
-from abn.models import abn, resnet
 from abn.models.checkpoint import Checkpoint
 
 NAMED = 20  # classes; the others are only counted
@@ -30,15 +28,14 @@ def provenance(
 ) -> Provenance:
     """The provenance of a report on `trained`, whose file has the SHA-256 `weights`."""
     checksums = {"training data": train.digest, "validation data": val.digest, "weights": weights}
-    for module in (abn, resnet):
-        code = Path(str(module.__file__)).read_bytes()
-        checksums[f"{module.__name__.replace('.', '/')}.py"] = hashlib.sha256(code).hexdigest()
+    current = params.model_dump(mode="json", include={"data", "evaluate", "explain", "visualize"})
+    current["data"] |= trained.params["data"]  # as the training read them, from the weights file
     return Provenance(
         trained.arch,
         trained.classes,
         _facts(params, trained, train, val, selected_on),
         checksums,
-        dict(_flat(_params(params, trained))),
+        dict(_flat(trained.params | current)),
         list(_warnings(params)),
     )
 
@@ -65,13 +62,6 @@ def _facts(
         "Evaluation": f"the short side resized to {params.evaluate.resize} px, then the centre "
         f"{params.evaluate.size} px",
     }
-
-
-def _params(params: Params, trained: Checkpoint) -> dict[str, Any]:
-    """The training's parameters from the weights file, all others from params.yaml."""
-    current = params.model_dump(mode="json", include={"data", "evaluate", "explain", "visualize"})
-    current["data"] |= trained.params["data"]
-    return dict(trained.params) | current
 
 
 def _warnings(params: Params) -> Iterator[str]:

@@ -4,26 +4,29 @@ Values and tables in, HTML out: one page that needs no network and no script. Th
 templates/report.html; a value that is missing from a table is shown as "not measured".
 """
 
+import base64
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
 from abn.project.results import Results, Table
 from abn.visualize import figures, tables
 from abn.visualize.charts import AXIS, FIRST, REFERENCE, SECOND, THIRD, VIOLET, Style, line_chart
-from abn.visualize.figures import GalleryItem
+from abn.visualize.figures import GalleryItem, Panel
 from abn.visualize.provenance import Provenance
 from abn.visualize.tables import records
-from abn.visualize.thumbnails import data_uri, ramp
 
 TEMPLATES = Path(__file__).with_name("templates")
 WHOLE_MATRIX = 20  # classes; with more, only the pairs confused most are listed
 PAIRS = 15
-FILTERS = ("number", "percent", "plain")
+QUALITY = 85  # of the JPEGs
 
 CURVES: dict[str, Style] = {
     "attention": (FIRST[0], "-", 3.5),
@@ -64,7 +67,8 @@ def render(
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {name: getattr(tables, name) for name in FILTERS}
+    for name in ("number", "percent", "plain"):
+        environment.filters[name] = getattr(tables, name)
     environment.filters |= {"data_uri": data_uri, "evidence_panels": figures.evidence_panels}
     environment.filters["map_panels"] = lambda tile: figures.map_panels(tile, alpha)
     by_class = _by_class(items)
@@ -83,6 +87,19 @@ def render(
         errors=[item for item in items if item.role == "error"],
         ramps={name: ramp(name) for name in (figures.UNIT, figures.SIGNED)},
     )
+
+
+def data_uri(panel: Panel) -> str:
+    """A panel's picture as a data URI: cells of a map as PNG without loss, images as JPEG."""
+    kind, options = ("png", []) if panel.cells else ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    _, encoded = cv2.imencode(f".{kind}", panel.pixels[..., ::-1], options)
+    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+
+
+def ramp(palette: str) -> str:
+    """`palette` as a CSS gradient, lowest colour left."""
+    stops = ", ".join(to_hex(colormaps[palette](i / 8)) for i in range(9))
+    return f"linear-gradient(to right, {stops})"
 
 
 def _charts(results: Results) -> dict[str, Markup | None]:

@@ -84,19 +84,12 @@ def test_no_verb_and_unknown_verbs_and_flags_are_refused(greet: Path, words: lis
         main(words)
 
 
-def test_a_verb_returns_the_exit_code(greet: Path) -> None:
-    assert main(["greet"]) == 4
-
-
 def test_an_error_is_one_line_with_its_exit_code(
     greet: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert (main(["greet"]), main(["greet", "--fail", "ctrl-c"])) == (4, 130)
     assert main(["greet", "--fail", "user"]) == 3
     assert capsys.readouterr().err == "error[DATA] no such image; cat.png; check the path\n"
-
-
-def test_ctrl_c_exits_with_130(greet: Path) -> None:
-    assert main(["greet", "--fail", "ctrl-c"]) == 130
 
 
 def test_a_verb_for_projects_runs_at_the_root_from_any_folder_of_it(

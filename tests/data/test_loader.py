@@ -45,11 +45,8 @@ def alike(found: list[tuple[Tensor, ...]], expected: list[tuple[Tensor, ...]]) -
     )
 
 
-def test_batches_of_a_mapped_file_are_what_indexing_gives(mapped: Split) -> None:
+def test_batches_are_what_indexing_gives(mapped: Split) -> None:
     assert alike(batches(mapped), as_indexed(mapped))
-
-
-def test_batches_of_a_subset_are_what_indexing_gives(mapped: Split) -> None:
     part, original = mapped.subset(ROWS), toys.split()
     found = batches(part)
     assert alike(found, as_indexed(part))
@@ -65,18 +62,14 @@ def test_batches_on_a_gpu_are_those_of_the_file(mapped: Split, resident: bool) -
     assert alike(batches(part.to(gpu) if resident else part, gpu), as_indexed(part))
 
 
-def test_an_abandoned_epoch_leaves_no_thread_behind(mapped: Split) -> None:
+@pytest.mark.parametrize("steps", [1, len(ORDER)], ids=["abandoned", "finished"])
+def test_an_epoch_leaves_no_thread_behind(mapped: Split, steps: int) -> None:
     before = set(threading.enumerate())
-    steps = loader.iterate(mapped, ORDER, CPU)
-    next(steps)
+    epoch = loader.iterate(mapped, ORDER, CPU)
+    for _ in range(steps):
+        next(epoch)
     assert len(set(threading.enumerate()) - before) == 1
-    steps.close()
-    assert set(threading.enumerate()) == before
-
-
-def test_a_finished_epoch_leaves_no_thread_behind(mapped: Split) -> None:
-    before = set(threading.enumerate())
-    batches(mapped)
+    epoch.close()
     assert set(threading.enumerate()) == before
 
 
@@ -86,18 +79,15 @@ def test_an_error_in_the_thread_is_raised_in_the_loop(mapped: Split) -> None:
         batches(broken)
 
 
-def test_evaluation_shows_every_image_once_and_in_order() -> None:
+@pytest.mark.parametrize(
+    "batch_size, sizes", [(9, [9, 9, 9, 9, 4]), (40, [40]), (100, [40]), (20, [20, 20])]
+)
+def test_evaluation_shows_every_image_once_and_in_order(batch_size: int, sizes: list[int]) -> None:
     split = toys.split()
-    shown = list(loader.evaluation(split, WHOLE, 9, CPU))
-    assert [len(images) for images in shown] == [9, 9, 9, 9, 4]
+    shown = list(loader.evaluation(split, WHOLE, batch_size, CPU))
+    assert [len(images) for images in shown] == sizes
     torch.testing.assert_close(torch.cat(shown), split.images.permute(0, 3, 1, 2) / 255)
     assert all(images.is_contiguous(memory_format=torch.channels_last) for images in shown)
-
-
-@pytest.mark.parametrize("batch_size, sizes", [(40, [40]), (100, [40]), (20, [20, 20])])
-def test_evaluation_has_no_empty_batch(batch_size: int, sizes: list[int]) -> None:
-    shown = loader.evaluation(toys.split(), WHOLE, batch_size, CPU)
-    assert [len(images) for images in shown] == sizes
 
 
 def test_evaluation_of_a_subset_shows_its_images_in_their_own_aspect() -> None:

@@ -62,13 +62,11 @@ ODD: dict[str, tuple[list[Member], str]] = {
         [member("a/link", tarfile.SYMTYPE, "/etc/passwd")],
         "'a/link' is a link, a de",
     ),
-    "hard link": ([member("a/link", tarfile.LNKTYPE, "/etc/passwd")], "'a/link' is a link"),
     "device": ([member("a/zero", tarfile.CHRTYPE)], "'a/zero' is a link, a device or comes twice"),
     "pipe": ([member("a/pipe", tarfile.FIFOTYPE)], "'a/pipe' is a link, a device"),
+    "large member": ([("a/1", bytes(1001))], "'a/1' is too large"),
     "same name twice": (["a/1", "a/1"], "'a/1' is a link, a device or comes twice"),
     "name that moves the cursor": (["\x1b[2J", "\x1b[2J"], r"'\x1b[2J' is a link"),
-    "large member": ([("a/1", bytes(1001))], "'a/1' is too large"),
-    "large total": ([(f"a/{i}", bytes(1000)) for i in range(6)], "'a/5' is too large"),
 }
 
 
@@ -77,7 +75,6 @@ def test_an_odd_member_is_refused_by_name(
     path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive, "LARGEST_MEMBER", 1000)
-    monkeypatch.setattr(archive, "LARGEST_TOTAL", 5500)
     members, words = ODD[kind]
     path.write_bytes(tgz("fine", *members))
     message = refusal(path)
@@ -87,14 +84,12 @@ def test_an_odd_member_is_refused_by_name(
 
 BROKEN = {
     "negative size": gzip.compress(header("a/1", b"\xff" * 10 + b"\xfe\x00") + END),
-    "size beyond all disks": gzip.compress(header("a/1", b"\x80" + b"\x7f" * 11) + END),
     "size beyond the end": gzip.compress(header("a/1", b"%011o\0" % 5000) + END),
     "negative extended size": gzip.compress(tar(member("a/1", size="-9")) + END),
     "garbage behind the end": SOUND + b"garbage",
     "checksum of another file": SOUND[:-8] + b"\0\0\0\0" + SOUND[-4:],
     "empty": b"",
     "web page": b"<html>not found</html>",
-    "compressed text": gzip.compress(b"text"),
     "compressed twice": gzip.compress(SOUND),
     "not compressed": tar("a/1"),
     "another compression": lzma.compress(tar("a/1")),

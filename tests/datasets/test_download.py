@@ -16,7 +16,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from abn.datasets import download
 from abn.datasets.download import fetch
 from abn.runtime.errors import DataError, DiskError, UserError
 from tests.damage import damaged
@@ -57,18 +56,15 @@ def refusal(url: str, target: Path, md5: str = MD5) -> str:
     return str(caught.value)
 
 
-def test_a_file_arrives_whole_and_is_not_requested_again(server: Server, target: Path) -> None:
+def test_a_file_replaces_a_wrong_one_and_is_not_requested_again(
+    server: Server, target: Path
+) -> None:
+    target.parent.mkdir()
+    target.write_bytes(OTHER)
     for _ in range(2):
         assert fetch(server.url, target, MD5) == target
         assert is_whole(target)
     assert [request["Accept-Encoding"] for request in server.requests] == ["identity"]
-
-
-def test_a_wrong_file_in_the_cache_is_replaced(server: Server, target: Path) -> None:
-    target.parent.mkdir()
-    target.write_bytes(OTHER)
-    fetch(server.url, target, MD5)
-    assert is_whole(target)
 
 
 def test_a_body_that_breaks_off_is_continued(server: Server, target: Path) -> None:
@@ -108,18 +104,14 @@ def shorter(handler: Handler) -> None:
 
 
 RECOVERING: dict[str, list[Step]] = {
-    "cut before the first byte": [cut(BODY, 0)],
-    "cut before the last byte": [cut(BODY, SIZE - 1)],
-    "cut four times": [cut(BODY, place) for place in (1, 1000, 1001, 150_000)],
+    "cut four times": [cut(BODY, place) for place in (0, 1000, 1001, SIZE - 1)],
     "reset in the body": [reset(BODY, 70_000)],
-    "hangs before the answer": [hang()],
     "hangs in the body": [hang(BODY, 70_000)],
     "chunked body cut": [raw(CHUNKED + b"400\r\n" + BODY[:500])],
     "closed without an answer": [raw(b"")],
     "not HTTP": [raw(b"SSH-2.0-OpenSSH_9.6\r\n")],
     "header without an end": [raw(HEAD + b"X: " + b"x" * 100_000)],
-    "busy, asks to wait for hours": [answer(503, Retry_After="9999")],
-    "too many requests": [answer(429)] * 3,
+    "busy, asks to wait for hours": [answer(503, Retry_After="9999"), answer(429)],
     "no ranges": [cut(BODY, 70_000), answer(200, BODY)],
     "another range than asked for": [
         cut(BODY, 70_000),
@@ -133,52 +125,37 @@ RECOVERING: dict[str, list[Step]] = {
 
 
 @pytest.mark.parametrize("kind", RECOVERING)
-def test_a_server_that_recovers_delivers_the_file(server: Server, target: Path, kind: str) -> None:
+def test_a_server_that_recovers_delivers_the_file(
+    server: Server, target: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     server.script = [*RECOVERING[kind]]
     fetch(server.url, target, MD5)
     assert is_whole(target)
+    said = capfd.readouterr().err.count("is busy or does not answer; trying again")
+    assert said == 2 or not kind.startswith("busy")
     assert not server.script and len(server.requests) >= len(RECOVERING[kind])
-
-
-def endless(handler: Handler) -> None:
-    handler.wfile.write(CHUNKED)
-    while not handler.server.over.is_set():
-        handler.wfile.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
 
 
 PAGE = b"<html>log in to the network</html>"
 FAILING: dict[str, tuple[list[Step], str]] = {
-    "cut every time": (
-        [cut(BODY, place) for place in range(5)],
-        "the download broke off (",
-    ),
+    "cut every time": ([cut(BODY, place) for place in range(5)], "the download broke off ("),
     "hangs every time": ([hang()] * 5, "no usable answer (ConnectionError)"),
     "busy every time": ([answer(503)] * 5, "HTTP 503 Service Unavailable"),
-    "asks to wait for nonsense": (
-        [answer(503, Retry_After="soon")],
-        "(InvalidHeader)",
-    ),
+    "asks to wait for nonsense": ([answer(503, Retry_After="soon")], "(InvalidHeader)"),
     "missing": ([answer(404)], "HTTP 404 Not Found"),
-    "an unknown status": ([answer(299)], "HTTP 299"),
-    "circle of redirects": (
-        [answer(302, Location="/")] * 40,
-        "(TooManyRedirects)",
-    ),
+    "circle of redirects": ([answer(302, Location="/")] * 40, "(TooManyRedirects)"),
     "redirected to a file": ([answer(302, Location="file:///etc/passwd")], "(InvalidSchema)"),
-    "redirected to nonsense": ([answer(302, Location="http://[")], "no usable answer ("),
     "a page in place of the file": ([answer(200, PAGE)], f"({len(PAGE)} bytes), not {MD5}"),
     "a length that is too short": ([answer(200, BODY, length=10)], f"(10 bytes), not {MD5}"),
     "a length beyond all disks": ([answer(200, BODY, length=10**18)], "bytes are needed"),
     "one other byte": ([answer(200, BODY[:-1] + b"x")], f"(200000 bytes), not {MD5}"),
-    "endless": ([endless], "more than 1,000,000 bytes"),
 }
 
 
 @pytest.mark.parametrize("kind", FAILING)
 def test_a_server_that_fails_is_one_line_and_the_next_call_succeeds(
-    server: Server, target: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    server: Server, target: Path, kind: str
 ) -> None:
-    monkeypatch.setattr(download, "LARGEST_FILE", 1_000_000)
     script, words = FAILING[kind]
     server.script = [*script]
     message = refusal(server.url, target)
@@ -202,34 +179,6 @@ def test_damaged_answers_never_end_in_a_traceback(server: Server, target: Path) 
             assert error.line().isprintable()
         target.unlink(missing_ok=True)
         target.with_name("set.tgz.part").unlink(missing_ok=True)
-
-
-def test_nobody_at_the_port_is_one_line(target: Path) -> None:
-    with serving(BODY) as server:
-        pass
-    with serving(BODY):
-        assert "no usable answer (ConnectionError)" in refusal(server.url, target)
-
-
-def test_a_wrong_certificate_is_not_tried_again(
-    server: Server, target: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert "no usable answer (SSLError)" in refusal(server.url.replace("http", "https"), target)
-    assert "trying again" not in capfd.readouterr().err
-
-
-def test_waiting_for_a_busy_server_is_said(
-    server: Server, target: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    server.script = [answer(503)] * 2
-    fetch(server.url, target, MD5)
-    assert capfd.readouterr().err.count("is busy or does not answer; trying again") == 2
-
-
-def test_a_server_that_never_recovers_leaves_the_part(server: Server, target: Path) -> None:
-    server.script = [cut(BODY, 1000)] + [answer(503)] * 5
-    assert "HTTP 503" in refusal(server.url, target)
-    assert target.with_name("set.tgz.part").read_bytes() == BODY[:1000]
 
 
 def test_a_wrong_md5_is_shown_in_full_and_nothing_is_kept(server: Server, target: Path) -> None:

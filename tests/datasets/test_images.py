@@ -49,7 +49,6 @@ KINDS = {
     "CMYK": (save(solid("CMYK", (255, 0, 0, 0)), "TIFF"), (0, 255, 255)),
     "16-bit gray PNG": (save(gray16(257 * 100)), (100, 100, 100)),
     "16-bit gray PNG, rounded": (save(gray16(257 * 100 + 129)), (101, 101, 101)),
-    "16-bit gray PNG, white": (save(gray16(65535)), (255, 255, 255)),
     "16-bit gray TIFF, big-endian": (save(gray16(257 * 9, ">u2"), "TIFF"), (9, 9, 9)),
     "32-bit gray TIFF": (save(gray16(257 * 50, "<i4"), "TIFF"), (50, 50, 50)),
     "16-bit gray PGM": (b"P5 8 8 65535\n" + 64 * (257 * 3).to_bytes(2, "big"), (3, 3, 3)),
@@ -59,7 +58,6 @@ KINDS = {
     ),
     "BMP": (save(solid("RGB", GREEN), "BMP"), GREEN),
     "WEBP": (save(solid("RGB", (1, 2, 3)), "WEBP", lossless=True), (1, 2, 3)),
-    "PPM": (save(solid("RGB", (1, 2, 3)), "PPM"), (1, 2, 3)),
 }
 
 
@@ -102,12 +100,6 @@ def test_a_sound_image_with_odd_exif_is_turned_upright():
     assert images.decode(odd, "odd").size == (8, 16)
 
 
-def test_an_image_is_read_from_a_path(tmp_path):
-    path = tmp_path / "red.png"
-    path.write_bytes(save(solid("RGB", RED)))
-    assert images.decode(path, "red").getpixel((0, 0)) == RED
-
-
 NOISE = Image.frombytes("RGB", (32, 32), random.Random(0).randbytes(32 * 32 * 3))
 JPEG, PNG, TIFF = (save(NOISE, kind) for kind in ("JPEG", "PNG", "TIFF"))
 
@@ -139,9 +131,7 @@ BROKEN = {
     "zeros, as a crash leaves": (bytes(5000), "not an image"),
     "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not an image"),
     "EPS, a program": (save(NOISE, "EPS"), "not an image"),
-    "TGA": (save(NOISE, "TGA"), "not an image"),
     "JPEG, cut": (JPEG[: len(JPEG) // 2], ""),
-    "JPEG, header only": (JPEG[:20], ""),
     "JPEG, second half zeros": (JPEG[:200] + bytes(len(JPEG) - 200), ""),
     "JPEG of 65,500 x 65,500": (jpeg(65500, 65500), "exceeds limit"),
     "JPEG of no height": (jpeg(32, 0), ""),
@@ -153,7 +143,6 @@ BROKEN = {
     "PNG without data": (png(32, 32), ""),
     "PNG with a bomb of text": (png(32, 32, TEXT, DATA), ""),
     "PNG of 1 x 30,000": (png(1, 30000, DATA), "1 x 30000 pixels, a side under 8"),
-    "PPM of 100,000 x 100,000": (b"P6 100000 100000 255\n", "exceeds limit"),
     "BMP of 2,000,000,000 x 1": (BMP, "exceeds limit"),
     "TIFF of floats": (save(Image.new("F", (8, 8), 0.5), "TIFF"), "pixels are floating-point"),
     "TIFF over 16 bits": (save(gray16(70_000, "<i4"), "TIFF"), "integers outside 0 to 65535"),

@@ -12,11 +12,6 @@ def test_outlines_reach_but_do_not_leave_the_unit_circle() -> None:
         assert 0.97 < reach <= 1.0001, name
 
 
-def test_the_square_has_a_circle_s_diameter_for_its_diagonal() -> None:
-    (square,) = OUTLINES["square"]
-    assert np.allclose(np.abs(square), np.sqrt(0.5), atol=2e-4)
-
-
 def test_a_scrap_is_a_blob_or_a_line_within_the_circle() -> None:
     rng = np.random.default_rng(0)
     corners = []

@@ -36,14 +36,10 @@ def test_nothing_measured_is_no_chart() -> None:
     assert line_chart("t", pd.DataFrame(), "x", UP, "x") is None
 
 
-def test_a_single_point_is_drawn_as_a_dot() -> None:
-    one = pd.DataFrame({"epoch": [1], "loss": [0.0]})
-    assert "<use " in (line_chart("t", one, "epoch", {"loss": ("l", FIRST)}, "epoch") or "")
-
-
-def test_only_a_few_points_get_dots() -> None:
-    many = pd.DataFrame({"x": range(50), "y": range(50)})
-    assert "<use " not in (line_chart("t", many, "x", {"y": ("y", FIRST)}, "x") or "")
+def test_a_few_points_are_drawn_as_dots_many_as_a_line() -> None:
+    for count, dots in ((1, True), (50, False)):
+        table = pd.DataFrame({"x": range(count), "y": range(count)})
+        assert ("<use " in (line_chart("t", table, "x", {"y": ("y", FIRST)}, "x") or "")) == dots
 
 
 def test_all_colours_are_variables_of_the_page() -> None:

@@ -1,5 +1,6 @@
 """The page: valid, in one file, the same bytes; a missing value is never a number."""
 
+import base64
 import html
 import re
 import shutil
@@ -8,13 +9,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from abn.project.results import Results
 from abn.visualize import report
+from abn.visualize.figures import UNIT, colours, map_panels
 from abn.visualize.provenance import Provenance
-from tests.visualize.test_figures import item
+from abn.visualize.report import data_uri, ramp
+from tests.visualize.test_figures import VIRIDIS, item
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 VOID = {"meta", "link", "br", "img"}
@@ -120,8 +126,7 @@ def test_every_tag_is_closed_and_every_link_leads_to_a_place_in_the_page(
 
 def test_there_is_no_script_and_no_address_of_another_file() -> None:
     source = page()
-    assert "<script" not in source and "http:" not in source and "https:" not in source
-    assert "@import" not in source
+    assert not any(part in source for part in ("<script", "http:", "https:", "@import"))
     assert source.count("url(") == source.count("url(#")
 
 
@@ -130,6 +135,7 @@ def test_every_picture_has_a_text_alternative() -> None:
     images = [value for tag, name, value in parser.attributes if (tag, name) == ("img", "alt")]
     assert len(images) == page().count("<img ") == 3 + 5 and all(images)
     charts = [v for tag, name, v in parser.attributes if (tag, name) == ("svg", "aria-label")]
+    assert page().count("<i>flat map</i>") == 1
     assert len(charts) == 4 and "Loss: training from 2 to 1; validation from 1.5 to 1.5" in charts
 
 
@@ -198,14 +204,25 @@ def test_few_classes_get_a_matrix_and_many_the_pairs_confused_most() -> None:
     assert rows[0] == ("c3", "c9", "5") and len(rows) == report.PAIRS
 
 
-def test_controls_are_a_separate_group() -> None:
-    source = page()
-    first = source.index('<tbody class="controls">')
-    assert source.index(">Att-CAM</th>") < first < source.index(">Random</th>")
+def decoded(uri: str) -> NDArray[np.uint8]:
+    """The picture in a data URI, RGB."""
+    content = base64.b64decode(uri.partition(",")[2])
+    return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
 
 
-def test_only_a_flat_map_is_stamped() -> None:
-    assert page().count("<i>flat map</i>") == 1
+def test_a_map_is_stored_without_loss_and_an_image_nearly() -> None:
+    tile = item().tile
+    image, _, cells = map(data_uri, map_panels(tile, 1.0))
+    assert cells.startswith("data:image/png;base64,")
+    assert image.startswith("data:image/jpeg;base64,")
+    assert np.array_equal(decoded(cells), colours(tile.attention, UNIT, 0, 1))
+    assert np.abs(decoded(image).astype(int) - 90).max() < 3
+
+
+def test_a_ramp_runs_from_the_first_colour_to_the_last() -> None:
+    first, last = ("#{:02x}{:02x}{:02x}".format(*rgb) for rgb in VIRIDIS)
+    assert ramp(UNIT).startswith(f"linear-gradient(to right, {first}")
+    assert ramp(UNIT)[:-1].split(", ")[-1][:6] == last[:6]
 
 
 WIDTH = 360

@@ -54,19 +54,12 @@ def test_a_missing_score_is_named_and_a_missing_cell_is_none() -> None:
 
 
 def test_an_arrow_shows_whether_more_or_less_is_better() -> None:
-    assert score_table(scored(("rise", "density_patch", 1)), {"density_patch": "D"}).columns == [
-        "D"
-    ]
-    assert score_table(scored(("rise", "deletion", 0.1)), {"deletion": "D"}).columns == [
-        f"D{NBSP}↓"
-    ]
+    for score, heading in (("density_patch", "D"), ("deletion", f"D{NBSP}↓")):
+        assert score_table(scored(("rise", score, 1)), {score: "D"}).columns == [heading]
 
 
 def test_a_score_of_no_theme_is_on_the_last_score_table() -> None:
     *themes, rest = score_tables(scored(("attention", "quite_new", 0.5)))
     assert all(not theme.columns for theme in themes)
     assert rest.columns == [f"quite new{NBSP}↑"]
-
-
-def test_an_empty_table_gives_empty_score_tables() -> None:
     assert all(not table.columns for table in score_tables(scored()))
