@@ -5,7 +5,6 @@ imported, and then `run`.
 """
 
 import argparse
-import ast
 import errno
 import os
 import re
@@ -29,21 +28,16 @@ PEERS = re.compile(  # the backend's name, or words of gloo's messages
     r"gloo|nccl|by peer|timed out waiting|pair closure|socket closed|connect timeout", re.I
 )
 
-ROOT = Path(__file__).parents[2]  # of the code
 AGAIN = "run the same command again"  # remedy; a training continues where it was
 
 _checked: list[tuple[Params, Inputs]] = []  # by `begin`, for `run`
 
 
 def begin() -> None:
-    """Check the command line and params.yaml, and note the inputs, before torch is imported."""
-    if "-m" not in sys.orig_argv:  # `python -mstages.NAME`: `run` does all of it
+    """Check params.yaml and note the inputs, before torch is imported."""
+    if "-m" not in sys.orig_argv:  # `python -mstages.NAME`: `run` does it
         return
-    module, *arguments = sys.orig_argv[sys.orig_argv.index("-m") + 1 :]
-    script = ROOT.joinpath(*module.split(".")).with_suffix(".py")
-    if not script.exists():  # Python says so next
-        return
-    _parse(module, ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))), arguments)
+    module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
     stage = module.rpartition(".")[2]
     with _errors_reported(stage):
         _checked.append(_load(stage))
@@ -55,7 +49,12 @@ def run(main: Callable[[Params, Inputs], None]) -> None:
     Ctrl-C and SIGTERM exit with 130 and 143, so that DVC never records a stage that was stopped.
     """
     stage = Path(sys.argv[0]).stem
-    _parse(f"stages.{stage}", sys.modules[main.__module__].__doc__, sys.argv[1:])
+    argparse.ArgumentParser(
+        prog=f"python -m stages.{stage}",
+        description=sys.modules[main.__module__].__doc__,
+        epilog="Parameters are in params.yaml; `dvc repro` runs all stages.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
         if "DVC_ROOT" in os.environ or launch.is_worker():
@@ -69,16 +68,6 @@ def run(main: Callable[[Params, Inputs], None]) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if launch.is_worker():
         launch.leave()
-
-
-def _parse(module: str, description: str | None, arguments: list[str]) -> None:
-    """Exit 2 with the usage if there are any arguments, 0 with the description for --help."""
-    argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=description,
-        epilog="Parameters are in params.yaml; `dvc repro` runs all stages.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args(arguments)
 
 
 def _load(stage: str) -> tuple[Params, Inputs]:
