@@ -138,13 +138,16 @@ def started(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True)
 
 
-def test_wrong_params_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+def test_wrong_params_are_refused_before_torch_is_imported_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
     params = (ROOT / "params.yaml").read_text().replace("arch: resnet18", "arch: resnet19")
     (tmp_path / "params.yaml").write_text(params)
     done = started(tmp_path, "-X", "importtime", "-m", "stages.train")
     assert not re.search(r"\| +torch$", done.stderr, re.M)
     (line,) = (line for line in done.stderr.splitlines() if not line.startswith("import time:"))
     assert done.returncode == 2 and line.startswith("error[PARAMS] ") and "resnet19" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
 def test_help_says_what_the_stage_does() -> None:
