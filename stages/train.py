@@ -41,7 +41,10 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
     device = devices.choose(world.local_rank)
     splits = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
     train, val = packed.hold_out(*splits, params.data.holdout, params.data.seed)
-    name = fingerprint(inputs, device, world)
+    data = [checkpoint.sha256(path) for path in (paths.TRAIN_DATA, paths.VAL_DATA)]
+    machine = [*devices.identity(device), f"{world.size} processes"]
+    name = resume.fingerprint(inputs.params, inputs.code, data, machine)
+    world.require_same(name, device)
     torch.manual_seed(params.seed)  # of the initial weights; every later draw names its use
     classes, zero_init = train.classes, params.train.zero_init
     model = AttentionBranchNetwork(params.arch, len(classes), zero_init=zero_init)
@@ -75,15 +78,6 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
             weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)
             note("end", {"weights.sha256": weights, "data.sha256": splits[0].digest})
             store.mark_done()
-
-
-def fingerprint(inputs: Inputs, device: torch.device, world: World) -> str:
-    """The name of this training; ChangedError unless it is the same on every rank."""
-    data = [checkpoint.sha256(path) for path in (paths.TRAIN_DATA, paths.VAL_DATA)]
-    machine = [*devices.identity(device), f"{world.size} processes"]
-    name = resume.fingerprint(inputs.params, inputs.code, data, machine)
-    world.require_same(name, device)
-    return name
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -43,17 +43,11 @@ class Recipe(BaseModel):
     data: DataParams
 
 
-def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(classes) or len(set(classes)) < len(classes):
-        raise ValueError("an empty name, or one twice")
-    return classes
-
-
 class Header(BaseModel):
     """What a checkpoint says about its weights."""
 
     arch: Arch
-    classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
+    classes: tuple[str, ...] = Field(min_length=1)
     params: Recipe
 
 

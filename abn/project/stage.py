@@ -11,9 +11,8 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
 
 from abn.config import params as parameters
 from abn.config.params import Params
@@ -37,8 +36,7 @@ def begin() -> None:
     """Check params.yaml and note the inputs, before torch is imported."""
     if "-m" not in sys.orig_argv:  # `python -mstages.NAME`: `run` does it
         return
-    module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
-    stage = module.rpartition(".")[2]
+    stage = sys.orig_argv[sys.orig_argv.index("-m") + 1].rpartition(".")[2]
     with _errors_reported(stage):
         _checked.append(_load(stage))
 
@@ -55,13 +53,15 @@ def run(main: Callable[[Params, Inputs], None]) -> None:
         epilog="Parameters are in params.yaml; `dvc repro` runs all stages.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         if "DVC_ROOT" in os.environ or launch.is_worker():
             signals.end_with_parent()
         with _errors_reported(stage):
             params, given = _checked.pop() if _checked else _load(stage)
-            with _errors_reported(stage, params), _locked(stage):
+            one_at_a_time = locks.alone(paths.LOCKS / f"{stage}.lock", f"the stage {stage}")
+            lock = nullcontext() if launch.is_worker() else one_at_a_time  # the parent has it
+            with _errors_reported(stage, params), lock:
                 main(params, given)
     finally:
         # Outputs are written. An exception in the interpreter's shutdown would only be printed.
@@ -92,13 +92,6 @@ def _errors_reported(stage: str, params: Params | None = None) -> Iterator[None]
         _exit(user_error.line(), user_error.exit_code)
 
 
-def _locked(stage: str) -> AbstractContextManager[None]:
-    """One run of a stage at a time in a working tree; workers run under their parent's lock."""
-    if launch.is_worker():
-        return nullcontext()
-    return locks.alone(paths.LOCKS / f"{stage}.lock", f"the stage {stage}")
-
-
 def as_user_error(error: Exception, stage: str, params: Params | None = None) -> UserError | None:
     """`error` as one that a user can act on: disk, memory, a lost peer; None: it is a bug."""
     text = str(error)
@@ -123,7 +116,3 @@ def _exit(line: str, code: int) -> None:
     if not launch.report(line):
         print(line, file=sys.stderr)
     sys.exit(code)
-
-
-def _exit_on_signal(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)

@@ -70,7 +70,9 @@ def fit(
                 on_epoch(row, speed)  # before the state is saved: a kill between them loses no row
                 _end_epoch(state, row, eval_model, config, resume)
     except Stopped:
-        _save(state, resume)
+        _check_finite(state)
+        if resume:
+            resume.save(state)
         raise
     model.load_state_dict(state.best or eval_model.state_dict())
     return state.history
@@ -106,7 +108,8 @@ def train_epoch(
                 if count % CHECK_EVERY == 0 or count == steps:
                     _check_finite(state)
                 if resume and resume.due():
-                    _save(state, resume)
+                    _check_finite(state)
+                    resume.save(state)
             bar.update()
     speed = (steps - done) * config.batch_size / (time.perf_counter() - started)
     loss, top1 = torch.stack(state.step_losses).mean(dim=0).tolist()
@@ -170,13 +173,6 @@ def _end_epoch(
     if resume and config.save_every and epoch % config.save_every == 0:
         resume.save_snapshot(epoch, checkpoint.weights(eval_model))
     if resume and (epoch == config.epochs or resume.due(epoch_ends=True)):
-        _save(state, resume)
-
-
-def _save(state: State, resume: ResumeStore | None) -> None:
-    """Save `state` unless its loss is lost: NotFiniteError."""
-    _check_finite(state)
-    if resume:
         resume.save(state)
 
 

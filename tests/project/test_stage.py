@@ -15,6 +15,7 @@ import torch
 from abn.config.params import Params
 from abn.project import paths, stage
 from abn.project.inputs import Inputs
+from abn.runtime import locks
 from abn.runtime.errors import BusyError, DataError, NotFiniteError, ParamsError
 from abn.runtime.signals import Stopped
 
@@ -97,7 +98,7 @@ def test_with_abn_debug_every_error_shows_its_traceback(
 def test_a_second_run_in_the_same_tree_is_refused_and_names_the_first(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with stage._locked("train"):
+    with locks.alone(paths.LOCKS / "train.lock", "the stage train"):
         code, said = ended(None, capsys)
     assert code == 75 and said.startswith("error[BUSY] the stage train is under way; process ")
 
