@@ -34,7 +34,6 @@ from abn.predict import predict
 from abn.runtime import progress
 from abn.runtime.rng import generator
 from abn.training import loop
-from abn.training.state import Row
 from benchmarks import measure, ours
 
 BATCH = 50  # images looked at once
@@ -185,16 +184,14 @@ def _trained(params: Params, chance: float, seed: int) -> AttentionBranchNetwork
     looks = params.data.shapes.model_copy(update={"shortcut": chance})
     config = params.data.model_copy(update={"name": "shapes", "shapes": looks})
 
-    def on_epoch(row: Row, images_per_second: float) -> None:
-        progress.say(f"patch shows the class at {chance}  {loop.describe(row, params.train)}")
-
+    progress.say(f"patch shows the class at {chance}")
     with measure.workspace() as folder:
         files = {split: folder / split for split in ("train", "val")}
         pack.pack(pack.open_source(config, folder), config.size, files)
         splits = packed.read(files["train"]), packed.read(files["val"])
         train, val = packed.hold_out(*splits, config.holdout, config.seed)
         model = ours.network(params.arch, len(train.classes), params.train, seed)
-        loop.fit(model, train, val, params.train, seed=seed, on_epoch=on_epoch)
+        loop.fit(model, train, val, params.train, seed=seed)
     return model.eval()
 
 

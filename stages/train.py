@@ -23,8 +23,6 @@ from abn.runtime.signals import GracefulStop
 from abn.tracking import follow, outbox
 from abn.training import distributed, loop, resume
 from abn.training.distributed import World
-from abn.training.resume import ResumeStore
-from abn.training.state import Row
 
 
 def main(params: Params, inputs: Inputs) -> None:
@@ -43,10 +41,13 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
     device = devices.choose(world.local_rank)
     splits = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
     train, val = packed.hold_out(*splits, params.data.holdout, params.data.seed)
-    name = fingerprint(inputs, device, world)
+    data = [checkpoint.sha256(path) for path in (paths.TRAIN_DATA, paths.VAL_DATA)]
+    machine = [*devices.identity(device), f"{world.size} processes"]
+    name = resume.fingerprint(inputs.params, inputs.code, data, machine)
+    world.require_same(name, device)
     torch.manual_seed(params.seed)  # of the initial weights; every later draw names its use
-    zero_init = params.train.zero_init
-    model = AttentionBranchNetwork(params.arch, len(train.classes), zero_init=zero_init)
+    classes, zero_init = train.classes, params.train.zero_init
+    model = AttentionBranchNetwork(params.arch, len(classes), zero_init=zero_init)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     described = params.model_dump(mode="json"), {"device": devices.describe(device)}
     with (
@@ -54,11 +55,6 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
         follow.following(),
         outbox.training(name, *described) as note,
     ):
-
-        def on_epoch(row: Row, images_per_second: float) -> None:
-            progress.say(f"{loop.describe(row, params.train)}  {images_per_second:.0f} images/s")
-            note("row", row | {"images_per_second": images_per_second})
-
         history = loop.fit(
             model,
             train,
@@ -68,39 +64,20 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
             world=world,
             resume=store,
             stop=stop,
-            on_epoch=on_epoch,
+            on_epoch=lambda row, speed: note("row", row | {"images_per_second": speed}),
         )
         inputs.check()
         if store:
-            publish(params, model, train.classes, history, store)
+            snapshots = {"model": checkpoint.weights(model)} | store.snapshots()
+            recipe = checkpoint.recipe(params)
+            checkpoint.save_all(paths.CHECKPOINT, snapshots, params.arch, classes, recipe)
+            val_name = "holdout" if params.data.holdout else "val"
+            scores = loop.summary(history, params.train, val_name)
+            results.write_metrics(paths.TRAIN_METRICS, scores)
+            results.write_table(paths.HISTORY, pd.DataFrame(history))
             weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)
             note("end", {"weights.sha256": weights, "data.sha256": splits[0].digest})
             store.mark_done()
-
-
-def fingerprint(inputs: Inputs, device: torch.device, world: World) -> str:
-    """The name of this training; ChangedError unless it is the same on every rank."""
-    data = [checkpoint.sha256(path) for path in (paths.TRAIN_DATA, paths.VAL_DATA)]
-    machine = [*devices.identity(device), f"{world.size} processes"]
-    name = resume.fingerprint(inputs.params, inputs.code, data, machine)
-    world.require_same(name, device)
-    return name
-
-
-def publish(
-    params: Params,
-    model: AttentionBranchNetwork,
-    classes: tuple[str, ...],
-    history: list[Row],
-    store: ResumeStore,
-) -> None:
-    """Write the stage's outputs."""
-    snapshots = {"model": checkpoint.weights(model)} | store.snapshots()
-    recipe = checkpoint.recipe(params)
-    checkpoint.save_all(paths.CHECKPOINT, snapshots, params.arch, classes, recipe)
-    val_name = "holdout" if params.data.holdout else "val"
-    results.write_metrics(paths.TRAIN_METRICS, loop.summary(history, params.train, val_name))
-    results.write_table(paths.HISTORY, pd.DataFrame(history))
 
 
 if __name__ == "__main__":

@@ -43,8 +43,6 @@ def _in_project(path: str) -> str:
     parts = PurePosixPath(path).parts
     if path.startswith("/") or ".." in parts or set(path) & set("\\:"):
         raise ValueError("give a path in the project, with / between folders; a link will do")
-    if any(len(part.encode()) > 255 for part in parts):
-        raise ValueError("give each folder and file a name of 255 bytes at most")
     return path
 
 

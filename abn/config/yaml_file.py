@@ -14,8 +14,6 @@ from yaml.scanner import ScannerError
 
 from abn.runtime.errors import ParamsError
 
-LARGEST_FILE = 1 << 20  # bytes
-LONGEST_NUMBER = 1000  # characters of an integer
 BASES = {"0b": 2, "0o": 8, "0x": 16}
 SCALARS = {  # YAML 1.2; PyYAML's own patterns of these are YAML 1.1
     "bool": ("tTfF", r"true|True|TRUE|false|False|FALSE"),
@@ -31,10 +29,7 @@ SCALARS = {  # YAML 1.2; PyYAML's own patterns of these are YAML 1.1
 def read(path: Path) -> dict[str, Any]:
     """The mapping in the file `path`; ParamsError for a file that is missing or holds none."""
     if not path.is_file():
-        what = "not a file" if path.exists() else "not found"
-        raise ParamsError(what, path, "run from the project's root")
-    if path.stat().st_size > LARGEST_FILE:
-        raise ParamsError(f"over {LARGEST_FILE:,} bytes", path, "give a file of parameters")
+        raise ParamsError("not found", path, "run from the project's root")
     try:
         return loads(path.read_bytes().decode("utf-8-sig"), path)
     except UnicodeDecodeError as error:
@@ -82,8 +77,6 @@ class _Loader(yaml.SafeLoader):
 
     def construct_int(self, node: yaml.ScalarNode) -> int:
         text = node.value.replace("_", "")
-        if len(text) > LONGEST_NUMBER:
-            raise ValueError(f"a number of {len(text)} characters")
         return int(text, BASES.get(text.lstrip("-+")[:2], 10))
 
 

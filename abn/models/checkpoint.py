@@ -9,10 +9,10 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -22,43 +22,32 @@ from abn.models.abn import AttentionBranchNetwork
 from abn.runtime import files
 from abn.runtime.errors import DataError
 
-KINDS = {torch.float32: "F32", torch.int64: "I64"}  # of the network's tensors, in safetensors
 REMEDY = "use a checkpoint that the train stage wrote, or train again"
 
 
 class TrainParams(BaseModel):
-    """What later stages need of params.train; the file has more."""
-
     epochs: int
     batch_size: int
     sizes: list[int]
 
 
 class DataParams(BaseModel):
-    """What later stages need of params.data."""
-
     holdout: float
 
 
 class Recipe(BaseModel):
-    """What later stages need of the params of the training."""
+    """What later stages need of the params of the training; the file has more."""
 
     seed: int
     train: TrainParams
     data: DataParams
 
 
-def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(classes) or len(set(classes)) < len(classes):
-        raise ValueError("an empty name, or one twice")
-    return classes
-
-
 class Header(BaseModel):
     """What a checkpoint says about its weights."""
 
     arch: Arch
-    classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
+    classes: tuple[str, ...] = Field(min_length=1)
     params: Recipe
 
 
@@ -73,8 +62,7 @@ class Checkpoint(NamedTuple):
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """A copy of `model`'s state on the CPU, contiguous as files need it."""
-    state = model.state_dict()
-    return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+    return {name: t.to("cpu", copy=True).contiguous() for name, t in model.state_dict().items()}
 
 
 def recipe(params: Params) -> dict[str, Any]:
@@ -102,38 +90,27 @@ def save_all(
         path = part / f"{name}.safetensors"
         write(path, state, {"abn": meta})
         files.sync(path)
-    files.sync(part)
     shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
-    files.sync(folder.absolute().parent)
+    files.settle(part, folder)
 
 
 def load(path: Path, device: torch.device) -> Checkpoint:
-    """The network at `path` in eval mode on `device`; DataError where it is not a checkpoint.
-
-    No weight is read before all that the header says has been checked.
-    """
+    """The network at `path` in eval mode on `device`; DataError where it is not a checkpoint."""
     if not path.is_file():
         raise DataError("no such checkpoint", path, "run `dvc repro train`, or name another file")
     try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("abn", "")
-            header = Header.model_validate_json(text, strict=True)
-            if 4 * len(header.classes) ** 2 > path.stat().st_size:  # a float for each pair
-                raise ValueError(f"too small for {len(header.classes)} classes")
-            model = AttentionBranchNetwork(header.arch, len(header.classes))
-            parts = {name: file.get_slice(name) for name in file.offset_keys()}
-            layout = {(name, p.get_dtype(), tuple(p.get_shape())) for name, p in parts.items()}
-            if odd := layout ^ _layout(model):
-                what = f"{min(odd)[0][:60]} is missing, unknown or of another type or shape"
-                raise ValueError(what)
-            state = {name: file.get_tensor(name) for name in file.offset_keys()}
+        metadata, state = read(path)
+        text = metadata.get("abn", "")
+        header = Header.model_validate_json(text, strict=True)
+        if 4 * len(header.classes) ** 2 > path.stat().st_size:  # a float for each pair
+            raise ValueError(f"too small for {len(header.classes)} classes")
         if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
             raise ValueError(f"{bad[0]} holds values that are not finite")
-    except (SafetensorError, ValueError) as error:
+        model = AttentionBranchNetwork(header.arch, len(header.classes))
+        model.load_state_dict(state)
+    except (SafetensorError, ValueError, RuntimeError) as error:  # the last: of load_state_dict
         what = f"not a checkpoint of this project ({_one_line(error)})"
         raise DataError(what, path, REMEDY) from None
-    model.load_state_dict(state)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Checkpoint(model.eval(), header.arch, header.classes, json.loads(text)["params"])
 
@@ -145,9 +122,9 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """A safetensors file. Use one key in `header`: safetensors writes several in any order.
+    """A safetensors file; OSError where the disk refuses.
 
-    OSError where the disk refuses.
+    Use one key in `header`: safetensors writes several in any order.
     """
     try:
         save_file(tensors, path, metadata=header)
@@ -162,11 +139,6 @@ def sha256(path: Path) -> str:
     """The content of `path` in 64 hexadecimal digits: a model's name in tracking."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _layout(model: nn.Module) -> set[tuple[str, str, tuple[int, ...]]]:
-    """The name, type (in safetensors' words) and shape of each tensor."""
-    return {(name, KINDS[t.dtype], tuple(t.shape)) for name, t in model.state_dict().items()}
 
 
 def _one_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ old inputs must not be recorded as one of the new.
 import hashlib
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,15 +44,11 @@ def look(stage: str, params: Params) -> Inputs:
     """
     graph = yaml_file.read(paths.GRAPH)["stages"]
     described = graph.get(stage, {"deps": [], "params": []})
-    files = [file for dep in described["deps"] for file in _files(_filled(dep, params))]
-    code = {str(file): _digest(file) for file in files if file.suffix == ".py"}
+    filled = partial(re.sub, r"\$\{([\w.]+)\}", lambda match: str(_value(params, match[1])))
+    files = [file for dep in described["deps"] for file in _files(filled(dep))]
+    code = {str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.suffix == ".py"}
     data = {str(file): _stamp(file) for file in files if file.suffix != ".py"}
     return Inputs(stage, {key: _value(params, key) for key in described["params"]}, code, data)
-
-
-def _filled(text: str, params: Params) -> str:
-    """`text` with ${params.keys} replaced by their values."""
-    return re.sub(r"\$\{([\w.]+)\}", lambda match: str(_value(params, match[1])), text)
 
 
 def _value(params: Params, key: str) -> Any:
@@ -71,10 +68,6 @@ def _files(dep: str) -> Iterator[Path]:
 def _is_litter(file: Path) -> bool:
     """Whether Python, an editor or a desktop made the file; no stage reads it."""
     return "__pycache__" in file.parts or file.name.startswith(".") or file.name.endswith("~")
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _stamp(file: Path) -> Stamp:

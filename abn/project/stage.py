@@ -5,16 +5,14 @@ imported, and then `run`.
 """
 
 import argparse
-import ast
 import errno
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
 
 from abn.config import params as parameters
 from abn.config.params import Params
@@ -29,22 +27,16 @@ PEERS = re.compile(  # the backend's name, or words of gloo's messages
     r"gloo|nccl|by peer|timed out waiting|pair closure|socket closed|connect timeout", re.I
 )
 
-ROOT = Path(__file__).parents[2]  # of the code
 AGAIN = "run the same command again"  # remedy; a training continues where it was
 
 _checked: list[tuple[Params, Inputs]] = []  # by `begin`, for `run`
 
 
 def begin() -> None:
-    """Check the command line and params.yaml, and note the inputs, before torch is imported."""
-    if "-m" not in sys.orig_argv:  # `python -mstages.NAME`: `run` does all of it
+    """Check params.yaml and note the inputs, before torch is imported."""
+    if "-m" not in sys.orig_argv:  # `python -mstages.NAME`: `run` does it
         return
-    module, *arguments = sys.orig_argv[sys.orig_argv.index("-m") + 1 :]
-    script = ROOT.joinpath(*module.split(".")).with_suffix(".py")
-    if not script.exists():  # Python says so next
-        return
-    _parse(module, ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))), arguments)
-    stage = module.rpartition(".")[2]
+    stage = sys.orig_argv[sys.orig_argv.index("-m") + 1].rpartition(".")[2]
     with _errors_reported(stage):
         _checked.append(_load(stage))
 
@@ -55,30 +47,27 @@ def run(main: Callable[[Params, Inputs], None]) -> None:
     Ctrl-C and SIGTERM exit with 130 and 143, so that DVC never records a stage that was stopped.
     """
     stage = Path(sys.argv[0]).stem
-    _parse(f"stages.{stage}", sys.modules[main.__module__].__doc__, sys.argv[1:])
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    argparse.ArgumentParser(
+        prog=f"python -m stages.{stage}",
+        description=sys.modules[main.__module__].__doc__,
+        epilog="Parameters are in params.yaml; `dvc repro` runs all stages.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         if "DVC_ROOT" in os.environ or launch.is_worker():
             signals.end_with_parent()
         with _errors_reported(stage):
             params, given = _checked.pop() if _checked else _load(stage)
-            with _errors_reported(stage, params), _locked(stage):
+            one_at_a_time = locks.alone(paths.LOCKS / f"{stage}.lock", f"the stage {stage}")
+            lock = nullcontext() if launch.is_worker() else one_at_a_time  # the parent has it
+            with _errors_reported(stage, params), lock:
                 main(params, given)
     finally:
         # Outputs are written. An exception in the interpreter's shutdown would only be printed.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if launch.is_worker():
         launch.leave()
-
-
-def _parse(module: str, description: str | None, arguments: list[str]) -> None:
-    """Exit 2 with the usage if there are any arguments, 0 with the description for --help."""
-    argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=description,
-        epilog="Parameters are in params.yaml; `dvc repro` runs all stages.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args(arguments)
 
 
 def _load(stage: str) -> tuple[Params, Inputs]:
@@ -101,13 +90,6 @@ def _errors_reported(stage: str, params: Params | None = None) -> Iterator[None]
         if user_error is None or os.environ.get("ABN_DEBUG"):
             raise
         _exit(user_error.line(), user_error.exit_code)
-
-
-def _locked(stage: str) -> AbstractContextManager[None]:
-    """One run of a stage at a time in a working tree; workers run under their parent's lock."""
-    if launch.is_worker():
-        return nullcontext()
-    return locks.alone(paths.LOCKS / f"{stage}.lock", f"the stage {stage}")
 
 
 def as_user_error(error: Exception, stage: str, params: Params | None = None) -> UserError | None:
@@ -134,7 +116,3 @@ def _exit(line: str, code: int) -> None:
     if not launch.report(line):
         print(line, file=sys.stderr)
     sys.exit(code)
-
-
-def _exit_on_signal(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)

@@ -184,6 +184,5 @@ def _log_uniform(draws: Tensor, bounds: tuple[float, float]) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Luma [B, 1, H, W]."""
     red, green, blue = images.unbind(dim=1)  # a tensor of weights would be a wait for the GPU
     return (GREY[0] * red).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])[:, None]

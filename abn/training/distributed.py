@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,7 +20,8 @@ from abn.runtime import env
 from abn.runtime.errors import ChangedError
 
 TIMEOUT = 300  # seconds a process waits for the others; ABN_TIMEOUT overrides it
-WARM_UP = 2  # passes until DDP has fixed the order in which it sums gradients
+
+T = TypeVar("T")
 
 
 class World(NamedTuple):
@@ -46,18 +47,16 @@ class World(NamedTuple):
             values /= self.size
         return values
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """The `rows` [n, ...] of all ranks in order; n may differ by one between ranks."""
+    def gather(self, rows: Tensor, total: int) -> Tensor:
+        """All `total` rows [total, ...] in order; `rows` are those of this rank's shard."""
         if self.size == 1:
             return rows
-        count = torch.tensor([len(rows)], device=rows.device)
-        counts = [torch.empty_like(count) for _ in range(self.size)]
-        dist.all_gather(counts, count)
-        most = max(int(n) for n in counts)
-        padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
-        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        shards = [World(rank, self.size).shard(total) for rank in range(self.size)]
+        counts = [last - first for first, last in shards]
+        padded = torch.cat([rows, rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])])
+        parts = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(parts, padded)
-        return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite `tensors` with those of rank 0."""
@@ -67,30 +66,36 @@ class World(NamedTuple):
                 dist.broadcast(content, 0)
                 tensor.copy_(content)
 
-    def broadcast_str(self, text: str, device: torch.device) -> str:
-        """The `text` of rank 0."""
-        if self.size == 1:
-            return text
-        size = torch.tensor([len(text.encode())], device=device)
-        self.broadcast([size])
-        content = torch.zeros(int(size), dtype=torch.uint8, device=device)
-        if self.is_main:
-            content = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
-        self.broadcast([content])
-        return bytes(content.tolist()).decode()
+    def broadcast_object(self, value: T, device: torch.device) -> T:
+        """The `value` of rank 0, of any type."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, 0, device=device)
+        return values[0]
 
     def require_same(self, fingerprint: str, device: torch.device) -> None:
         """ChangedError unless the `fingerprint` of the training is that of rank 0."""
-        if self.broadcast_str(fingerprint, device) != fingerprint:
+        if self.broadcast_object(fingerprint, device) != fingerprint:
             what = "params, code, data, versions or kind of machine differ from rank 0"
             raise ChangedError(what, f"rank {self.rank}", "make them the same on every machine")
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with gradients averaged over all ranks in each backward pass."""
+        """`model` with gradients averaged over all ranks in each backward pass.
+
+        DDP sums gradients in buckets, which it rebuilds after its first pass. Two passes here make
+        it do so now. So a resumed training has the same bits as one that was never interrupted.
+        """
         if self.size == 1:
             return model
         wrapped = DistributedDataParallel(model)
-        warm_up_ddp(wrapped, model)
+        kept = [buffer.clone() for buffer in model.buffers()]
+        device = next(model.parameters()).device
+        for _ in range(2):
+            output = wrapped(torch.zeros(2, 3, 64, 64, device=device))
+            (output.logits.sum() + output.attention_logits.sum()).backward()
+        for buffer, before in zip(model.buffers(), kept, strict=True):
+            buffer.copy_(before)
+        model.zero_grad(set_to_none=True)
         return wrapped
 
 
@@ -161,19 +166,3 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _Sum.forward(ctx, gradient.contiguous())
-
-
-def warm_up_ddp(wrapped: nn.Module, model: nn.Module) -> None:
-    """Make DDP build its gradient buckets now; it rebuilds them after its first pass.
-
-    The buckets set the order of summation. So a resumed training has the same bits as one that was
-    never interrupted.
-    """
-    kept = [buffer.clone() for buffer in model.buffers()]
-    device = next(model.parameters()).device
-    for _ in range(WARM_UP):
-        output = wrapped(torch.zeros(2, 3, 64, 64, device=device))
-        (output.logits.sum() + output.attention_logits.sum()).backward()
-    for buffer, before in zip(model.buffers(), kept, strict=True):
-        buffer.copy_(before)
-    model.zero_grad(set_to_none=True)

@@ -65,11 +65,14 @@ def fit(
             last = epoch + 1 == config.epochs
             if last or (epoch + 1) % config.validate_every == 0:
                 row |= validate(eval_model, val, config, world)
+            progress.say(f"{describe(row, config)}  {speed:.0f} images/s")
             with stop.deferred():
                 on_epoch(row, speed)  # before the state is saved: a kill between them loses no row
                 _end_epoch(state, row, eval_model, config, resume)
     except Stopped:
-        _save(state, resume)
+        _check_finite(state)
+        if resume:
+            resume.save(state)
         raise
     model.load_state_dict(state.best or eval_model.state_dict())
     return state.history
@@ -97,18 +100,20 @@ def train_epoch(
         bar.update(done)
         for batch in batches:
             with stop.deferred():
-                rate = _rate(config, epoch, len(state.step_losses) / steps)
+                position = epoch + len(state.step_losses) / steps
+                rate = optim.learning_rate(config, position / config.epochs)
                 optim.set_rate(step.optimizer, rate)
                 state.step_losses.append(step(batch))
                 count = len(state.step_losses)
                 if count % CHECK_EVERY == 0 or count == steps:
                     _check_finite(state)
                 if resume and resume.due():
-                    _save(state, resume)
+                    _check_finite(state)
+                    resume.save(state)
             bar.update()
     speed = (steps - done) * config.batch_size / (time.perf_counter() - started)
     loss, top1 = torch.stack(state.step_losses).mean(dim=0).tolist()
-    rate = _rate(config, epoch, (steps - 1) / steps)
+    rate = optim.learning_rate(config, (epoch + (steps - 1) / steps) / config.epochs)
     return {"lr": rate, "train_loss": loss, "train_top1": top1}, speed
 
 
@@ -120,7 +125,7 @@ def validate(
     device = next(model.parameters()).device
     shard = split.subset(torch.arange(*world.shard(len(split)))) if world.size > 1 else split
     predictions = predict(model, shard, view, config.batch_size, device)
-    scores = headline(Predictions(*(world.gather(values) for values in predictions)))
+    scores = headline(Predictions(*(world.gather(values, len(split)) for values in predictions)))
     if not math.isfinite(scores["loss"]):
         raise NotFiniteError(f"the loss is {scores['loss']}", "validation", REMEDY)
     return {f"val_{name}": value for name, value in scores.items()}
@@ -147,21 +152,13 @@ def best(history: list[Row]) -> Row:
     return max((row for row in history if "val_top1" in row), key=lambda row: row["val_top1"])
 
 
-def _rate(config: Train, epoch: int, share: float) -> float:
-    """The learning rate after a `share` in [0, 1] of the steps of `epoch`."""
-    return optim.learning_rate(config, (epoch + share) / config.epochs)
-
-
 def _restore(state: State, resume: ResumeStore | None, world: World) -> str:
     """Put the newest saved state into every rank's `state`; what was found, for the console."""
     found = resume is not None and resume.load(state)
     state.broadcast(world)
     epoch, step = state.position
-    if not found:
-        return "FRESH"
-    line = f"RESUMED after epoch {epoch}, step {step} of the next"
-    ended = resume is not None and resume.is_done
-    return f"{line}: it had ended; ABN_RESUME=never trains again" if ended else line
+    again = "ABN_RESUME=never starts again"
+    return f"RESUMED after epoch {epoch}, step {step} of the next; {again}" if found else "FRESH"
 
 
 def _end_epoch(
@@ -176,13 +173,6 @@ def _end_epoch(
     if resume and config.save_every and epoch % config.save_every == 0:
         resume.save_snapshot(epoch, checkpoint.weights(eval_model))
     if resume and (epoch == config.epochs or resume.due(epoch_ends=True)):
-        _save(state, resume)
-
-
-def _save(state: State, resume: ResumeStore | None) -> None:
-    """Save `state` unless its loss is lost: NotFiniteError."""
-    _check_finite(state)
-    if resume:
         resume.save(state)
 
 

@@ -64,11 +64,8 @@ class EMA:
 
     def update(self, model: AttentionBranchNetwork) -> None:
         """average = decay * average + (1 - decay) * model."""
-        pairs = zip(_floats(self.model), _floats(model), strict=True)
-        averaged, current = (list(side) for side in zip(*pairs, strict=True))
+        averaged, current = (  # all but the batch norms' step counters, which nothing reads
+            [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+            for network in (self.model, model)
+        )
         torch._foreach_lerp_(averaged, current, 1 - self.decay)
-
-
-def _floats(model: nn.Module) -> list[Tensor]:
-    """The tensors to average: all but the batch norms' step counters, which nothing reads."""
-    return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]

@@ -37,23 +37,17 @@ FINISHED_KEPT = 3  # finished trainings
 MAX_BYTES = 20e9  # of all trainings together
 
 LOCK = "lock"  # in the folder of a running training
-# The names of what we write; nothing else is ever removed. A copy of a folder, under a name of your
-# own, is safe too.
+# The names of what we write. Nothing else is ever removed, nor a copy of a folder.
 FOLDER = re.compile("[0-9a-f]{16}")
 FILE = r"(state-\d+-\d+|epoch-\d+)\."
 PARTIAL = re.compile(rf"{FILE}safetensors\.part|\.tmp\w{{6}}")  # the second is safetensors' own
-TRACKING = r"history\.jsonl|run\.json"
-OURS = re.compile(rf"{FILE}(safetensors|bad)|{PARTIAL.pattern}|{TRACKING}|{DONE}|{LOCK}")
+OURS = re.compile(rf"{FILE}(safetensors|bad)|{PARTIAL.pattern}|{DONE}|{LOCK}")
 
-# What reading a damaged file raises.
-DAMAGE = (OSError, SafetensorError, ValueError, KeyError, TypeError)
+DAMAGE = (OSError, SafetensorError, ValueError, KeyError, TypeError)  # what reading it raises
 
 
-def fingerprint(
-    params: dict[str, Any], code: dict[str, str], data: list[str], machine: list[str]
-) -> str:
-    """The name of a training: its params, digests of code and data, the machine. 16 hex digits."""
-    inputs = [params, code, data, machine]
+def fingerprint(*inputs: Any) -> str:
+    """The name, 16 hex digits, of a training by all its inputs: params, code, data, machine."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -66,11 +60,6 @@ class ResumeStore:
     def __init__(self, folder: Path, every: float = EVERY) -> None:
         self.folder, self.every = folder, every
         self.cost, self.last = 0.0, time.monotonic()  # seconds: of the last save; when it ended
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the training has finished and its outputs were written."""
-        return (self.folder / DONE).exists()
 
     def due(self, epoch_ends: bool = False) -> bool:
         """Whether to save now: `every` has passed or an epoch ends, within MAX_OVERHEAD."""
@@ -85,6 +74,7 @@ class ResumeStore:
         try:
             self._write(f"state-{epoch:04d}-{step:08d}", state.tensors(), state.history)
         except OSError as error:
+            self.remove_partial()
             progress.say(f"{self.folder}: state not saved ({error.strerror}); training continues")
         self._keep_states(STATES_KEPT)
         self.last = time.monotonic()
@@ -152,12 +142,8 @@ class ResumeStore:
 
     def _write(self, name: str, tensors: dict[str, Tensor], history: list[Row]) -> None:
         header = {"history": history, "sha256": _digest(tensors, history)}
-        try:
-            with files.replacing(self.folder / f"{name}.safetensors") as part:
-                checkpoint.write(part, tensors, {"state": json.dumps(header)})
-        except OSError:
-            self.remove_partial()
-            raise
+        with files.replacing(self.folder / f"{name}.safetensors") as part:
+            checkpoint.write(part, tensors, {"state": json.dumps(header)})
 
 
 @contextmanager
@@ -188,7 +174,8 @@ def make_room(trainings: Path, current: Path, max_bytes: float = MAX_BYTES) -> N
     finished = [folder for folder in others if (folder / DONE).exists()]
     unfinished = [folder for folder in others if folder not in finished]
     for folder in reversed([*unfinished, *finished]):
-        if sum(map(_size, folders)) > max_bytes or folder in finished[FINISHED_KEPT:]:
+        size = sum(file.stat().st_size for each in folders for file in each.glob("*"))
+        if size > max_bytes or folder in finished[FINISHED_KEPT:]:
             _remove(folder)
 
 
@@ -201,11 +188,6 @@ def _remove(folder: Path) -> None:
         (folder / LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # a file that is not ours stays, and so does its folder
             folder.rmdir()
-
-
-def _size(folder: Path) -> int:
-    """Bytes in `folder`."""
-    return sum(file.stat().st_size for file in folder.glob("*"))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], list[Row]]:

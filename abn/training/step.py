@@ -72,9 +72,7 @@ class CudaGraphStep(Step):
         if batch.images.shape != self.shape:
             self.shape, self.steps, self.graph = batch.images.shape, 0, None
         self.steps += 1
-        if self.graph is None and self.steps != WARM_UP + 1:
-            return self._eager(batch)
-        if self.graph is None and not self._capture(batch):
+        if self.graph is None and (self.steps != WARM_UP + 1 or not self._capture(batch)):
             return self._eager(batch)
         assert self.graph is not None
         for static, given in zip(self.inputs, batch, strict=True):

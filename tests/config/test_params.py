@@ -1,11 +1,8 @@
 """What params.yaml may hold: what is committed is valid, and every fault gets one useful line."""
 
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +73,6 @@ EDITS = [
     ("crop_scale: [0.9, 1.0]", "crop_scale: [0.6, 1, 1]", ["crop_scale", "at most 2"]),
     # what leads out of the project, or moves a terminal's cursor
     ("root: images", "root: /data/mine", ["wrong value; ", "data.root = '/data/mine'", "a link"]),
-    ("root: images", f"root: {'ä' * 200}", ["data.root = ", "255 bytes"]),
     ("root: images", f"root: {'a/' * 600}", ["data.root = ", "at most 1000 characters"]),
     ("root: images", r'root: "a\x1b[2J"', [r"data.root = 'a\x1b[2J'", "control characters"]),
     ("siblings: []", "siblings: [a, ../b]", ["explain.siblings.1 = '../b'", "in the project"]),
@@ -161,7 +157,7 @@ def test_no_text_leads_out_of_the_project_or_moves_the_cursor(
             continue
         path = (tmp_path / (accepted if isinstance(accepted, str) else accepted[0])).resolve()
         assert hostile.isprintable()
-        assert not TEXTS[key] or (path.is_relative_to(tmp_path) and len(path.name) <= 255)
+        assert not TEXTS[key] or path.is_relative_to(tmp_path)
 
 
 def test_a_urls_password_is_in_the_params_but_not_in_json_or_messages(tmp_path: Path) -> None:
@@ -277,42 +273,3 @@ def test_the_original_recipe_has_none_of_what_came_later() -> None:
     shares = ("jitter", "erase", "mixup", "cutmix", "mix_share", "ema", "label_smoothing")
     assert {getattr(train, name) for name in shares} == {0.0}
     assert (train.zero_init, train.flip, train.sizes) == (False, True, (224,))
-
-
-def run_stage(name: str, folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    env = {k: v for k, v in os.environ.items() if not k.startswith("ABN_")}
-    env |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, *options, "-m", f"stages.{name}"]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-
-
-STAGES = {
-    "download": (edited("url: null", "urls: https://me:secret@h/x?key=secret"), "data.urls = "),
-    "train": (edited("epochs: 4", "epochs: 0"), "train.epochs = 0; "),
-    "evaluate": (edited("flip: true", "flip: !!python/object/apply:os.system [touch x]"), "a tag "),
-    "explain": ("", "not a mapping"),
-    "visualize": (None, "not found; params.yaml; run from the project's root"),
-}
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_refuses_bad_params_in_one_line_and_writes_nothing(
-    tmp_path: Path, stage: str
-) -> None:
-    content, expected = STAGES[stage]
-    if content is not None:
-        (tmp_path / "params.yaml").write_text(content)
-    before = list(tmp_path.iterdir())
-    done = run_stage(stage, tmp_path)
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert done.stderr.startswith("error[PARAMS] ") and expected in done.stderr, done.stderr
-    assert done.stderr.count("\n") == 1 and "secret" not in done.stderr
-    assert list(tmp_path.iterdir()) == before
-
-
-def test_a_stage_checks_its_params_before_it_imports_torch(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(edited("epochs: 4", "epochs: 0"))
-    lines = run_stage("train", tmp_path, "-X", "importtime").stderr.splitlines()
-    imported = {line.rpartition("|")[2].strip() for line in lines if "|" in line}
-    assert "pydantic" in imported
-    assert imported.isdisjoint({"torch", "pandas", "mlflow"})

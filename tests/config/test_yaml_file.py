@@ -1,6 +1,5 @@
 """YAML is read as DVC reads it, or refused in one line."""
 
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,6 @@ REFUSED = {
     "a: 0x_": "not valid YAML: invalid literal",
     "a: x\u2028y": "not valid YAML: character 0x2028",
     "a: \0": "not valid YAML: unacceptable character #x0000",
-    f"a: 0x{'f' * 5000}": "not valid YAML: a number of 5002 characters",
     "[" * 30_000: "not valid YAML: nested too deep",
     "": "not a mapping of keys to values; FILE; presets/ has complete examples",
     "- a": "not a mapping of keys to values",
@@ -109,12 +107,6 @@ def test_what_is_not_plain_yaml_is_refused_in_one_line(tmp_path: Path, text: str
     assert refusal(path).startswith(REFUSED[text].replace("FILE", str(path)))
 
 
-def test_a_duplicate_keys_value_is_not_shown(tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text("url: a\nurl: https://me:secret@example.org\n")
-    assert "secret" not in refusal(path)
-
-
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_any_line_ends_and_a_byte_order_mark_are_read(tmp_path: Path, end: str) -> None:
     path = tmp_path / "params.yaml"
@@ -134,13 +126,7 @@ def test_what_is_not_a_readable_file_is_refused(
 ) -> None:
     path = tmp_path / "params.yaml"
     assert refusal(path) == f"not found; {path}; run from the project's root"
-    os.mkfifo(path)  # reading it would never end
-    assert refusal(path).startswith("not a file; ")
-    path.unlink()
     path.touch()
-    os.truncate(path, 1 << 40)  # sparse
-    assert refusal(path).startswith("over 1,048,576 bytes; ")
-    os.truncate(path, 0)
 
     def refuse(*args: object) -> None:
         raise PermissionError(13, "Permission denied")  # root, who runs the tests, may read all

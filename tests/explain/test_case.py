@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from abn.data.loader import CenterCrop
-from abn.explain.case import BATCH, Case, balanced, batched, collect, select
+from abn.explain.case import BATCH, Case, balanced, batched, collect
 from abn.predict import predict
 from abn.runtime.rng import generator
 from tests import toys
@@ -29,12 +29,6 @@ def test_a_rare_class_gives_all_it_has() -> None:
 
 def test_all_images_are_selected_when_there_are_too_few() -> None:
     assert balanced(torch.arange(10) % 3, 99, generator(0)).tolist() == list(range(10))
-
-
-def test_the_same_seed_selects_the_same_images() -> None:
-    split = toys.split()
-    assert select(split, 8, seed=1).equal(select(split, 8, seed=1))
-    assert not select(split, 8, seed=1).equal(select(split, 8, seed=2))
 
 
 def test_samples_hold_the_predictions_whatever_the_batch_size() -> None:

@@ -114,13 +114,6 @@ def test_density_is_taken_at_the_resolution_of_the_masks() -> None:
     assert counterfactuals.density(maps, {"right": right})["right"].item() == 4 / 2
 
 
-def test_agreement_is_one_in_the_same_order_and_minus_one_in_the_opposite() -> None:
-    importance = parts_of(torch.tensor([[1.0, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]]))
-    density = parts_of(torch.tensor([[0.1, 5, 6, 90], [9, 8, 7, -6], [2, 1, 4, 3]]))
-    values = counterfactuals.agreement(importance, density)
-    assert values.tolist() == pytest.approx([1, -1, 1 - 6 * 4 / (4 * 15)])
-
-
 def test_agreement_is_over_the_parts_that_are_there_and_they_must_be_three() -> None:
     importance = parts_of(torch.tensor([[1, 2, NAN, 3], [1, 2, 3, NAN], [1, 1, 1, 1.0]]))
     density = parts_of(torch.tensor([[3.0, 2, 9, 1], [1, NAN, 3, 4], [1, 2, 3, 4]]))

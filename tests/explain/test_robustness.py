@@ -33,10 +33,6 @@ def always(images: Tensor) -> Tensor:
     return torch.tensor([[0.2, 0.8]]).repeat(len(images), 1)
 
 
-def rows(*values: list[float]) -> Tensor:
-    return torch.tensor(values)
-
-
 def test_a_map_that_never_changes_is_not_sensitive():
     values = robustness.sensitivity(fixed([1, 2, 3, 4]), always, photos(), 3, generator(0))
     assert values["map"].tolist() == [0] * 6

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import pickle
 import stat
 import subprocess
@@ -13,9 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as serialise
-from safetensors.torch import save_file
 from torch import Tensor
 
 from abn.models import checkpoint
@@ -111,27 +109,6 @@ def test_a_failed_save_leaves_the_former_folder(tmp_path: Path) -> None:
     assert checkpoint.sha256(folder / "model.safetensors") == before
 
 
-def test_any_safetensors_file_is_read_with_its_header(tmp_path: Path) -> None:
-    tensors = {"b": torch.arange(3), "a": torch.rand(2, 3)}
-    save_file(tensors, tmp_path / "any", {"key": "value"})
-    header, found = checkpoint.read(tmp_path / "any")
-    assert header == {"key": "value"}
-    assert found.keys() == tensors.keys()
-    assert all(found[name].equal(tensor) for name, tensor in tensors.items())
-    save_file(tensors, tmp_path / "bare")
-    assert checkpoint.read(tmp_path / "bare")[0] == {}
-
-
-def test_a_missing_file_and_one_that_is_not_safetensors_differ(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "text").write_text("weights")
-    with pytest.raises(SafetensorError):
-        checkpoint.read(tmp_path / "text")
-    with pytest.raises(FileNotFoundError):
-        checkpoint.read(tmp_path / "nothing")
-
-
 def content(tensors: dict[str, Tensor] | None = None, **meta: Any) -> bytes:
     """A checkpoint of the toy network, with some tensors and some of the header replaced."""
     return serialise(small() | (tensors or {}), {"abn": json.dumps(META | meta)})
@@ -177,7 +154,7 @@ def toy_arch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # What the file holds, and what the message says.
 OTHER = "not a checkpoint of this project"
-LAYOUT = "is missing, unknown or of another type or shape"
+LAYOUT = r"Error\(s\) in loading state_dict"
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (bytes, OTHER),
     "text": (lambda: b"<html>not found</html>", OTHER),
@@ -192,25 +169,14 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a header nested 100,000 deep": (lambda: serialise({}, {"abn": "[" * 100_000}), OTHER),
     "another arch": (lambda: content(arch="vgg16"), "arch: Input should be 'resnet18'"),
     "no classes": (lambda: content(classes=[]), "classes: "),
-    "a class twice": (lambda: content(classes=["red", "red", "a", "b"]), "one twice"),
     "a class that is a number": (lambda: content(classes=["a", "b", "c", 7]), "classes.3: "),
-    "one class more": (
-        lambda: content(classes=[*NAMES, "x"]),
-        f"att_conv.*{LAYOUT}",
-    ),
+    "one class more": (lambda: content(classes=[*NAMES, "x"]), LAYOUT),
     "50,000 classes": (lambda: content(classes=list(map(str, range(50_000)))), "too small for 50"),
     "params that are a list": (lambda: content(params=[]), "params: "),
     "params without train": (lambda: content(params={"seed": 0}), "params.train: "),
-    "no tensors": (lambda: serialise({}, {"abn": json.dumps(META)}), f"att_conv2.bias {LAYOUT}"),
+    "no tensors": (lambda: serialise({}, {"abn": json.dumps(META)}), LAYOUT),
     "a tensor more": (lambda: content({"\x1b[2J" * 99: torch.zeros(2)}), LAYOUT),
-    "another shape": (
-        lambda: content({"fc.bias": torch.zeros(5)}),
-        f"fc.bias {LAYOUT}",
-    ),
-    "another type": (
-        lambda: content({"fc.bias": torch.zeros(4).half()}),
-        f"fc.bias {LAYOUT}",
-    ),
+    "another shape": (lambda: content({"fc.bias": torch.zeros(5)}), f"{LAYOUT}.*fc.bias"),
     "a NaN": (lambda: with_value("fc.weight", float("nan")), "fc.weight holds values"),
     "an infinity": (lambda: with_value("bn1.running_var", float("inf")), "bn1.running_var holds"),
 }
@@ -234,20 +200,10 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
     refuse(path, message)
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
-def test_what_is_no_file_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     refuse(tmp_path / "model.safetensors", "no such checkpoint")
-    make(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").mkdir()
     refuse(tmp_path / "model.safetensors", "no such checkpoint")
-
-
-@pytest.mark.usefixtures("toy_arch")
-def test_no_weight_is_read_before_the_header_is_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(toys.Network, "load_state_dict", None)  # a call would be a TypeError
-    (tmp_path / "model.safetensors").write_bytes(content(arch="vgg16"))
-    refuse(tmp_path / "model.safetensors", "arch: ")
 
 
 @pytest.mark.parametrize("make", [lambda marker: pickle.dumps(Poison(marker)), pth])

@@ -15,7 +15,7 @@ from abn.project.inputs import Inputs
 from abn.runtime.errors import ChangedError
 
 ROOT = Path(__file__).parents[2]
-CODE = ("abn/training/loop.py", "abn/runtime/rng.py", "abn/visualize/panels.py", "stages/train.py")
+CODE = ("abn/training/loop.py", "abn/runtime/rng.py", "abn/visualize/figures.py", "stages/train.py")
 DATA = ("data/train.safetensors", "data/val.safetensors", "images/cat/1.png")
 
 
@@ -135,5 +135,5 @@ def test_they_are_not_inputs_to_dvc_either(project: Path) -> None:
 def test_what_only_another_stage_reads_may_change() -> None:
     before = look("train")
     rewrite("params.yaml", b"dpi: 200", b"dpi: 100")()
-    rewrite("abn/visualize/panels.py", b"a", b"b")()
+    rewrite("abn/visualize/figures.py", b"a", b"b")()
     before.check()

@@ -38,15 +38,6 @@ def test_a_table_is_csv_with_six_digits_and_empty_fields_for_what_was_not_measur
     assert path.read_bytes() == b"epoch,loss,val_top1\n1,0.666667,\n2,0.5,0.25\n"
 
 
-def test_the_same_values_give_the_same_bytes_and_leave_nothing_beside(tmp_path: Path) -> None:
-    table = pd.DataFrame({"x": np.linspace(0, 1, 7)})
-    for _ in range(2):
-        write_table(tmp_path / "a.csv", table)
-        write_table(tmp_path / "b.csv", table)
-    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv"]
-
-
 def test_names_are_utf8_and_quoted_where_they_have_commas(tmp_path: Path) -> None:
     write_table(tmp_path / "a.csv", pd.DataFrame({"class": ["été", "犬,a"]}))
     assert (tmp_path / "a.csv").read_bytes() == 'class\nété\n"犬,a"\n'.encode()
@@ -58,11 +49,6 @@ def test_classes_keep_their_names_and_gaps_stay_gaps(tmp_path: Path) -> None:
     table = results.table(tmp_path / "a.csv")
     assert table["class"].tolist() == ["007", "NA", "nan"]
     assert table["f1"].isna().tolist() == [False, True, False]
-
-
-def test_metrics_come_back(tmp_path: Path) -> None:
-    write_metrics(tmp_path / "a.json", {"srg": 0.5, "verdict": "explains"})
-    assert results.metrics(tmp_path / "a.json") == {"srg": 0.5, "verdict": "explains"}
 
 
 def test_a_missing_file_is_one_line_with_the_remedy(

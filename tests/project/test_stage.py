@@ -15,6 +15,7 @@ import torch
 from abn.config.params import Params
 from abn.project import paths, stage
 from abn.project.inputs import Inputs
+from abn.runtime import locks
 from abn.runtime.errors import BusyError, DataError, NotFiniteError, ParamsError
 from abn.runtime.signals import Stopped
 
@@ -97,7 +98,7 @@ def test_with_abn_debug_every_error_shows_its_traceback(
 def test_a_second_run_in_the_same_tree_is_refused_and_names_the_first(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with stage._locked("train"):
+    with locks.alone(paths.LOCKS / "train.lock", "the stage train"):
         code, said = ended(None, capsys)
     assert code == 75 and said.startswith("error[BUSY] the stage train is under way; process ")
 
@@ -133,59 +134,41 @@ def test_a_signal_while_the_interpreter_exits_has_its_default_effect(
 
 
 def started(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m stages.train ARGUMENTS` in `folder`; stderr also lists all imports."""
-    return subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "stages.train", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        text=True,
-        capture_output=True,
-    )
+    """`python ARGUMENTS` in `folder`."""
+    command, env = [sys.executable, *arguments], os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True)
 
 
-def messages(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """The lines of stderr, after torch was seen not to be among the imports."""
-    assert not re.search(r"\| +torch$", done.stderr, re.M)
-    return [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-
-
-@pytest.mark.parametrize("argument", ["--epochs=3", "extra"])
-def test_an_unknown_argument_is_refused_before_anything_runs(tmp_path: Path, argument: str) -> None:
-    done = started(tmp_path, argument)
-    assert done.returncode == 2 and list(tmp_path.iterdir()) == []
-    assert (
-        messages(done)[-1] == f"python -m stages.train: error: unrecognized arguments: {argument}"
-    )
-
-
-def test_help_says_what_the_stage_does(tmp_path: Path) -> None:
-    done = started(tmp_path, "--help")
-    assert done.returncode == 0 and messages(done) == []
-    assert "Train the network: data/ -> checkpoint/" in done.stdout
-    assert "params.yaml" in done.stdout and "ABN_PROCESSES=N" in done.stdout
-
-
-def test_wrong_params_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+def test_wrong_params_are_refused_before_torch_is_imported_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
     params = (ROOT / "params.yaml").read_text().replace("arch: resnet18", "arch: resnet19")
     (tmp_path / "params.yaml").write_text(params)
-    done = started(tmp_path)
-    (line,) = messages(done)
+    done = started(tmp_path, "-X", "importtime", "-m", "stages.train")
+    assert not re.search(r"\| +torch$", done.stderr, re.M)
+    (line,) = (line for line in done.stderr.splitlines() if not line.startswith("import time:"))
     assert done.returncode == 2 and line.startswith("error[PARAMS] ") and "resnet19" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_help_says_what_the_stage_does() -> None:
+    done = started(ROOT, "-m", "stages.train", "--help")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "Train the network: data/ -> checkpoint/" in done.stdout
+    assert "params.yaml" in done.stdout and "ABN_PROCESSES=N" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("command", "code", "end"),
     [
         (["-m", "stages.trian"], 1, "No module named stages.trian\n"),
+        (["-m", "stages.download", "extra"], 2, "error: unrecognized arguments: extra\n"),
         (["-mstages.download", "--fast"], 2, "error: unrecognized arguments: --fast\n"),
     ],
 )
 def test_a_misspelt_stage_or_command_has_no_traceback(
-    tmp_path: Path, command: list[str], code: int, end: str
+    command: list[str], code: int, end: str
 ) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=tmp_path, env=environment, text=True, capture_output=True
-    )
+    done = started(ROOT, *command)
     assert done.returncode == code and done.stderr.endswith(end)
     assert "Traceback" not in done.stderr

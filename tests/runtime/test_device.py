@@ -11,7 +11,6 @@ import torch
 from torch.utils import deterministic
 
 from abn.runtime import device
-from abn.runtime.device import keep_memory
 from abn.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -42,11 +41,6 @@ def kept(monkeypatch):
     yield times
     torch.use_deterministic_algorithms(was_deterministic)
     deterministic.fill_uninitialized_memory = was_filled
-
-
-def test_the_named_device_is_taken(monkeypatch):
-    monkeypatch.setenv("ABN_DEVICE", "cpu")
-    assert device.choose() == torch.device("cpu")
 
 
 @pytest.mark.parametrize("unnamed", [None, ""])
@@ -84,28 +78,10 @@ def test_choosing_does_not_import_the_compiler():
     assert output == "False\n"
 
 
-def test_new_memory_is_not_filled_first(monkeypatch):
-    monkeypatch.setenv("ABN_DEVICE", "cpu")
-    deterministic.fill_uninitialized_memory = True
-    device.choose()
-    assert not deterministic.fill_uninitialized_memory
-
-
 def test_on_the_cpu_freed_memory_is_kept(monkeypatch, kept):
     monkeypatch.setenv("ABN_DEVICE", "cpu")
     device.choose()
     assert kept == [1]
-
-
-@pytest.mark.parametrize("given, expected", [(None, "1"), ("0", "0")])
-@pytest.mark.parametrize("system", ["darwin", "win32"])
-def test_on_other_systems_only_torchs_own_setting_is_used(monkeypatch, system, given, expected):
-    monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
-    if given is not None:
-        monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", given)
-    keep_memory()
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == expected
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from abn.runtime import launch
-from abn.runtime.errors import ParamsError
 
 
 def failure(message: str, exitcode: int) -> Any:
@@ -62,10 +61,3 @@ def test_the_number_of_processes_comes_from_the_environment(
     assert launch.processes() == count
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abn")
     assert launch.processes() == 1  # a worker starts none
-
-
-def test_a_wrong_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    monkeypatch.setenv("ABN_PROCESSES", "all")
-    with pytest.raises(ParamsError, match="ABN_PROCESSES=all"):
-        launch.processes()

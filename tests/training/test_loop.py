@@ -1,7 +1,6 @@
 """The training loop: it learns, is reproducible, keeps the right epoch, stops on a NaN loss."""
 
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,30 +22,9 @@ from tests import toys
 
 ROWS: list[Row] = [
     {"epoch": 1, "size": 32, "train_loss": 3.0, "train_top1": 0.1},
-    {
-        "epoch": 2,
-        "size": 32,
-        "train_loss": 2.0,
-        "train_top1": 0.4,
-        "val_loss": 2.5,
-        "val_top1": 0.5,
-    },
-    {
-        "epoch": 3,
-        "size": 32,
-        "train_loss": 1.5,
-        "train_top1": 0.6,
-        "val_loss": 2.4,
-        "val_top1": 0.5,
-    },
-    {
-        "epoch": 4,
-        "size": 48,
-        "train_loss": 1.0,
-        "train_top1": 0.7,
-        "val_loss": 2.6,
-        "val_top1": 0.4,
-    },
+    {"epoch": 2, "val_top1": 0.5},
+    {"epoch": 3, "val_top1": 0.5},
+    {"epoch": 4, "val_top1": 0.4},
 ]
 
 
@@ -133,13 +111,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(fit: Any, config
     assert first == again != other
 
 
-def test_on_the_cpu_bf16_changes_nothing(
-    fit: Any, config: Train, changed: Callable[..., Train]
-) -> None:
-    precise = changed(config, precision="fp32")
-    assert fit(toys.network(2), config) == fit(toys.network(2), precise)
-
-
 def test_crops_grow_through_the_sizes(
     fit: Any, config: Train, changed: Callable[..., Train]
 ) -> None:
@@ -192,15 +163,6 @@ def test_a_moving_average_is_what_is_validated_saved_and_returned(
     assert judged == {name: value for name, value in history[-1].items() if "val" in name}
 
 
-def test_a_moving_average_does_not_change_what_is_learned(
-    fit: Any, config: Train, changed: Callable[..., Train]
-) -> None:
-    plain, averaged = (fit(toys.network(2), changed(config, ema=ema)) for ema in (0.0, 0.9))
-    losses = [[row["train_loss"] for row in history] for history in (plain, averaged)]
-    assert losses[0] == losses[1]
-    assert [row["val_loss"] for row in plain] != [row["val_loss"] for row in averaged]
-
-
 def test_select_best_keeps_the_moving_average_of_the_best_epoch(
     fit: Any, config: Train, changed: Callable[..., Train]
 ) -> None:
@@ -208,15 +170,6 @@ def test_select_best_keeps_the_moving_average_of_the_best_epoch(
     config = changed(config, ema=0.9, select="best")
     best = loop.best(fit(model, config))
     assert loop.validate(model, val, config)["val_loss"] == best["val_loss"]
-
-
-def test_with_every_augmentation_two_colours_are_still_learned(
-    fit: Any, config: Train, changed: Callable[..., Train]
-) -> None:
-    mixed = {"mixup": 0.2, "cutmix": 1.0, "mix_share": 0.5, "mix_until": 0.6}
-    other = {"flip": "alternating", "jitter": 0.2, "erase": 0.25, "label_smoothing": 0.1}
-    history = fit(toys.network(2), changed(config, **mixed, **other))
-    assert history[-1]["val_top1"] == 1
 
 
 def test_validation_has_its_own_crop_and_resize(
@@ -284,16 +237,6 @@ def test_a_signal_during_the_first_validation_saves_only_finite_losses(
     assert torch.stack(state.step_losses).isfinite().all()
 
 
-def test_an_absurd_learning_rate_ends_the_training(
-    fit: Any, config: Train, changed: Callable[..., Train]
-) -> None:
-    wild = changed(config, lr=1e30, warmup=0.0)
-    with pytest.raises(
-        UserError, match=r"^the loss is (nan|inf); epoch 1, step \d \(lr .+train\.lr"
-    ):
-        fit(toys.network(2), wild)
-
-
 def test_of_equally_good_epochs_the_first_is_the_best() -> None:
     assert loop.best(ROWS)["epoch"] == 2
 
@@ -309,5 +252,5 @@ def test_the_summary_is_the_epoch_that_was_kept_and_what_it_was_selected_on(
 
 def test_an_epoch_is_one_line(config: Train) -> None:
     assert loop.describe(ROWS[0], config) == "epoch 1/5  32 px  loss 3.0000  top-1 0.1000"
-    line = loop.describe(ROWS[1], config)
-    assert re.fullmatch(r"epoch 2/5  .*val loss 2\.5000  val top-1 0\.5000", line)
+    line = loop.describe(ROWS[0] | {"val_loss": 2.5, "val_top1": 0.5}, config)
+    assert line.endswith("top-1 0.1000  val loss 2.5000  val top-1 0.5000")

@@ -130,20 +130,3 @@ def test_a_moving_average_computed_by_hand():
     # 0 -> 0.5 -> 1.25 -> 2.125
     assert (ema.model.weight.item(), ema.model.bias.item()) == (2.125, 1.0)
     assert (model.weight.item(), model.bias.item()) == (3.0, 1.0)
-
-
-def test_batch_norm_statistics_are_averaged_too():
-    model = nn.BatchNorm2d(1, momentum=1.0)  # whose statistics are the last batch's
-    ema = optim.EMA(model, decay=0.75)
-    model(torch.tensor([1.0, 5.0]).view(2, 1, 1, 1))  # mean 3, variance 8
-    ema.update(model)
-    assert ema.model.running_mean.item() == pytest.approx(0.75 * 0 + 0.25 * 3)
-    assert ema.model.running_var.item() == pytest.approx(0.75 * 1 + 0.25 * 8)
-
-
-def test_the_average_needs_no_gradients_and_shares_no_memory(network):
-    ema = optim.EMA(network, decay=0.9)
-    assert not any(p.requires_grad for p in ema.model.parameters())
-    assert all(p.requires_grad for p in network.parameters())
-    theirs = {p.data_ptr() for p in network.state_dict().values()}
-    assert theirs.isdisjoint(p.data_ptr() for p in ema.model.state_dict().values())

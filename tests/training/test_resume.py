@@ -1,6 +1,5 @@
 """An interrupted training continues as if nothing had happened, and only if nothing changed."""
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -15,9 +14,8 @@ from torch import Tensor, nn
 
 from abn.config.params import Params, Train
 from abn.models import checkpoint
-from abn.models.abn import AttentionBranchNetwork
 from abn.runtime import locks
-from abn.runtime.errors import BusyError, DataError, NotFiniteError
+from abn.runtime.errors import BusyError, DataError
 from abn.runtime.signals import GracefulStop, Stopped
 from abn.training import optim, resume
 from abn.training.loop import fit
@@ -119,23 +117,6 @@ def test_an_interrupted_training_ends_with_the_same_bits(
             assert all(tensor.equal(snapshots[name][key]) for key, tensor in weights.items())
 
 
-def test_an_interrupted_resnet_ends_with_the_same_bits(
-    config: Train, changed: Callable[..., Train], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def network() -> nn.Module:
-        torch.manual_seed(0)
-        model = AttentionBranchNetwork("resnet18", 4)
-        return model.to(memory_format=torch.channels_last)
-
-    config = changed(config, epochs=2)
-    model, resumed = network(), network()
-    history = train(model, config, ResumeStore(tmp_path / "reference"), 16)
-    store = ResumeStore(tmp_path / "interrupted")
-    interrupted(1, "asked to stop", monkeypatch, network(), config, store, 16)
-    assert train(resumed, config, store, 16) == history
-    assert same(resumed, model)
-
-
 def test_a_signal_lets_the_step_finish_and_saves_it(
     config: Train, store: ResumeStore, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -154,7 +135,7 @@ def test_a_finished_training_is_not_repeated(
     monkeypatch.setattr(Step, "__call__", None)
     assert train(again, config, store) == history
     assert same(again, model)
-    assert "RESUMED after epoch 3, step 0 of the next: it had ended; ABN_RESUME=never" in (
+    assert "RESUMED after epoch 3, step 0 of the next; ABN_RESUME=never" in (
         capsys.readouterr().err
     )
 
@@ -183,12 +164,6 @@ def test_a_state_comes_back_bit_for_bit(config: Train, store: ResumeStore) -> No
             momentum = loaded.optimizer.state[other]["momentum_buffer"]
             assert momentum.equal(saved.optimizer.state[one]["momentum_buffer"])
             assert momentum.stride() == other.stride()  # fused SGD walks through both in step
-
-
-def test_an_empty_store_changes_nothing(config: Train, store: ResumeStore) -> None:
-    model = toys.network()
-    assert not store.load(state_of(model, config))
-    assert same(model, toys.network())
 
 
 def names(store: ResumeStore) -> list[str]:
@@ -242,11 +217,9 @@ def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(
     store.save(state_of(toys.network(), config, epochs=1))
     (store.folder / ".tmpAbCdEf").write_bytes(b"half")  # safetensors' temporary file
     (store.folder / "state-0003-00000000.safetensors.part").write_bytes(b"half")
-    others = ["history.jsonl", "notes.part", "run.json"]
-    for name in others:
-        (store.folder / name).touch()
+    (store.folder / "notes.part").touch()
     store.load(state_of(toys.network(), config))
-    assert names(store) == [*others, "state-0001-00000000.safetensors"]
+    assert names(store) == ["notes.part", "state-0001-00000000.safetensors"]
 
 
 def test_a_full_disk_costs_a_warning_and_no_state(
@@ -266,16 +239,6 @@ def test_a_full_disk_costs_a_warning_and_no_state(
     assert names(store) == ["state-0001-00000000.safetensors"]
     state = state_of(toys.network(), config)
     assert store.load(state) and same(state.models["model"], model)
-
-
-def test_no_state_with_a_nan_loss_is_saved(
-    config: Train, changed: Callable[..., Train], tmp_path: Path
-) -> None:
-    wild, store = changed(config, lr=1e30, warmup=0.0), ResumeStore(tmp_path, every=0)
-    with pytest.raises(NotFiniteError):
-        train(toys.network(), wild, store)
-    state = state_of(toys.network(), config)
-    assert store.load(state) and torch.stack(state.step_losses).isfinite().all()
 
 
 def test_saving_takes_no_more_than_its_share_of_the_time(
@@ -309,22 +272,14 @@ def test_a_damaged_snapshot_is_an_error_with_a_remedy(store: ResumeStore) -> Non
         store.snapshots()
 
 
-def test_a_training_that_fails_keeps_its_states(config: Train, store: ResumeStore) -> None:
-    with pytest.raises(Killed), resume.open_store(store.folder) as opened:
-        train(toys.network(), config, opened)
-        raise Killed
-    with resume.open_store(store.folder) as opened:
-        state = state_of(toys.network(), config)
-        assert opened.load(state) and len(state.history) == 3
-
-
 def test_a_finished_training_with_a_damaged_state_starts_again(
     config: Train, store: ResumeStore
 ) -> None:
     store.save(state_of(toys.network(), config, epochs=1))
     store.mark_done()
     (store.folder / "state-0001-00000000.safetensors").write_bytes(b"half")
-    assert not store.load(state_of(toys.network(), config)) and not store.is_done
+    assert not store.load(state_of(toys.network(), config))
+    assert names(store) == ["state-0001-00000000.bad"]
 
 
 def test_resume_never_starts_again(
@@ -423,27 +378,10 @@ def test_running_trainings_copies_and_unknown_files_are_never_removed(tmp_path: 
     assert files == ["a1/notes.txt", f"b1/{state}", f"c/{state}", f"copy/{state}"]
 
 
-INPUTS: dict[str, Any] = {
-    "params": {"lr": 0.1, "seed": 0},
-    "code": {"abn/training/loop.py": "ab"},
-    "data": ["aa", "bb"],
-    "machine": ["cpu (2 threads)"],
-}
-CHANGES: dict[str, Any] = {
-    "params": {"lr": 0.2, "seed": 0},
-    "code": {"abn/training/loop.py": "ac"},
-    "data": ["aa", "cc"],
-    "machine": ["cpu (1 threads)"],
-}
-
-
-def test_a_fingerprint_is_the_same_for_the_same_inputs() -> None:
-    name = resume.fingerprint(**INPUTS)
-    assert len(name) == 16 and set(name) <= set("0123456789abcdef")
-    again = json.loads(json.dumps(INPUTS)) | {"params": {"seed": 0, "lr": 0.1}}
-    assert name == resume.fingerprint(**again)
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_another_input_has_another_fingerprint(name: str) -> None:
-    assert resume.fingerprint(**INPUTS | {name: CHANGES[name]}) != resume.fingerprint(**INPUTS)
+def test_a_fingerprint_depends_on_each_input_but_not_on_the_order_of_keys() -> None:
+    inputs = [{"lr": 0.1, "seed": 0}, {"loop.py": "ab"}, ["aa", "bb"], ["cpu (2 threads)"]]
+    name = resume.fingerprint(*inputs)
+    assert re.fullmatch("[0-9a-f]{16}", name)
+    assert name == resume.fingerprint({"seed": 0, "lr": 0.1}, *inputs[1:])
+    for place in range(len(inputs)):
+        assert name != resume.fingerprint(*inputs[:place], ["other"], *inputs[place + 1 :])

@@ -1,6 +1,5 @@
 """One step of training: what plain PyTorch does, however it is run."""
 
-import copy
 import functools
 import warnings
 from collections.abc import Callable
@@ -65,24 +64,6 @@ def test_a_step_is_what_plain_pytorch_does(config: Train) -> None:
             by_hand(twin, optimizer, batch(number))
         )
         assert same(model, twin)
-
-
-def test_what_a_step_returns_carries_no_graph(config: Train) -> None:
-    model = toys.network()
-    found = Step(model, optim.sgd(model, config), None, config)(batch())
-    assert found.shape == (2,) and not found.requires_grad
-
-
-def test_a_step_updates_the_moving_average(config: Train) -> None:
-    model = toys.network()
-    before = copy.deepcopy(model.state_dict())
-    ema = optim.EMA(model, decay=0.75)
-    Step(model, optim.sgd(model, config), ema, config)(batch())
-    for name in ("fc.weight", "bn1.running_mean"):
-        start, now = before[name], model.state_dict()[name]
-        assert not now.equal(start)
-        expected = 0.75 * start + 0.25 * now
-        torch.testing.assert_close(ema.model.state_dict()[name], expected)
 
 
 def test_a_moving_average_does_not_change_the_step(config: Train) -> None:
