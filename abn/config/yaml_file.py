@@ -14,6 +14,7 @@ from yaml.scanner import ScannerError
 
 from abn.runtime.errors import ParamsError
 
+LONGEST_NUMBER = 1000  # characters of an integer; Python refuses to print much longer ones
 BASES = {"0b": 2, "0o": 8, "0x": 16}
 SCALARS = {  # YAML 1.2; PyYAML's own patterns of these are YAML 1.1
     "bool": ("tTfF", r"true|True|TRUE|false|False|FALSE"),
@@ -77,6 +78,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_int(self, node: yaml.ScalarNode) -> int:
         text = node.value.replace("_", "")
+        if len(text) > LONGEST_NUMBER:
+            raise ValueError(f"a number of {len(text)} characters")
         return int(text, BASES.get(text.lstrip("-+")[:2], 10))
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -20,8 +20,6 @@ from abn.runtime import env
 from abn.runtime.errors import ChangedError
 
 TIMEOUT = 300  # seconds a process waits for the others; ABN_TIMEOUT overrides it
-
-T = TypeVar("T")
 
 
 class World(NamedTuple):
@@ -66,16 +64,21 @@ class World(NamedTuple):
                 dist.broadcast(content, 0)
                 tensor.copy_(content)
 
-    def broadcast_object(self, value: T, device: torch.device) -> T:
-        """The `value` of rank 0, of any type."""
-        values = [value]
-        if self.size > 1:
-            dist.broadcast_object_list(values, 0, device=device)
-        return values[0]
+    def broadcast_str(self, text: str, device: torch.device) -> str:
+        """The `text` of rank 0, as bytes: torch's way to broadcast objects would unpickle them."""
+        if self.size == 1:
+            return text
+        size = torch.tensor([len(text.encode())], device=device)
+        self.broadcast([size])
+        content = torch.zeros(int(size), dtype=torch.uint8, device=device)
+        if self.is_main:
+            content = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
+        self.broadcast([content])
+        return bytes(content.tolist()).decode()
 
     def require_same(self, fingerprint: str, device: torch.device) -> None:
         """ChangedError unless the `fingerprint` of the training is that of rank 0."""
-        if self.broadcast_object(fingerprint, device) != fingerprint:
+        if self.broadcast_str(fingerprint, device) != fingerprint:
             what = "params, code, data, versions or kind of machine differ from rank 0"
             raise ChangedError(what, f"rank {self.rank}", "make them the same on every machine")
 

@@ -1,5 +1,6 @@
 """All that changes during a training, as tensors and numbers to save and restore."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -56,8 +57,9 @@ class State:
         if world.size == 1:
             return
         device = next(self.models["model"].parameters()).device
-        described = self.history, len(self.step_losses), any(self.optimizer.state.values())
-        self.history, steps, has_momentum = world.broadcast_object(described, device)
+        described = [self.history, len(self.step_losses), any(self.optimizer.state.values())]
+        received = world.broadcast_str(json.dumps(described), device)
+        self.history, steps, has_momentum = json.loads(received)
         for model in self.models.values():
             world.broadcast(model.state_dict().values())
         for _, parameter in self._parameters() if has_momentum else ():

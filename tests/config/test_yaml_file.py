@@ -42,6 +42,7 @@ REFUSED = {
     "a: 0x_": "not valid YAML: invalid literal",
     "a: x\u2028y": "not valid YAML: character 0x2028",
     "a: \0": "not valid YAML: unacceptable character #x0000",
+    f"a: 0x{'f' * 5000}": "not valid YAML: a number of 5002 characters",
     "[" * 30_000: "not valid YAML: nested too deep",
     "": "not a mapping of keys to values; FILE; presets/ has complete examples",
     "- a": "not a mapping of keys to values",

@@ -25,7 +25,7 @@ def test_shards_cover_everything_in_order_and_differ_by_at_most_one(count: int, 
 def test_a_single_process_changes_nothing() -> None:
     values = torch.arange(3.0)
     assert SINGLE.mean(values) is SINGLE.gather(values, 3) is values
-    assert SINGLE.broadcast_object("été", torch.device("cpu")) == "été"
+    assert SINGLE.broadcast_str("été", torch.device("cpu")) == "été"
     model = torch.nn.Linear(1, 1)
     assert SINGLE.wrap(model) is model
 
