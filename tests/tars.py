@@ -4,6 +4,11 @@ import gzip
 import io
 import tarfile
 
+import numpy as np
+from PIL import Image
+
+from abn.datasets.imagenette import CLASSES
+
 Member = tarfile.TarInfo | str | tuple[tarfile.TarInfo | str, bytes]
 
 
@@ -28,6 +33,17 @@ def tar(*members: Member, kind: int = tarfile.PAX_FORMAT) -> bytes:
 
 def tgz(*members: Member, kind: int = tarfile.PAX_FORMAT) -> bytes:
     return gzip.compress(tar(*members, kind=kind), 1, mtime=0)
+
+
+def imagenette() -> bytes:
+    """An archive laid out as Imagenette's: three images of noise for each class and split."""
+    draws, images = np.random.default_rng(0), []
+    for split in ("train", "val"):
+        for name in (f"{wnid}/{i}" for wnid in CLASSES for i in "abc"):
+            file = io.BytesIO()
+            Image.fromarray(draws.integers(0, 256, (40, 50, 3), np.uint8)).save(file, "JPEG")
+            images.append((f"imagenette2-160/{split}/{name}.JPEG", file.getvalue()))
+    return tgz(*images)
 
 
 def header(name: str, size: bytes, kind: bytes = tarfile.REGTYPE) -> bytes:

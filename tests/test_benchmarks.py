@@ -16,7 +16,7 @@ from torch import Tensor
 from abn.config.params import load
 from benchmarks import measure, shortcut
 from benchmarks.measure import Turn
-from tests.test_stages import archive
+from tests.tars import imagenette
 
 ROOT = Path(__file__).parent.parent
 # What a machine that only computes may lack: an import of one of them fails.
@@ -87,7 +87,7 @@ def test_growth_is_measured_along_an_axis(tmp_path: Path) -> None:
 
 
 def test_packing_and_evaluation_are_measured(tmp_path: Path) -> None:
-    archive(tmp_path / "mini.tgz")
+    (tmp_path / "mini.tgz").write_bytes(imagenette())
     small = ("--photos", tmp_path / "mini.tgz", "--size", 32, "--rounds", 1, "--limit", 0)
     run(tmp_path, "data", *small, "--batch", 10)
     figures = found(tmp_path / "data.json")
@@ -96,7 +96,7 @@ def test_packing_and_evaluation_are_measured(tmp_path: Path) -> None:
 
 
 def test_the_gpus_benchmark_runs_without_dvc_mlflow_and_their_kind(tmp_path: Path) -> None:
-    archive(tmp_path / "mini.tgz")
+    (tmp_path / "mini.tgz").write_bytes(imagenette())
     small = ("--photos", tmp_path / "mini.tgz", "--size", 32, "--batch", 8, "--steps", 2)
     few = ("--arch", "resnet18", "--archs", "resnet18", "--epochs", 1, "--seeds", 1)
     few += ("--explained", 2, "--profile", "quick")

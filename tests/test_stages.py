@@ -1,7 +1,6 @@
 """The whole graph run by DVC, on tiny data, in a copy of the project."""
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -15,9 +14,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from abn.datasets import imagenette
 from tests.servers import serving
-from tests.tars import tgz
+from tests.tars import imagenette
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -255,22 +253,9 @@ def test_a_report_on_weights_that_were_not_explained_is_refused(finished):
     finished.run("git checkout -q .")
 
 
-def jpeg(draws: np.random.Generator) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(draws.integers(0, 256, (40, 50, 3), np.uint8)).save(file, "JPEG")
-    return file.getvalue()
-
-
 @pytest.mark.slow
 def test_an_archive_is_fetched_over_http_and_goes_through_the_whole_graph(project):
-    draws = np.random.default_rng(0)
-    names = (
-        f"{split}/{wnid}/{i}"
-        for split in ("train", "val")
-        for wnid in imagenette.CLASSES
-        for i in "abc"
-    )
-    archive = tgz(*((f"imagenette2-160/{name}.JPEG", jpeg(draws)) for name in names))
+    archive = imagenette()
     checksum = hashlib.md5(archive, usedforsecurity=False).hexdigest()
     with serving(archive) as server:
         url = server.url.replace("://", "://me:password-7@") + "?key=token-7"
