@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
         problems += [*working_tree.problems(), *dvc_experiments.problems()]
     for problem in problems:
         print(f"{problem.where}: {problem.what}; run: {shlex.join(problem.command)}")
-    for line in (*working_tree.unfinished(), *dvc_experiments.stashed()):
+    unfinished = () if busy else working_tree.unfinished()  # one of them may be running
+    for line in (*unfinished, *dvc_experiments.stashed()):
         print(line)
     return int(bool(problems))

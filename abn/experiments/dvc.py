@@ -108,7 +108,7 @@ def results(folder: Path, since: float) -> Iterator[Path]:
             if fresh or made.get(name) == digest(file, "md5"):
                 yield file
             else:
-                say(f"{name}: not made of the weights here, left out")
+                say(f"{name}: dvc.lock does not have it as made from the weights here, left out")
 
 
 def digest(path: Path, kind: str) -> str:

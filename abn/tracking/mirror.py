@@ -66,14 +66,14 @@ def records(folder: Path, since: float = math.inf) -> Iterator[RunRecord]:
 
 
 def _training(path: Path) -> Iterator[RunRecord]:
-    """What an outbox says; nothing if its first line was lost. The last row of an epoch counts."""
+    """What an outbox says, if it has a start and an epoch. The last row of an epoch counts."""
     running, lines = outbox.read(path)
     starts = [line for line in lines if "start" in line]
-    if starts:
+    rows = [(line["time"], line["row"]) for line in lines if "row" in line]
+    if starts and rows:  # a finished training that was only restored has none
         start, last, key = starts[-1]["start"], lines[-1], {"abn.training": path.stem}
         tags = start["tags"] | key | last.get("end", {})
         record = RunRecord("training", [key], start["params"], tags, starts[0]["time"])
-        rows = [(line["time"], line["row"]) for line in lines if "row" in line]
         record.rows = {int(row["epoch"]): (time, row) for time, row in rows}
         record.status = "RUNNING" if running else "FINISHED" if "end" in last else "KILLED"
         record.ended, record.outbox = last["time"], path

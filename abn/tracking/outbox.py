@@ -25,7 +25,7 @@ Add = Callable[[str, Mapping[str, Any]], None]
 
 def enabled() -> bool:
     """Whether this process mirrors to MLflow: not with ABN_TRACKING=off."""
-    return os.environ.get("ABN_TRACKING") != "off"
+    return os.environ.get("ABN_TRACKING", "on").lower() not in ("off", "0", "no", "false")
 
 
 def folder() -> Path:

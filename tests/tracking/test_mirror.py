@@ -112,6 +112,12 @@ def test_an_outbox_is_a_run_that_goes_on_was_killed_or_has_finished() -> None:
     assert curves(record) == [{"epoch": 1, "loss": 9.0}, {"epoch": 2, "loss": 8.0}]
 
 
+def test_a_finished_training_that_was_only_restored_is_no_second_run() -> None:
+    with outbox.training("f", {"arch": "resnet18", "seed": 7}, {}) as add:
+        add("end", {"weights.sha256": "f"})
+    assert [record.place for record in records()] == ["workspace"]
+
+
 def test_the_workspace_is_a_run_with_its_curves_scores_words_and_artifacts(capsys: Any) -> None:
     (record,) = records()
     assert capsys.readouterr().err == "" and record.place == "workspace"
@@ -130,7 +136,9 @@ def test_results_of_other_weights_are_left_out_and_named(capsys: Any) -> None:
     Path("metrics/explain.json").write_text('{"srg": 0.9}')
     (record,) = records()
     assert scores(record) == {"evaluate/top1": 0.75, "evaluate/loss": 1.25}
-    line = "metrics/explain.json: not made of the weights here, left out\n"
+    line = (
+        "metrics/explain.json: dvc.lock does not have it as made from the weights here, left out\n"
+    )
     assert capsys.readouterr().err == line
     weigh(1)
     assert records() == []
