@@ -177,8 +177,9 @@ def test_an_experiment_is_a_run_with_its_files_from_git() -> None:
 def test_what_cannot_be_read_is_left_out_and_named(capsys: Any) -> None:
     note("f", 1, 1)
     note("g", 1, 1)
-    (outbox.folder() / "f.jsonl").write_text('{"time": 1, "start": {}}')
-    (outbox.folder() / "h.jsonl").write_text('{"time": 1, "row": {"epoch": 1}}')  # no start
+    row = '{"time": 1, "row": {"epoch": 1}}'
+    (outbox.folder() / "f.jsonl").write_text(f'{{"time": 1, "start": {{}}}}\n{row}')
+    (outbox.folder() / "h.jsonl").write_text(row)  # no start
     MODEL.write_bytes(b"torn")
     Path("metrics/evaluate.json").write_text("<<<<<<< HEAD")
     commit()
@@ -196,6 +197,7 @@ def test_a_training_its_weights_and_its_experiment_are_one_run(monkeypatch: Any)
         patch.setenv("DVC_EXP_NAME", "vapid-frog")
         patch.setenv("DVC_EXP_BASELINE_REV", BASE)
         with outbox.training("f", {}, {}) as add:
+            add("row", {"epoch": 1})
             add("end", {"weights.sha256": sha256})
         sync()
         assert not list(outbox.folder().iterdir())  # MLflow has it
