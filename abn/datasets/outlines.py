@@ -1,7 +1,8 @@
-"""The outlines that the set `shapes` knows: one for each of its ten classes, and scraps of none.
+"""The outlines that the set `shapes` knows: one for each of its ten classes, and clutter of none.
 
 An outline is closed contours [N, 2] in the unit circle, x right and y down; a contour within
-another one is a hole.
+another one is a hole. Strokes, which may lie anywhere in a picture, are the exception: in units of
+half its side, from its middle.
 """
 
 import math
@@ -39,6 +40,9 @@ def _heart() -> Reals:
     return np.stack([16 * np.sin(t) ** 3, -y - 2], 1) / 17.9
 
 
+JOINTS = 12  # points along a stroke
+STROKE = 0.05  # its width, as a share of its length
+
 OUTLINES: dict[str, list[Reals]] = {
     "disc": [_regular(64)],
     "ring": [_regular(64), 0.6 * _regular(64)],
@@ -62,3 +66,19 @@ def scrap(rng: np.random.Generator) -> list[Reals]:
     line = np.stack([np.linspace(-0.9, 0.9, 7), 1.2 * rng.random(7) - 0.6], 1)
     half = np.array([0, 0.18])
     return [np.concatenate([line - half, (line + half)[::-1]])]
+
+
+def strokes(rng: np.random.Generator, count: int) -> list[Reals]:
+    """The outlines of `count` thin strokes: arcs and corners, as the edges of shapes have them.
+
+    Lengths are 0.7 to 1.3, in halves of the picture's side; the middles lie anywhere in it.
+    """
+    kind, bend, turn, length, *middle = rng.random((6, count, 1))
+    along = np.linspace(-1, 1, JOINTS)
+    bent = np.where(kind < 0.4, (0.5 + bend) * np.sign(along), 2.5 * bend * along)
+    heading = 2 * np.pi * turn + bent
+    steps = np.stack([np.cos(heading), np.sin(heading)], 2) * (0.7 + 0.6 * length[:, :, None])
+    spine = np.cumsum(steps, 1) / JOINTS
+    spine += 2 * np.stack(middle, 2) - 1 - spine.mean(1, keepdims=True)
+    half = steps[:, :, ::-1] * [-STROKE / 2, STROKE / 2]
+    return list(np.concatenate([spine - half, (spine + half)[:, ::-1]], 1))

@@ -35,9 +35,9 @@ def cover(size: int, outline: list[Reals], centre: Reals, diameter: float, angle
 
 
 def _noise(rng: np.random.Generator, size: int) -> Reals:
-    """Three octaves of value noise, interpolated on bytes because that is exact."""
+    """Four octaves of value noise, interpolated on bytes because that is exact."""
     field = np.zeros((size, size), np.float32)
-    for cells, weight in ((4, 4 / 7), (8, 2 / 7), (16, 1 / 7)):
+    for cells, weight in ((4, 0.1), (8, 0.1), (16, 0.3), (32, 0.5)):
         grid = (rng.random((cells, cells)) * 256).astype(np.uint8)
         octave = cv2.resize(grid, (size, size), interpolation=cv2.INTER_LINEAR_EXACT)
         field += octave * np.float32(weight / 255)
@@ -50,14 +50,14 @@ def _wave(phase: Reals) -> Reals:
     return np.minimum(np.maximum(3 * folded - 1, 0), 1)
 
 
-def _pattern(rng: np.random.Generator, x: Reals, y: Reals) -> Reals | float:
-    """Stripes, a checkerboard, dots or nothing, turned and shifted."""
+def _pattern(rng: np.random.Generator, x: Reals, y: Reals) -> Reals:
+    """Stripes, a checkerboard or dots, turned and shifted."""
     kind, angle, share, *shift = rng.random(5).tolist()
-    frequency = 3 + 5 * share
+    frequency = 7 + 7 * share
     cos, sin = (frequency * f(math.pi * angle) for f in (math.cos, math.sin))
     u = _wave(x * cos + y * sin + shift[0])
     v = _wave(y * cos - x * sin + shift[1])
-    return (u, u + v - 2 * u * v, np.sqrt(u * v), 0.5)[int(4 * kind)]
+    return (u, u + v - 2 * u * v, np.sqrt(u * v))[int(3 * kind)]
 
 
 def _texture(rng: np.random.Generator, size: int) -> Reals:
