@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from abn.config.params import Attention
 from abn.data.loader import CenterCrop
 from abn.data.packed import Sample, Split, Writer
 from abn.models.abn import AttentionBranchNetwork
@@ -53,8 +54,9 @@ class Network(AttentionBranchNetwork):
     Its parts have the real names, so that they can be found; those it has not do nothing.
     """
 
-    def __init__(self, classes: int = 4) -> None:
+    def __init__(self, classes: int = 4, attention: Attention = "residual") -> None:
         nn.Module.__init__(self)  # none of the real parts
+        self.looks = attention == "look"
         self.conv1 = nn.Conv2d(3, 8, 4, stride=4)
         self.bn1 = nn.BatchNorm2d(8)
         self.layer1 = nn.Conv2d(8, 8, 2, stride=2)
@@ -64,18 +66,28 @@ class Network(AttentionBranchNetwork):
         self.fc = nn.Linear(8, classes)
         for name in ("layer2", "layer3", "att_layer4", "bn_att", "att_conv", "bn_att2", "bn_att3"):
             setattr(self, name, nn.Identity())
+        norms = [nn.BatchNorm2d(8, affine=False)] if self.looks else []
+        self.look_norms = nn.ModuleList(norms)
+        if self.looks:
+            del self.att_conv3
 
-    def features(self, images: Tensor) -> Tensor:
-        return self.layer1(self.bn1(self.conv1(images)).relu())
+    def _normalised(self, images: Tensor) -> Tensor:
+        return images
+
+    def _trunk(self, x: Tensor) -> Tensor:
+        return self.layer1(self.bn1(self.conv1(x)).relu())
 
     def attention_branch(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.att_conv2(features), self.att_conv3(features).sigmoid()
+        class_maps = self.att_conv2(features)
+        if self.looks:
+            return class_maps, self.class_attention(class_maps, class_maps.mean((2, 3)).argmax(1))
+        return class_maps, self.att_conv3(features).sigmoid()
 
     def perception_branch(self, attended: Tensor) -> Tensor:
         return self.fc(self.layer4(attended).relu().mean((2, 3)))
 
 
-def network(classes: int = 4, seed: int = 0) -> Network:
+def network(classes: int = 4, seed: int = 0, attention: Attention = "residual") -> Network:
     """A network whose weights depend on `seed` alone, channels last as the train stage has it."""
     torch.manual_seed(seed)
-    return Network(classes).to(memory_format=torch.channels_last)
+    return Network(classes, attention).to(memory_format=torch.channels_last)

@@ -1,15 +1,21 @@
 """The Attention Branch Network (Fukui et al., CVPR 2019), with the official code's names.
 
 A ResNet cut after layer3: an attention branch says what it sees there and where it looked; the
-perception branch decides on the features multiplied by one plus that map.
+perception branch decides under that map. There are two ways for a map to act. `residual`, the
+official one: the features are multiplied by one plus the map. `look`: the picture is multiplied by
+the map, and the same trunk looks again at what is left of it.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from abn.config.params import Attention
 from abn.models.kernels.batch_norm import batch_norm
 from abn.models.resnet import ARCHS, BasicBlock, Bottleneck, layer
 
@@ -17,20 +23,23 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+FLAT_RANGE = 1.0  # logits: a class map with less between its cells has a fainter attention map
+
+
 class Output(NamedTuple):
     """What the network says of B images: K classes, and a map of h x w cells (image side / 16)."""
 
     logits: Tensor  # [B, K], the perception branch: the prediction
     attention_logits: Tensor  # [B, K], the attention branch
-    attention: Tensor  # [B, 1, h, w] in (0, 1)
+    attention: Tensor  # [B, 1, h, w] in [0, 1]
 
 
 class Trace(NamedTuple):
     """What one forward pass of B images computes on its way, in order; C channels."""
 
-    features: Tensor  # [B, C, h, w], layer3's, before the map acts on them
+    features: Tensor  # [B, C, h, w], layer3's of the whole picture
     class_maps: Tensor  # [B, K, h, w], the attention branch's: their means are its logits
-    attention: Tensor  # [B, 1, h, w] in (0, 1)
+    attention: Tensor  # [B, 1, h, w] in [0, 1]
     logits: Tensor  # [B, K], the perception branch's
 
     def output(self) -> Output:
@@ -42,13 +51,26 @@ class AttentionBranchNetwork(nn.Module):
     """An ABN on `arch` (a key of `resnet.ARCHS`) for `num_classes` classes.
 
     With `zero_init`, every residual block starts as the identity (Goyal et al., 2017, 5.1).
+    `attention` is how the map acts. `look` has no weights that `residual` has not, but the trunk's
+    batch norms keep statistics of their own (`look_norms`) for the second look, and `contrast`, in
+    (0, 1], is how far its map dims the picture where it is lowest: 1 hides what is there.
     """
 
+    looks = False
+    contrast = 1.0
     mean: Tensor
     std: Tensor
 
-    def __init__(self, arch: str, num_classes: int, zero_init: bool = False) -> None:
+    def __init__(
+        self,
+        arch: str,
+        num_classes: int,
+        zero_init: bool = False,
+        attention: Attention = "residual",
+        contrast: float = 1.0,
+    ) -> None:
         super().__init__()
+        self.looks, self.contrast = attention == "look", contrast
         block, depths = ARCHS[arch]
         wide, top = 256 * block.expansion, 512 * block.expansion
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
@@ -70,10 +92,15 @@ class AttentionBranchNetwork(nn.Module):
 
         self.layer4 = layer(block, wide, 512, depths[3], stride=2)
         self.fc = nn.Linear(top, num_classes)
+        norms = self.trunk_norms() if self.looks else []
+        second = (nn.BatchNorm2d(norm.num_features, affine=False) for norm in norms)
+        self.look_norms = nn.ModuleList(second)
         self.apply(_initialise)
         for module in self.modules() if zero_init else ():
             if isinstance(module, BasicBlock | Bottleneck):
                 nn.init.zeros_(module.last_norm.weight)
+        if self.looks:  # after the draws above, so that both modes start from the same weights
+            del self.att_conv3, self.bn_att3
 
     def forward(self, images: Tensor) -> Output:
         """Classify RGB `images` [B, 3, H, W] in [0, 1] and say where the network looked."""
@@ -83,33 +110,84 @@ class AttentionBranchNetwork(nn.Module):
         """The forward pass of RGB `images` [B, 3, H, W] in [0, 1], with what lies in between."""
         features = self.features(images)
         class_maps, attention = self.attention_branch(features)
-        logits = self.perception_branch(self.attend(features, attention))
+        logits = self.perception_branch(self.attend(images, features, attention))
         return Trace(features, class_maps, attention, logits)
 
-    def attend(self, features: Tensor, attention: Tensor) -> Tensor:
-        """Features [B, C, h, w] under a map [B, 1, h, w]: the one place where a map acts.
+    def attend(self, images: Tensor, features: Tensor, attention: Tensor) -> Tensor:
+        """What the perception branch decides on [B, C, h, w]: the one place where a map acts.
 
-        The 1 keeps what the map would erase (the paper's residual attention).
+        `images` [B, 3, H, W] and their `features` [B, C, h, w] under `attention` [B, 1, h', w'].
+        residual: the features times (1 + map); the 1 keeps what the map would erase. look: the
+        features of the pictures under the map. What it hides becomes ImageNet's mean colour.
         """
-        return features * (1 + attention)
+        if not self.looks:
+            return features * (1 + attention)
+        size = (images.shape[2], images.shape[3])
+        mask = F.interpolate(attention, size, mode="bilinear", align_corners=False)
+        with self._second_statistics():
+            return self._trunk(self._normalised(images) * mask)
 
     def features(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] to layer3's features [B, C, H/16, W/16]."""
-        x = (images - self.mean) / self.std
-        x = self.maxpool(batch_norm(self.bn1, self.conv1(x)))
-        return self.layer3(self.layer2(self.layer1(x)))
+        return self._trunk(self._normalised(images))
 
     def attention_branch(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """A map a class [B, K, h, w], whose means are the logits, and the map [B, 1, h, w]."""
         # No ReLU after bn_att, as in the official code.
         x = batch_norm(self.bn_att, self.att_layer4(features), relu=False)
         x = batch_norm(self.bn_att2, self.att_conv(x))  # [B, K, h, w]
-        attention = torch.sigmoid(self.bn_att3(self.att_conv3(x)))
-        return self.att_conv2(x), attention
+        class_maps = self.att_conv2(x)
+        if self.looks:
+            return class_maps, self.class_attention(class_maps, class_maps.mean((2, 3)).argmax(1))
+        return class_maps, torch.sigmoid(self.bn_att3(self.att_conv3(x)))
+
+    def class_attention(self, class_maps: Tensor, classes: Tensor) -> Tensor:
+        """The map that `look` has for `classes` int64 [B]: [B, 1, h, w] in [1 - contrast, 1].
+
+        Linear in the class's own map [B, h, w]: 1 where that is highest, 1 - contrast where it is
+        lowest. Where all its cells are within FLAT_RANGE, the map is fainter, down to 1 everywhere.
+        """
+        ours = class_maps.take_along_dim(classes.view(-1, 1, 1, 1), dim=1)
+        low, high = ours.amin((2, 3), keepdim=True), ours.amax((2, 3), keepdim=True)
+        return 1 - self.contrast * (high - ours) / (high - low).clamp_min(FLAT_RANGE)
 
     def perception_branch(self, attended: Tensor) -> Tensor:
         """Logits [B, K] from features [B, C, h, w] under a map, as `attend` gives them."""
         return self.fc(self.layer4(attended).mean(dim=(2, 3)))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+    def _trunk(self, x: Tensor) -> Tensor:
+        x = self.maxpool(batch_norm(self.bn1, self.conv1(x)))
+        return self.layer3(self.layer2(self.layer1(x)))
+
+    def trunk_norms(self) -> list[_BatchNorm]:
+        """The batch norms before and in layer1 to layer3; `look_norms` has the same order."""
+        parts = (self.bn1, self.layer1, self.layer2, self.layer3)
+        modules = (module for part in parts for module in part.modules())
+        return [module for module in modules if isinstance(module, _BatchNorm)]
+
+    @torch.no_grad()
+    def copy_statistics(self) -> None:
+        """Give the second look the statistics of the first."""
+        for norm, second in zip(self.trunk_norms(), self.look_norms, strict=True):
+            for given, taken in zip(norm.buffers(), second.buffers(), strict=True):
+                taken.copy_(given)
+
+    @contextmanager
+    def _second_statistics(self) -> Iterator[None]:
+        """Inside, the trunk's norms use and update the statistics in `look_norms`.
+
+        A picture under a map is darker and flatter than a whole one: with one set of running
+        statistics for both, neither would be normalised right.
+        """
+        pairs = list(zip(self.trunk_norms(), self.look_norms, strict=True))
+        _swap_buffers(pairs)
+        try:
+            yield
+        finally:
+            _swap_buffers(pairs)
 
 
 def losses(output: Output, targets: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -120,6 +198,11 @@ def losses(output: Output, targets: Tensor, label_smoothing: float = 0.0) -> tup
     perception = F.cross_entropy(output.logits, targets, label_smoothing=label_smoothing)
     attention = F.cross_entropy(output.attention_logits, targets, label_smoothing=label_smoothing)
     return perception, attention
+
+
+def _swap_buffers(pairs: Sequence[tuple[nn.Module, nn.Module]]) -> None:
+    for first, second in pairs:
+        first._buffers, second._buffers = second._buffers, first._buffers
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """Checkpoints: a safetensors file of weights, whose header says what network they are of.
 
-The header is one JSON text under the key "abn": arch, classes, and params of the training.
+The header is one JSON text under the key "abn": arch, attention, classes, params of the training.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from abn.config.params import Arch, Params
+from abn.config.params import Arch, Attention, Params
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime import files
 from abn.runtime.errors import DataError
@@ -25,10 +25,15 @@ from abn.runtime.errors import DataError
 REMEDY = "use a checkpoint that the train stage wrote, or train again"
 
 
+class LookParams(BaseModel):
+    contrast: float = Field(gt=0, le=1)
+
+
 class TrainParams(BaseModel):
     epochs: int
     batch_size: int
     sizes: list[int]
+    look: LookParams = LookParams(contrast=1.0)  # older files have none, and need none
 
 
 class DataParams(BaseModel):
@@ -47,6 +52,7 @@ class Header(BaseModel):
     """What a checkpoint says about its weights."""
 
     arch: Arch
+    attention: Attention = "residual"  # older files have no other
     classes: tuple[str, ...] = Field(min_length=1)
     params: Recipe
 
@@ -68,24 +74,25 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 def recipe(params: Params) -> dict[str, Any]:
     """The params that the weights depend on, for the header."""
     data = {"data": params.data.model_dump(include={"holdout", "seed"})}
-    return params.model_dump(mode="json", include={"arch", "seed", "train"}) | data
+    names = {"arch", "attention", "seed", "train"}
+    return params.model_dump(mode="json", include=names) | data
 
 
 def save_all(
     folder: Path,
     snapshots: dict[str, dict[str, Tensor]],
-    arch: str,
     classes: tuple[str, ...],
     params: dict[str, Any],
 ) -> None:
     """Replace `folder` by one with NAME.safetensors for each of `snapshots`, all or nothing.
 
-    The same weights give the same bytes. OSError where the disk refuses.
+    `params` is a `recipe`. The same weights give the same bytes. OSError where the disk refuses.
     """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    meta = json.dumps({"arch": arch, "classes": classes, "params": params}, sort_keys=True)
+    about = {"arch": params["arch"], "attention": params["attention"], "classes": classes}
+    meta = json.dumps(about | {"params": params}, sort_keys=True)
     for name, state in snapshots.items():
         path = part / f"{name}.safetensors"
         write(path, state, {"abn": meta})
@@ -106,7 +113,12 @@ def load(path: Path, device: torch.device) -> Checkpoint:
             raise ValueError(f"too small for {len(header.classes)} classes")
         if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
             raise ValueError(f"{bad[0]} holds values that are not finite")
-        model = AttentionBranchNetwork(header.arch, len(header.classes))
+        model = AttentionBranchNetwork(
+            header.arch,
+            len(header.classes),
+            attention=header.attention,
+            contrast=header.params.train.look.contrast,
+        )
         model.load_state_dict(state)
     except (SafetensorError, ValueError, RuntimeError) as error:  # the last: of load_state_dict
         what = f"not a checkpoint of this project ({_one_line(error)})"

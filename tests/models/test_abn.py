@@ -207,7 +207,7 @@ def test_a_trace_is_the_forward_pass_step_by_step():
     trace, output = model.trace(x), model(x)
     assert torch.equal(trace.features, model.features(x)) and trace.features.shape[2:] == (4, 4)
     assert all(map(torch.equal, trace.output(), output))
-    attended = model.attend(trace.features, trace.attention)
+    attended = model.attend(x, trace.features, trace.attention)
     assert torch.equal(model.perception_branch(attended), output.logits)
     assert torch.equal(trace.class_maps.mean((2, 3)), output.attention_logits)
 

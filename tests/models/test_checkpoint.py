@@ -26,11 +26,17 @@ from tests.toys import CPU, NAMES
 
 RECIPE = {
     "arch": "resnet18",
+    "attention": "residual",
     "seed": 3,
     "train": {"lr": 0.05, "epochs": 2, "batch_size": 8, "sizes": [32]},
     "data": {"holdout": 0.0},
 }
-META: dict[str, Any] = {"arch": "resnet18", "classes": NAMES, "params": RECIPE}
+META: dict[str, Any] = {
+    "arch": "resnet18",
+    "attention": "residual",
+    "classes": NAMES,
+    "params": RECIPE,
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def small(seed: int = 0) -> dict[str, Tensor]:
 
 
 def save(folder: Path, **snapshots: dict[str, Tensor]) -> Path:
-    checkpoint.save_all(folder, snapshots, "resnet18", NAMES, RECIPE)
+    checkpoint.save_all(folder, snapshots, NAMES, RECIPE)
     return folder
 
 
@@ -142,7 +148,7 @@ def pth(marker: Path) -> bytes:
     return file.getvalue()
 
 
-def toy_network(arch: str, classes: int) -> toys.Network:
+def toy_network(arch: str, classes: int, **how: Any) -> toys.Network:
     return toys.Network(classes)
 
 
