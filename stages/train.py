@@ -46,8 +46,14 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
     name = resume.fingerprint(inputs.params, inputs.code, data, machine)
     world.require_same(name, device)
     torch.manual_seed(params.seed)  # of the initial weights; every later draw names its use
-    classes, zero_init = train.classes, params.train.zero_init
-    model = AttentionBranchNetwork(params.arch, len(classes), zero_init=zero_init)
+    classes = train.classes
+    model = AttentionBranchNetwork(
+        params.arch,
+        len(classes),
+        params.train.zero_init,
+        params.attention,
+        params.train.look.contrast,
+    )
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     described = params.model_dump(mode="json"), {"device": devices.describe(device)}
     with (
@@ -70,7 +76,7 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
         if store:
             snapshots = {"model": checkpoint.weights(model)} | store.snapshots()
             recipe = checkpoint.recipe(params)
-            checkpoint.save_all(paths.CHECKPOINT, snapshots, params.arch, classes, recipe)
+            checkpoint.save_all(paths.CHECKPOINT, snapshots, classes, recipe)
             val_name = "holdout" if params.data.holdout else "val"
             scores = loop.summary(history, params.train, val_name)
             results.write_metrics(paths.TRAIN_METRICS, scores)

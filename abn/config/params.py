@@ -23,6 +23,7 @@ from abn.config.messages import InvalidCombination, params_error
 from abn.runtime.redaction import redacted
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+Attention = Literal["residual", "look"]
 LARGEST = 10**9  # of any count; beyond it, integers overflow before memory is full
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -69,7 +70,7 @@ class Shapes(Section):
     val: Count
     """Images in the validation split."""
     clutter: Share
-    """Amplitude of the background's texture: 0 is flat."""
+    """How busy the background is: its texture's amplitude, and 8 strokes at 1; 0 is flat."""
     distractors: Annotated[int, Field(ge=0, le=3)]
     """Most distractors in one image."""
     diameter: Annotated[tuple[Share, Share], FromList]
@@ -119,6 +120,13 @@ def _flip(value: Any) -> Any:
     raise ValueError("give true, false or 'alternating'")
 
 
+class Look(Section):
+    contrast: Annotated[float, Field(gt=0, le=1)]
+    """How far the map dims the picture where it is lowest: 1 hides it, 0.5 halves its contrast."""
+    start: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the training after which the network looks twice; before, it decides at once."""
+
+
 class Train(Section):
     epochs: Count
     """Passes over the training split."""
@@ -144,6 +152,10 @@ class Train(Section):
     """Share of the batches that are mixed; 0: none."""
     mix_until: Share
     """Share of the training after which no batch is mixed."""
+    attention_loss: Annotated[float, Field(ge=0, le=1000)]
+    """Weight of the loss between the map and the object's mask; 0: off, no mask is read."""
+    attention_masks: Annotated[float, Field(gt=0, le=1)]
+    """attention_loss: share of the images whose mask is used, of every class; at least one."""
     lr: Annotated[float, Field(gt=0)]
     """Peak learning rate of SGD."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
@@ -161,6 +173,8 @@ class Train(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     zero_init: bool
     """Start every residual block as the identity: its last norm's weight at zero."""
+    look: Look
+    """`attention: look` only: how the network learns to decide on pictures under a map."""
     ema: Annotated[float, Field(ge=0, lt=1)]
     """Decay per step of a moving average of the weights, which then is the model; 0: off."""
     precision: Literal["bf16", "fp32"]
@@ -190,6 +204,9 @@ class Train(Section):
         _require(self.val_resize >= least, "val_resize", f"the crop of {least} needs at least that")
         mixes = not self.mix_share or bool(self.mixup or self.cutmix)
         _require(mixes, "mix_share", "give mixup or cutmix an alpha above 0, or set this to 0")
+        all_mixed = self.mix_share == 1 and self.epochs - 1 < self.mix_until * self.epochs
+        remedy = "train.attention_loss needs batches that are not mixed: lower this or mix_until"
+        _require(not (self.attention_loss and all_mixed), "mix_share", remedy)
         low, high = self.crop_scale
         _require(0 < low <= high, "crop_scale", "give [low, high] with 0 < low <= high <= 1")
         moving = self.momentum > 0 or not self.nesterov
@@ -214,17 +231,21 @@ class Evaluate(Section):
 
 class Gates(Section):
     live: Annotated[float, Field(ge=1, le=2)]
-    """Least ratio of the largest gain (1 + map) to the smallest."""
+    """Least ratio of the largest gain to the smallest; the gain is 1 + map, or in look the map."""
     causal: Share
     """Least share of the decisions that shuffling the map must change."""
     faithful: Share
-    """By how much SRG must beat the random and the centre control."""
+    """Least SRG, and by how much it must beat the centre's and the edges'."""
     local: Share
     """By how much AUROC on the object must beat the centre control."""
     stable: Share
     """Least overlap (IoU of the top fifth of the cells) with networks of other seeds."""
     sane: Share
-    """Most rank correlation that may remain after the map's branch is re-initialised."""
+    """Most rank correlation that may remain after what makes the map is re-initialised."""
+    leak: Annotated[float, Field(ge=1, le=10)]
+    """look: how often, in multiples of chance, an empty picture under the map may be named."""
+    class_specific: Share
+    """look: least share of the maps of one class among four that make this class win."""
 
 
 class Explain(Section):
@@ -249,6 +270,18 @@ class Visualize(Section):
     """How many classes to show: one image each in the sheet, three in the report."""
     errors: Annotated[int, Field(ge=0, le=100)]
     """How many of the most confident errors the gallery shows; 0: none."""
+    map: Literal[
+        "attention",
+        "recommended",
+        "att_cam",
+        "grad_attention",
+        "hirescam",
+        "gradcam",
+        "gradcam_pp",
+    ]
+    """Which map to draw; `recommended` is the one in metrics/explain.json, if any passes."""
+    colours: Literal["jet", "viridis"]
+    """jet: added to the image, as in the original; viridis: over its grey, one scale for all."""
     alpha: Share
     """Strength of the heat map, 0 to 1; the original has 1."""
     dpi: Annotated[int, Field(ge=50, le=600)]
@@ -258,6 +291,8 @@ class Params(Section):
     """All that a result depends on, except code, data and machine."""
 
     arch: Arch
+    attention: Attention
+    """How the map acts: residual, on the features (the official ABN); look, on the picture."""
     seed: Seed
     """Initial weights, order, augmentation and the draws of explain."""
     data: Data

@@ -28,7 +28,7 @@ EDITS = [
     # unknown, missing, twice
     ("flip: true", "flips: true", ["train.flips", "did you mean flip?"]),
     ("train:\n  epochs", "trian:\n  epochs", ["trian", "did you mean train?"]),
-    ("clutter: 0.15", "cluter: 0.35", ["data.shapes.cluter", "did you mean clutter?"]),
+    ("clutter: 0.35", "cluter: 0.35", ["data.shapes.cluter", "did you mean clutter?"]),
     ("seed: 42", "seed: 42\n7: 1", ["7", "Keys should be strings"]),
     ("seed: 42", "seed: 42\na: &a [*a]", ["unknown key; ", "a = [[", "remove it"]),
     ("flip: true", "", ["missing; ", "train.flip; add it"]),
@@ -87,6 +87,8 @@ EDITS = [
     ("  resize: 64", "  resize: 32", ["evaluate.resize = 32", "at least that"]),
     ("val_resize: 64", "val_resize: 48", ["train.val_resize = 48", "crop of 64", "at least that"]),
     ("mix_share: 0.0", "mix_share: 0.5", ["train.mix_share = 0.5", "mixup or cutmix"]),
+    ("attention_masks: 1.0", "attention_masks: 0", ["train.attention_masks = 0", "greater than 0"]),
+    ("attention_loss: 0.0", "attention_loss: -1", ["train.attention_loss = -1", "or equal to 0"]),
 ]
 
 
@@ -273,3 +275,20 @@ def test_the_original_recipe_has_none_of_what_came_later() -> None:
     shares = ("jitter", "erase", "mixup", "cutmix", "mix_share", "ema", "label_smoothing")
     assert {getattr(train, name) for name in shares} == {0.0}
     assert (train.zero_init, train.flip, train.sizes) == (False, True, (224,))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "until", "accepted"), [(4, 0.5, True), (4, 0.75, True), (4, 0.8, False)]
+)
+def test_an_attention_loss_needs_an_epoch_that_is_not_mixed(
+    params: parameters.Params, epochs: int, until: float, accepted: bool
+) -> None:
+    mixed = {"epochs": epochs, "mixup": 0.2, "mix_share": 1.0, "mix_until": until}
+    values = params.train.model_dump() | mixed
+    parameters.Train.model_validate(values)
+    values["attention_loss"] = 0.5
+    if accepted:
+        parameters.Train.model_validate(values)
+        return
+    with pytest.raises(ValidationError, match="batches that are not mixed"):
+        parameters.Train.model_validate(values)
