@@ -18,7 +18,10 @@ SECONDS = 300  # no training takes longer, also on a busy machine
 def train(
     folder: Path, processes: int, fault: str = "", **config: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Train in `processes` processes, into `folder`; `config` replaces values of params.train."""
+    """Train in `processes` processes, into `folder`; `config` replaces values of params.train.
+
+    `attention` in it is how the map acts.
+    """
     return subprocess.run(
         [sys.executable, "-m", "tests.ranks", str(processes)],
         cwd=ROOT,
@@ -69,9 +72,11 @@ def learn(folder: Path, changes: dict[str, Any], world: Any, stop: Any = None) -
 
     small = {"epochs": 3, "batch_size": 8, "sizes": (32,), "lr": 0.02}
     view = {"val_size": 32, "val_resize": 32}
+    attention = changes.pop("attention", "residual")
     config = params.load(ROOT / "params.yaml").train.model_copy(update=small | view | changes)
     store = ResumeStore(folder / "resume", every=0) if world.is_main else None
-    model, splits = toys.network(seed=world.rank), (toys.split(32), toys.split(7, seed=1))
+    model = toys.network(seed=world.rank, attention=attention)
+    splits = toys.split(32), toys.split(7, seed=1)
     history = fit(model, *splits, config, seed=0, world=world, resume=store, stop=stop)
     if world.is_main:
         meta = {"history": json.dumps(history)}

@@ -7,6 +7,8 @@ square, so a square box of the original is not square here; `aspect` (width over
 import torch
 from torch import Tensor
 
+from abn.data.packed import OBJECT
+
 
 def centre_boxes(aspect: Tensor, share: float) -> Tensor:
     """Boxes [N, 4] of the central square whose side is `share` of each original's short side."""
@@ -18,19 +20,28 @@ def centre_boxes(aspect: Tensor, share: float) -> Tensor:
 def crop(
     images: Tensor, boxes: Tensor, mirrored: Tensor, size: int, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Cut `boxes` [B, 4] out of `images` uint8 [B, H, W, 3]: `dtype` [B, 3, size, size] in [0, 1].
+    """Cut `boxes` [B, 4] out of `images` uint8 [B, H, W, C]: `dtype` [B, C, size, size] in [0, 1].
 
     `mirrored` bool [B] swaps left and right. Shrinking is anti-aliased: each axis is a product with
     a matrix of triangle weights, the bilinear filter of Pillow and torchvision.
     """
-    b, h, w = images.shape[:3]
+    b, h, w, c = images.shape
     rows = _weights(boxes[:, 0], boxes[:, 2], h, size).to(dtype)  # [B, size, H]
     columns = _weights(boxes[:, 1], boxes[:, 3], w, size).to(dtype)
     columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
-    x = torch.bmm(rows, images.reshape(b, h, w * 3).to(dtype))  # [B, size, W * 3]
-    x = x.view(b, size, w, 3).permute(0, 3, 1, 2).reshape(b, 3 * size, w)
-    x = torch.bmm(x, columns.transpose(1, 2)).view(b, 3, size, size)
+    x = torch.bmm(rows, images.reshape(b, h, w * c).to(dtype))  # [B, size, W * C]
+    x = x.view(b, size, w, c).permute(0, 3, 1, 2).reshape(b, c * size, w)
+    x = torch.bmm(x, columns.transpose(1, 2)).view(b, c, size, size)
     return x.div_(255).clamp_(0, 1)
+
+
+def crop_objects(masks: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
+    """The share of each pixel that the object covers: float32 [B, 1, size, size] in [0, 1].
+
+    `masks` uint8 [B, H, W] as `Sample.mask`; cut and mirrored exactly as `crop` does the images.
+    """
+    objects = (masks == OBJECT).to(torch.uint8).mul_(255)
+    return crop(objects[..., None], boxes, mirrored, size)
 
 
 def _weights(start: Tensor, extent: Tensor, pixels: int, size: int) -> Tensor:

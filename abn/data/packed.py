@@ -26,6 +26,7 @@ from abn.runtime.errors import DataError, ParamsError
 from abn.runtime.rng import generator
 
 PIXELS = ("images", "masks")
+OBJECT = 1  # in the masks
 DTYPES = {"labels": ("I64", "<i8"), "aspect": ("F32", "<f4")} | dict.fromkeys(PIXELS, ("U8", "u1"))
 
 
@@ -71,6 +72,10 @@ class Split:
             masks=None if part.masks is None else part.masks[part.rows],
             rows=None,
         )
+
+    def without_masks(self) -> "Split":
+        """The same samples; their masks are then neither read nor moved."""
+        return dataclasses.replace(self, masks=None)
 
     def to(self, device: torch.device) -> "Split":
         """The samples of this split, masks included, on `device`."""

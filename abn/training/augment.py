@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from abn.config.params import Train
-from abn.data.crop import crop
-from abn.data.loader import Batch, iterate
+from abn.data.crop import crop, crop_objects
+from abn.data.loader import Batch, Fetched, iterate
 from abn.data.packed import Split
 from abn.runtime.rng import generator
+from abn.training import map_losses
 from abn.training.distributed import SINGLE, World
 
 RATIO = (3 / 4, 4 / 3)  # width over height of a random crop in the original (Szegedy et al., 2015)
@@ -25,6 +26,15 @@ TRIES = 10
 HOLE = (0.02, 0.2)  # share of the crop that random erasing takes (Zhong et al., 2020)
 HOLE_RATIO = (0.3, 3.3)  # its width over height
 GREY = (0.299, 0.587, 0.114)  # luma (ITU-R BT.601)
+
+
+class Draws(NamedTuple):
+    """What is drawn for each of N images."""
+
+    boxes: Tensor  # [N, 4], of the crop
+    mirrored: Tensor  # bool [N]
+    colours: Tensor  # [N, 3], factors of brightness, contrast and saturation
+    holes: Tensor  # [N, 4], of the crop; empty where nothing is erased
 
 
 class Mix(NamedTuple):
@@ -46,34 +56,36 @@ def batches(
 ) -> Iterator[Batch]:
     """The batches of `epoch` after the first `done`: this rank's shard of each.
 
-    images: [B, 3, size, size] in [0, 1], channels last; targets: [B, classes], rows sum to 1.
-    A last batch that is too short is dropped.
+    images: [B, 3, size, size] in [0, 1], channels last; targets: [B, classes], rows sum to 1;
+    masks: [B, 1, size, size], None without an attention loss. A last batch that is too short is
+    dropped.
     """
+    split = map_losses.usable(split, config)
     count, batch = len(split), min(config.batch_size, len(split))
     steps, classes = count // batch, len(split.classes)
     order = torch.randperm(count, generator=generator(seed, "order", epoch))
     order = order[: steps * batch].view(steps, batch)[done:]
     first, last = world.shard(batch)
-    boxes, mirrored, colours, holes = (
-        draw.to(device) for draw in _draws(split.aspect.cpu(), config, seed, epoch)
-    )
+    draws = Draws(*(draw.to(device) for draw in _draws(split.aspect.cpu(), config, seed, epoch)))
+    known = map_losses.chosen(split, config.attention_masks, seed, device)
     mixes = _mixes(config, steps, size, seed, epoch)[done:]
     half = device.type == "cuda" and config.precision == "bf16"  # fp16 is finer than bf16
     dtype = torch.float16 if half else torch.float32
     extra = int(world.size > 1 and any(mixes))  # the image before the shard, to mix its first with
     shard = torch.arange(first - extra, last) % batch
-    for mix, (index, canvases, labels) in zip(
-        mixes, iterate(split, order[:, shard], device), strict=True
-    ):
-        images = crop(canvases, boxes[index], mirrored[index], size, dtype)
+    for mix, fetched in zip(mixes, iterate(split, order[:, shard], device), strict=True):
+        own = Draws(*(draw[fetched.rows] for draw in draws))
+        images = crop(fetched.canvases, own.boxes, own.mirrored, size, dtype)
         if config.jitter:
-            images = jitter(images, colours[index].to(dtype))
+            images = jitter(images, own.colours.to(dtype))
         if config.erase:
-            images = erase(images, holes[index])
-        mixed = blend(Batch(images, F.one_hot(labels, classes).float()), mix)
+            images = erase(images, own.holes)
+        masks = _objects(fetched, own, known, size)
+        mixed = blend(Batch(images, F.one_hot(fetched.labels, classes).float(), masks), mix)
         # Last, because augmentation is faster on colour planes and convolutions on channels last.
         images = mixed.images[extra:].contiguous(memory_format=torch.channels_last)
-        yield Batch(images, mixed.targets[extra:])
+        masks = None if mixed.masks is None else mixed.masks[extra:]
+        yield Batch(images, mixed.targets[extra:], masks)
 
 
 def random_boxes(aspect: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
@@ -117,19 +129,20 @@ def jitter(images: Tensor, factors: Tensor) -> Tensor:
     return _grey(x).lerp(x, saturation).clamp_(0, 1)
 
 
-def erase(images: Tensor, holes: Tensor) -> Tensor:
-    """`images` [B, 3, H, W], mid-grey inside `holes` [B, 4]: top, left, height, width as shares."""
+def erase(images: Tensor, holes: Tensor, value: float = 0.5) -> Tensor:
+    """`images` [B, C, H, W] with `value`, mid-grey, inside `holes` [B, 4]: shares as of a box."""
     top, left, height, width = holes.T[..., None]
     centres = (torch.arange(images.shape[2], device=images.device) + 0.5) / images.shape[2]
     rows = (centres >= top) & (centres < top + height)  # [B, H]
     columns = (centres >= left) & (centres < left + width)
-    return images.masked_fill((rows[:, :, None] & columns[:, None])[:, None], 0.5)
+    return images.masked_fill((rows[:, :, None] & columns[:, None])[:, None], value)
 
 
 def blend(batch: Batch, mix: Mix | None) -> Batch:
     """Mixup (Zhang et al., 2018) or CutMix (Yun et al., 2019) of each image with the one before it.
 
-    The targets are mixed with the same weights.
+    The targets are mixed with the same weights. A mixed batch has no mask that is known: where two
+    pictures share a frame, the one map of the network has no one right place.
     """
     if mix is None:
         return batch
@@ -141,11 +154,24 @@ def blend(batch: Batch, mix: Mix | None) -> Batch:
         top, bottom, left, right = mix.box
         images = images.clone()
         images[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
-    return Batch(images, targets.roll(1, dims=0).lerp(targets, mix.own))
+    masks = None if batch.masks is None else torch.full_like(batch.masks, torch.nan)
+    return Batch(images, targets.roll(1, dims=0).lerp(targets, mix.own), masks)
 
 
-def _draws(aspect: Tensor, config: Train, seed: int, epoch: int) -> tuple[Tensor, ...]:
-    """Per image of the split: crop box, whether it is mirrored, colour factors, hole."""
+def _objects(fetched: Fetched, own: Draws, known: Tensor, size: int) -> Tensor | None:
+    """The masks of a batch, as `Batch.masks`: cropped, mirrored and erased as its images are.
+
+    What was erased is object no longer: no map should point at what cannot be seen.
+    """
+    if fetched.masks is None:
+        return None
+    objects = crop_objects(fetched.masks, own.boxes, own.mirrored, size)
+    unknown = ~known[fetched.rows][:, None, None, None]
+    return erase(objects, own.holes, 0).masked_fill(unknown, torch.nan)
+
+
+def _draws(aspect: Tensor, config: Train, seed: int, epoch: int) -> Draws:
+    """What is drawn for each image of the split."""
     count, uses = len(aspect), ("augment", "jitter", "erase")
     draws, colour_draws, hole_draws = (generator(seed, use, epoch) for use in uses)
     boxes = random_boxes(aspect, config.crop_scale, draws)
@@ -154,7 +180,7 @@ def _draws(aspect: Tensor, config: Train, seed: int, epoch: int) -> tuple[Tensor
         once = torch.rand(count, generator=generator(seed, "flip")) < 0.5
         mirrored = once ^ bool(epoch % 2)
     colours = 1 + config.jitter * (2 * torch.rand(count, 3, generator=colour_draws) - 1)
-    return boxes, mirrored, colours, random_holes(count, config.erase, hole_draws)
+    return Draws(boxes, mirrored, colours, random_holes(count, config.erase, hole_draws))
 
 
 def _mixes(config: Train, steps: int, size: int, seed: int, epoch: int) -> list[Mix | None]:

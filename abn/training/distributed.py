@@ -56,6 +56,11 @@ class World(NamedTuple):
         dist.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
+    def previous(self, rows: Tensor, total: int) -> Tensor:
+        """For each of this rank's `rows` of a batch of `total`: the row before it in the batch."""
+        first, last = self.shard(total)
+        return self.gather(rows, total).roll(1, 0)[first:last]
+
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite `tensors` with those of rank 0."""
         if self.size > 1:
@@ -82,8 +87,10 @@ class World(NamedTuple):
             what = "params, code, data, versions or kind of machine differ from rank 0"
             raise ChangedError(what, f"rank {self.rank}", "make them the same on every machine")
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module, images: int) -> nn.Module:
         """`model` with gradients averaged over all ranks in each backward pass.
+
+        This rank's shard of a batch has `images` images.
 
         DDP sums gradients in buckets, which it rebuilds after its first pass. Two passes here make
         it do so now. So a resumed training has the same bits as one that was never interrupted.
@@ -94,7 +101,7 @@ class World(NamedTuple):
         kept = [buffer.clone() for buffer in model.buffers()]
         device = next(model.parameters()).device
         for _ in range(2):
-            output = wrapped(torch.zeros(2, 3, 64, 64, device=device))
+            output = wrapped(torch.zeros(images, 3, 64, 64, device=device))
             (output.logits.sum() + output.attention_logits.sum()).backward()
         for buffer, before in zip(model.buffers(), kept, strict=True):
             buffer.copy_(before)

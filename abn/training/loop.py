@@ -17,7 +17,7 @@ from abn.predict import Predictions, headline, predict
 from abn.runtime import progress
 from abn.runtime.errors import NotFiniteError
 from abn.runtime.signals import GracefulStop, Stopped
-from abn.training import augment, distributed, optim
+from abn.training import augment, distributed, map_losses, optim
 from abn.training.distributed import SINGLE, World
 from abn.training.resume import ResumeStore
 from abn.training.state import Row, State
@@ -45,9 +45,10 @@ def fit(
 
     `resume` is where to continue from and save to; None: nothing is saved, as on all ranks but 0.
     Raises NotFiniteError when the loss is NaN or infinite, and Stopped, after saving the state,
-    when a stop was requested.
+    when a stop was requested; ParamsError where an attention loss finds no masks.
     """
     stop, device = stop or GracefulStop(), next(model.parameters()).device
+    train, val = map_losses.usable(train, config), val.without_masks()
     train, val = loader.to_device_if_fits(train, device), loader.to_device_if_fits(val, device)
     distributed.convert_sync_batchnorm(model, world)
     optimizer = optim.sgd(model, config)
@@ -89,13 +90,15 @@ def train_epoch(
 ) -> tuple[Row, float]:
     """The remaining steps of the current epoch: its scores, and images per second.
 
-    The scores are means over the whole epoch: the loss (sum of both branches), top-1 on the crops.
+    The scores are means over the whole epoch: the loss (sum of both branches, and of the map's if
+    it has one), top-1 on the crops.
     """
     epoch, done = state.position
     steps, started = max(len(split) // config.batch_size, 1), time.perf_counter()
     size = optim.crop_size(config, epoch)
     batches = augment.batches(split, config, size, seed, epoch, step.device, done, step.world)
     step.model.train()
+    step.begin(epoch)
     with progress.bar(f"epoch {epoch + 1}/{config.epochs}", steps, "step") as bar:
         bar.update(done)
         for batch in batches:

@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from abn.config.params import Train
 from abn.data.loader import Batch
 from abn.models.abn import AttentionBranchNetwork, losses
 from abn.runtime import progress
 from abn.runtime.errors import ParamsError
-from abn.training import flops, optim
+from abn.training import flops, map_losses, optim
 from abn.training.distributed import SINGLE, World
+from abn.training.look import LookingNetwork
 
 # Compiling takes 40 s for each size of the images and makes a step 8 % faster (ResNet-50, H200).
 LONG = 500  # seconds of training per size from which compiling pays off
@@ -32,22 +33,37 @@ class Step:
     config: Train
     compiled: bool = False
     world: World = SINGLE
-    images_per_rank: float = 0.0  # mean over the ranks of a batch's images; 0: a single process
+    batch: int = 0  # images of a batch on all ranks; 0: train.batch_size
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
         self.autocast = self.device.type == "cuda" and self.config.precision == "bf16"
-        network = self.world.wrap(self.model)
+        self.batch = self.batch or self.config.batch_size
+        self.look: LookingNetwork | None = None
+        network: nn.Module = self.model
+        if self.model.looks:
+            self.look = LookingNetwork(self.model, self.world, self.batch)
+            network = self.look
+        first, last = self.world.shard(self.batch)
+        network = self.world.wrap(network, last - first)
         if self.compiled:
             torch.use_deterministic_algorithms(True)  # the compiler too
         self.network = torch.compile(network, dynamic=False) if self.compiled else network
+
+    def begin(self, epoch: int) -> None:
+        """Before the steps of `epoch`: whether the network looks twice in them."""
+        if self.look is not None:
+            self.look.looking = epoch >= self.config.look.start * self.config.epochs
 
     def __call__(self, batch: Batch) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.network(batch.images)
             both = losses(output, batch.targets, self.config.label_smoothing)
-        weight = len(batch.images) / self.images_per_rank if self.images_per_rank else 1.0
+        weight = len(batch.images) * self.world.size / self.batch if self.world.size > 1 else 1.0
         loss = torch.stack(both).sum() * weight
+        if batch.masks is not None:
+            misplaced = map_losses.misplacement(output, batch, self.model.looks, self.world)
+            loss = loss + self.config.attention_loss * misplaced
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -66,17 +82,21 @@ class CudaGraphStep(Step):
             group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
         self.side = torch.cuda.Stream(self.device)
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.shape, self.steps = torch.Size(), 0  # of the images; steps with this shape
+        # Of the images; whether there are masks; whether it looks twice. Steps with this layout.
+        self.layout, self.steps = (torch.Size(), False, False), 0
 
     def __call__(self, batch: Batch) -> Tensor:
-        if batch.images.shape != self.shape:
-            self.shape, self.steps, self.graph = batch.images.shape, 0, None
+        looking = self.look is not None and self.look.looking
+        layout = batch.images.shape, batch.masks is not None, looking
+        if layout != self.layout:
+            self.layout, self.steps, self.graph = layout, 0, None
         self.steps += 1
         if self.graph is None and (self.steps != WARM_UP + 1 or not self._capture(batch)):
             return self._eager(batch)
         assert self.graph is not None
         for static, given in zip(self.inputs, batch, strict=True):
-            static.copy_(given)
+            if static is not None and given is not None:
+                static.copy_(given)
         self.graph.replay()
         return self.result.clone()
 
@@ -91,7 +111,8 @@ class CudaGraphStep(Step):
 
     def _capture(self, batch: Batch) -> bool:
         """Capture the step without computing it; False where CUDA refuses."""
-        self.inputs = Batch(*(given.clone() for given in batch))
+        masks = None if batch.masks is None else batch.masks.clone()
+        self.inputs = Batch(batch.images.clone(), batch.targets.clone(), masks)
         graph = torch.cuda.CUDAGraph()
         try:
             # thread_local: the thread that fetches the next batch may allocate memory meanwhile
@@ -120,17 +141,16 @@ def build(
     compiled = on_gpu and (
         config.compile == "on" or (config.compile == "auto" and is_long(model, config, images))
     )
-    if world.size > 1:  # communication between ranks is not captured
-        images_per_rank = min(config.batch_size, images) / world.size
-        if images_per_rank < 1:
-            what, key = f"smaller than {world.size} processes", "train.batch_size"
-            remedy = "use a larger batch or fewer processes"
-            raise ParamsError(what, f"{key} = {config.batch_size}", remedy)
-        return Step(model, optimizer, ema, config, compiled, world, images_per_rank)
-    if not on_gpu or config.compile == "off":
-        return Step(model, optimizer, ema, config)
+    batch = min(config.batch_size, images)
+    if batch < world.size:
+        what, key = f"smaller than {world.size} processes", "train.batch_size"
+        remedy = "use a larger batch or fewer processes"
+        raise ParamsError(what, f"{key} = {config.batch_size}", remedy)
+    # Communication between ranks is not captured.
+    if world.size > 1 or not on_gpu or config.compile == "off":
+        return Step(model, optimizer, ema, config, compiled, world, batch)
     progress.say(f"steps are replayed as a CUDA graph{', compiled' if compiled else ''}")
-    return CudaGraphStep(model, optimizer, ema, config, compiled)
+    return CudaGraphStep(model, optimizer, ema, config, compiled, world, batch)
 
 
 def is_long(model: AttentionBranchNetwork, config: Train, images: int) -> bool:

@@ -86,6 +86,21 @@ def test_two_pixels_to_four_by_hand():
     assert cut(row, WHOLE, 4)[0, 0, 0].tolist() == pytest.approx([0, 0.25, 0.75, 1])
 
 
+def test_the_object_of_a_mask_is_cut_and_mirrored_as_its_image_is():
+    masks = torch.randint(4, (4, 32, 32), generator=generator(1), dtype=torch.uint8)
+    picture = (masks == 1).to(torch.uint8).mul(255)[..., None].expand(4, 32, 32, 3)
+    marked = torch.tensor([True, False, True, False])
+    found = crop.crop_objects(masks, BOXES, marked, 8)
+    assert (found.dtype, found.shape) == (torch.float32, (4, 1, 8, 8))
+    torch.testing.assert_close(found.expand(4, 3, 8, 8), crop.crop(picture, BOXES, marked, 8))
+
+
+def test_a_pixel_of_a_mask_is_the_share_the_object_covers_by_hand():
+    mask = torch.tensor([[[1, 2], [3, 1]]], dtype=torch.uint8)  # two of four pixels are the object
+    straight = torch.zeros(1, dtype=torch.bool)
+    assert crop.crop_objects(mask, WHOLE, straight, 1).item() == pytest.approx(0.5)
+
+
 def test_half_precision_is_the_same_to_half_a_grey_level():
     canvas, straight = images(4, 16), torch.zeros(4, dtype=torch.bool)
     found = crop.crop(canvas, BOXES, straight, 8, torch.float16)

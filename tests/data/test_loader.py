@@ -25,16 +25,18 @@ def mapped(tmp_path: Path) -> Split:
     return packed.read(toys.pack(tmp_path / "train.safetensors", toys.split()))
 
 
-def batches(split: Split, device: torch.device = CPU) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """All that `iterate` yields of `split` for ORDER, on the CPU."""
+def batches(split: Split, device: torch.device = CPU) -> list[tuple[Tensor, ...]]:
+    """All that `iterate` yields of `split`, which has masks, for ORDER; on the CPU."""
     steps = loader.iterate(split, ORDER, device)
-    return [(index.cpu(), canvases.cpu(), labels.cpu()) for index, canvases, labels in steps]
+    return [tuple(part.cpu() for part in fetched if part is not None) for fetched in steps]
 
 
-def as_indexed(split: Split) -> list[tuple[Tensor, Tensor, Tensor]]:
+def as_indexed(split: Split) -> list[tuple[Tensor, ...]]:
     """The same by indexing a copy."""
     copy = split.take(torch.arange(len(split)))
-    return [(index, copy.images[index], copy.labels[index]) for index in ORDER]
+    assert copy.masks is not None
+    parts = copy.images, copy.labels, copy.masks
+    return [(index, *(part[index] for part in parts)) for index in ORDER]
 
 
 def alike(found: list[tuple[Tensor, ...]], expected: list[tuple[Tensor, ...]]) -> bool:
@@ -50,9 +52,16 @@ def test_batches_are_what_indexing_gives(mapped: Split) -> None:
     part, original = mapped.subset(ROWS), toys.split()
     found = batches(part)
     assert alike(found, as_indexed(part))
-    for row, (_, canvases, labels) in zip(ORDER, found, strict=True):
+    assert original.masks is not None
+    for row, (_, canvases, labels, masks) in zip(ORDER, found, strict=True):
         assert canvases.equal(original.images[ROWS[row]])
         assert labels.equal(original.labels[ROWS[row]])
+        assert masks.equal(original.masks[ROWS[row]])
+
+
+def test_a_split_without_masks_yields_none(mapped: Split) -> None:
+    steps = loader.iterate(mapped.without_masks(), ORDER, CPU)
+    assert [fetched.masks for fetched in steps] == [None] * len(ORDER)
 
 
 @needs_gpu
@@ -87,6 +96,10 @@ def test_evaluation_shows_every_image_once_and_in_order(batch_size: int, sizes: 
     shown = list(loader.evaluation(split, WHOLE, batch_size, CPU))
     assert [len(images) for images in shown] == sizes
     torch.testing.assert_close(torch.cat(shown), split.images.permute(0, 3, 1, 2) / 255)
+    unreadable = dataclasses.replace(split, masks=torch.zeros(1))  # floats: no pixels
+    assert torch.cat(list(loader.evaluation(unreadable, WHOLE, batch_size, CPU))).equal(
+        torch.cat(shown)
+    )
     assert all(images.is_contiguous(memory_format=torch.channels_last) for images in shown)
 
 

@@ -66,9 +66,8 @@ def epoch(
     split: Split, config: Train, number: int = 0, seed: int = 0, size: int = 32
 ) -> tuple[Tensor, Tensor]:
     """The images and targets of one epoch."""
-    shown = augment.batches(split, config, size, seed, number, CPU)
-    images, targets = (torch.cat(column) for column in zip(*shown, strict=True))
-    return images, targets
+    shown = list(augment.batches(split, config, size, seed, number, CPU))
+    return torch.cat([batch.images for batch in shown]), torch.cat([b.targets for b in shown])
 
 
 def by_number(split: Split, config: Train, number: int = 0, seed: int = 0) -> Tensor:
@@ -150,7 +149,7 @@ def test_images_are_floats_from_0_to_1_channels_last_and_targets_shares_of_the_c
     config: Train, changed: Callable[..., Train], variant: str, device: torch.device
 ) -> None:
     config = changed(config, precision="fp32", **VARIANTS[variant])
-    for images, targets in augment.batches(toys.split(), config, 24, 0, 0, device):
+    for images, targets, _ in augment.batches(toys.split(), config, 24, 0, 0, device):
         assert images.shape == (9, 3, 24, 24) and images.dtype == torch.float32
         assert images.min() >= 0 and 0.5 < images.max() <= 1
         assert images.is_contiguous(memory_format=torch.channels_last)
@@ -405,8 +404,8 @@ def test_mixup_blends_the_same_order_crops_and_flips(
     for before, after, own in pairs(config, changed(config, **MIXUP)):
         assert kind(before, after) == "mixup"
         expected = augment.blend(before, Mix(own[0].item()))
-        for found, wanted in zip(after, expected, strict=True):
-            torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(after.images, expected.images)
+        torch.testing.assert_close(after.targets, expected.targets)
 
 
 def test_with_cutmix_an_images_share_of_its_label_is_the_area_left_to_it(
@@ -446,3 +445,72 @@ def test_mixing_spreads_over_all_strengths(config: Train, changed: Callable[...,
         found = pairs(config, changed(config, **variant), count=360)
         own = torch.tensor([shares[0].item() for _, _, shares in found])
         assert own.min() < 0.3 and own.max() > 0.8  # a box over the edge takes less
+
+
+# Masks.
+
+
+def outlined(count: int) -> Split:
+    """Numbered images that show their own mask: white on the object, black elsewhere."""
+    split = toys.split(count)
+    assert split.masks is not None
+    images = (split.masks == 1).to(torch.uint8).mul(255)[..., None].expand(-1, -1, -1, 3)
+    return numbered(dataclasses.replace(split, images=images.contiguous()))
+
+
+def masked(split: Split, config: Train, number: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, masks and labels of one epoch."""
+    shown = list(augment.batches(split, config, 32, 0, number, CPU))
+    masks = [batch.masks for batch in shown if batch.masks is not None]
+    images, targets = ([getattr(b, name) for b in shown] for name in ("images", "targets"))
+    return torch.cat(images), torch.cat(masks), torch.cat(targets).argmax(1)
+
+
+@pytest.mark.parametrize("flip", [True, "alternating"])
+def test_a_mask_is_cropped_and_mirrored_as_its_image_is(
+    config: Train, changed: Callable[..., Train], flip: Any
+) -> None:
+    config = changed(config, attention_loss=1.0, flip=flip, crop_scale=(0.2, 1.0))
+    for number in range(2):
+        images, masks, _ = masked(outlined(36), config, number)
+        torch.testing.assert_close(masks.expand_as(images), images)
+
+
+def test_what_is_erased_is_object_no_longer(config: Train, changed: Callable[..., Train]) -> None:
+    split = outlined(36)
+    images, masks, _ = masked(split, changed(config, attention_loss=1.0, erase=1.0))
+    plain, whole, _ = masked(split, changed(config, attention_loss=1.0))
+    hole = images.eq(0.5).all(1, keepdim=True) & plain.ne(0.5).any(1, keepdim=True)
+    assert masks.equal(whole.masked_fill(hole, 0)) and not masks.equal(whole)
+
+
+def test_the_loss_leaves_images_and_targets_as_they_were(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    config, split = changed(config, **VARIANTS["all"] | {"mix_share": 0.5}), toys.split(36)
+    plain = list(augment.batches(split, config, 32, 0, 1, CPU))
+    with_loss = changed(config, attention_loss=1.0, attention_masks=0.3)
+    for before, after in zip(plain, augment.batches(split, with_loss, 32, 0, 1, CPU), strict=True):
+        assert before.masks is None and after.masks is not None
+        assert after.images.equal(before.images) and after.targets.equal(before.targets)
+
+
+def test_the_same_images_have_a_mask_in_every_epoch(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    config = changed(config, attention_loss=1.0, attention_masks=0.25, flip=True)
+    known = []
+    for number in range(3):
+        _, masks, labels = masked(outlined(36), config, number)
+        assert masks.isnan().flatten(1).all(1).equal(masks.isnan().flatten(1).any(1))
+        known.append(sorted(labels[~masks.isnan().flatten(1).any(1)].tolist()))
+    assert len(known[0]) == 9 and known[0] == known[1] == known[2]
+
+
+@pytest.mark.parametrize("variant", ["mixup", "cutmix"])
+def test_no_mask_of_a_mixed_batch_is_known(
+    config: Train, changed: Callable[..., Train], variant: str
+) -> None:
+    config = changed(config, attention_loss=1.0, **VARIANTS[variant])
+    _, masks, _ = masked(outlined(36), config)
+    assert len(masks) == 36 and masks.isnan().all()

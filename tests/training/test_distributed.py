@@ -27,7 +27,8 @@ def test_a_single_process_changes_nothing() -> None:
     assert SINGLE.mean(values) is SINGLE.gather(values, 3) is values
     assert SINGLE.broadcast_str("été", torch.device("cpu")) == "été"
     model = torch.nn.Linear(1, 1)
-    assert SINGLE.wrap(model) is model
+    assert SINGLE.wrap(model, 2) is model
+    assert SINGLE.previous(values, 3).tolist() == [2, 0, 1]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,18 @@ def trained(folder: Path, processes: int) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("attention", ["residual", "look"])
+def test_three_processes_learn_from_masks_as_one_does(attention: str, tmp_path: Path) -> None:
+    """Of 32 images 8 have a mask: the shards of a batch, 2 or 3 images, have different numbers."""
+    own = {"attention_loss": 1.0, "attention_masks": 0.25, "erase": 0.5, "attention": attention}
+    (tmp_path / "one").mkdir()
+    ranks.learn(tmp_path / "one", dict(own), SINGLE)
+    (tmp_path / "three").mkdir()
+    done = ranks.train(tmp_path / "three", 3, **own)
+    assert done.returncode == 0, done.stderr
+    compare(tmp_path / "one", tmp_path / "three")
+
+
 def compare(one: Path, other: Path) -> None:
     """Equal up to rounding: a batch of 8 and 7 images to validate on have no equal halves."""
     history, weights = ranks.result(one)
@@ -66,6 +79,15 @@ def test_two_processes_learn_what_one_learns(one: Path, two: Path) -> None:
 
 def test_three_processes_learn_what_one_learns(one: Path, tmp_path: Path) -> None:
     compare(one, trained(tmp_path, 3))
+
+
+def test_two_processes_learn_to_look_as_one_does(tmp_path: Path) -> None:
+    """The map that a picture is seen under may be another process's."""
+    config = CONFIG | {"attention": "look"}
+    ranks.learn(tmp_path / "one", dict(config), SINGLE)
+    done = ranks.train(tmp_path / "two", 2, **config)
+    assert done.returncode == 0, done.stderr
+    compare(tmp_path / "one", tmp_path / "two")
 
 
 def test_after_one_of_two_was_killed_they_end_with_the_same_bits(two: Path, tmp_path: Path) -> None:

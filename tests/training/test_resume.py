@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "save every epoch": {"save_every": 1},
     "without momentum": {"momentum": 0.0, "nesterov": False},
     "the best of a moving average": {"ema": 0.75, "select": "best", "save_every": 1},
+    "masks of some images": {"attention_loss": 0.5, "attention_masks": 0.5, "erase": 0.5},
+    "look": {},
     "all that is random": {"flip": "alternating", "jitter": 0.4, "erase": 0.5, **MIXED},
 }
 
@@ -100,15 +103,16 @@ def test_an_interrupted_training_ends_with_the_same_bits(
 ) -> None:
     """Between epochs, within one, and twice; by default after each of the 12 steps."""
     config = changed(config, **VARIANTS[variant])
-    reference, model = ResumeStore(tmp_path / "reference"), toys.network()
+    network = partial(toys.network, attention="look" if variant == "look" else "residual")
+    reference, model = ResumeStore(tmp_path / "reference"), network()
     history = train(model, config, reference)
     each_step = [(step,) for step in range(1, 13)] if variant == "default" else [(4,), (6,)]
     for steps in [*each_step, (3, 4)]:
         folder = tmp_path / f"interrupted-{steps}"
         for step in steps:
             store = ResumeStore(folder, every)
-            interrupted(step, how, monkeypatch, toys.network(), config, store)
-        resumed, last = toys.network(), ResumeStore(folder, every)
+            interrupted(step, how, monkeypatch, network(), config, store)
+        resumed, last = network(), ResumeStore(folder, every)
         assert train(resumed, config, last) == history
         assert same(resumed, model)
         snapshots = last.snapshots()

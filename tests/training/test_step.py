@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from abn.config import params as parameters
 from abn.config.params import Params, Train
 from abn.data.loader import Batch
-from abn.models.abn import AttentionBranchNetwork
+from abn.models.abn import AttentionBranchNetwork, losses
 from abn.runtime.rng import generator
-from abn.training import augment, optim
+from abn.training import augment, map_losses, optim
 from abn.training.step import LONG, RATE, CudaGraphStep, Step, build, is_long
 from tests import toys
 from tests.toys import CPU
@@ -50,6 +50,14 @@ def by_hand(model: nn.Module, optimizer: torch.optim.SGD, batch: Batch) -> list[
     return [loss.item(), sum(map(int, hits)) / len(hits)]
 
 
+def with_masks(batch: Batch) -> Batch:
+    """`batch`, the object on the left in the first six images; the others have no mask."""
+    masks = torch.zeros_like(batch.images[:, :1])
+    masks[:, :, :, : masks.shape[3] // 2] = 1
+    masks[6:] = torch.nan
+    return batch._replace(masks=masks)
+
+
 def same(one: nn.Module, other: nn.Module) -> bool:
     state = other.state_dict()
     return all(tensor.equal(state[name]) for name, tensor in one.state_dict().items())
@@ -64,6 +72,23 @@ def test_a_step_is_what_plain_pytorch_does(config: Train) -> None:
             by_hand(twin, optimizer, batch(number))
         )
         assert same(model, twin)
+
+
+def test_the_maps_loss_is_added_by_its_weight(config: Train, changed: Callable[..., Train]) -> None:
+    model, twin, own = toys.network(), toys.network(), changed(config, attention_loss=0.5)
+    step, shown = Step(model, optim.sgd(model, own), None, own), with_masks(batch())
+    loss, _ = step(shown)
+    output = twin(shown.images)
+    left = torch.tensor([0.5, 0.5, -0.5, -0.5]).expand(4, 4).flatten()
+    a = (output.attention - output.attention.mean((1, 2, 3), keepdim=True)).flatten(1)[:6]
+    r = (a * left).mean(1) / ((a.square().mean(1) + map_losses.FLAT**2).sqrt() / 2)
+    expected = sum(losses(output, shown.targets, 0.1)) + 0.5 * (1 - r).mean()
+    assert loss.item() == pytest.approx(expected.item())
+    optimizer = optim.sgd(twin, own)
+    expected.backward()
+    optimizer.step()
+    torch.testing.assert_close(model.att_conv3.weight, twin.att_conv3.weight)
+    assert not same(model, toys.network())
 
 
 def test_a_moving_average_does_not_change_the_step(config: Train) -> None:
@@ -158,11 +183,27 @@ def test_recorded_steps_are_the_plain_ones_bit_for_bit(
 
 
 @needs_gpu
+def test_recorded_steps_with_masks_without_and_with_them_again_are_the_plain_ones(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    gpu, own, results = torch.device("cuda"), changed(config, attention_loss=0.5), []
+    for kind in (Step, CudaGraphStep):
+        model = toys.network().to(gpu)
+        step = kind(model, optim.sgd(model, own), None, own)
+        shown = [batch(number, device=gpu) for number in range(18)]
+        shown = [each if i in range(6, 12) else with_masks(each) for i, each in enumerate(shown)]
+        results.append((torch.stack([step(each) for each in shown]), model))
+    (seen, plain), (again, recorded) = results
+    assert again.equal(seen) and same(recorded, plain)
+
+
+@needs_gpu
 @pytest.mark.parametrize("resident", [True, False])
 def test_an_epoch_never_waits_for_the_gpu(
     config: Train, changed: Callable[..., Train], resident: bool
 ) -> None:
     everything = {"jitter": 0.3, "erase": 0.5, "mixup": 0.2, "cutmix": 1.0, "mix_share": 0.5}
+    everything |= {"attention_loss": 0.5, "attention_masks": 0.5}
     own = changed(config, batch_size=8, precision="bf16", **everything)
     gpu, split = torch.device("cuda"), toys.split(80)
     model = toys.network().to(gpu)
