@@ -18,7 +18,7 @@ WRITTEN = (  # by the stages, through NAME.part
     *(paths.CHECKPOINT, paths.TRAIN_METRICS, paths.HISTORY),
     *(paths.EVALUATE_METRICS, paths.CONFUSION, paths.PER_CLASS, paths.CALIBRATION),
     paths.EXPLAIN_METRICS,
-    *map(paths.explain_table, ("maps", "curves", "images", "interventions", "gates")),
+    *map(paths.explain_table, ("maps", "curves", "images", "interventions", "gates", "map_gates")),
     *(paths.GALLERY, paths.REPORT),
 )
 

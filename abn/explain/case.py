@@ -13,38 +13,43 @@ from torch import Tensor
 
 from abn.data import loader
 from abn.data.loader import CenterCrop
-from abn.data.packed import Split
+from abn.data.packed import OBJECT, Split
 from abn.models.abn import AttentionBranchNetwork, Trace
 from abn.runtime.rng import generator
 
-BATCH = 50  # images the network sees at once
-OBJECT = 1  # in the masks of a split
-# The network multiplies its features by (1 + map): below this ratio of the largest gain to the
-# smallest, no place counts ten per cent more than any other, and a map is called flat.
+BATCH = 50  # images the network sees at once, where a gradient may be needed
+PICTURES = 200  # at once where none is: on two CPU cores that is 1.4 times as fast
+# Below this ratio of the largest gain to the smallest (`faithfulness.gain`), no place counts ten
+# per cent more than any other, and a map is called flat.
 FLAT = 1.1
 
 T = TypeVar("T")
-Scores = dict[str, dict[str, Tensor]]  # map -> score -> float64 [N], NaN where not scored
+# map -> score -> float64 [N], NaN where not scored; [draws, N] where images share random weights
+Scores = dict[str, dict[str, Tensor]]
 Classify = Callable[[Tensor], Tensor]  # images [N, 3, H, W] -> probabilities [N, K]
 Explainer = Callable[[Tensor], dict[str, Tensor]]  # images [N, 3, H, W] -> {map: [N, h, w]}
 ClassExplainer = Callable[[Tensor, Tensor], dict[str, Tensor]]  # and the classes [N] to explain
 
 
 class Budget(NamedTuple):
-    """What a profile spends beyond scoring every map on every image."""
+    """What a profile spends where the gates do not need every image.
+
+    More of it makes intervals narrower and adds rows; it changes no score's definition.
+    """
 
     rise_images: int
     rise_masks: int
+    rival_images: int  # of the maps and the baseline that no gate of the attention map needs
+    sufficiency_images: int
     robustness_images: int  # also of randomisation
-    noise_draws: int  # of sensitivity
     randomisations: int  # networks with random weights, for each part
     mosaics: int
     cascade: bool  # whether weights are also randomised layer by layer
 
 
 BUDGETS = {
-    "quick": Budget(10, 200, 30, 3, 1, 10, cascade=False),
-    "full": Budget(20, 1000, 50, 10, 3, 50, cascade=True),
+    "quick": Budget(20, 100, 40, 40, 30, 5, 30, cascade=False),
+    "full": Budget(20, 1000, 200, 200, 50, 10, 100, cascade=True),
 }
 
 
@@ -80,7 +85,7 @@ class Samples:
 
     @property
     def attention(self) -> Tensor:
-        """The map under test, [N, h, w] in (0, 1)."""
+        """The map under test, [N, h, w] in [0, 1]."""
         return self.trace.attention[:, 0]
 
     @property
@@ -115,6 +120,17 @@ class Case:
         """The random draws for one use: always the same ones."""
         return generator(self.seed, "explain", *use)
 
+    def control(self, name: str, kind: str) -> str | None:
+        """The control of `kind` ("centre", "sobel", "oracle") on the grid of the map `name`.
+
+        Its name in `maps`, for example "centre_2x2"; None where it was not made. A map that is not
+        in `maps` (RISE's) is on the attention's grid.
+        """
+        own = self.maps["attention"]
+        grid = self.maps.get(name, own).shape[1:]
+        same = (key for key in self.maps if key.partition("_")[0] == kind)
+        return next((key for key in same if self.maps[key].shape[1:] == grid), None)
+
     def some(self, count: int, use: str) -> tuple[Tensor, Samples]:
         """`count` rows int64, evenly over the classes, and their samples: for expensive scores."""
         rows = balanced(self.samples.labels, count, self.generator(use))
@@ -125,9 +141,13 @@ class Case:
         return self.model(images).logits.softmax(1)
 
     def spread(self, values: Tensor, rows: Tensor) -> Tensor:
-        """Values of the samples at `rows` as float64 [N] on the CPU, NaN for the other samples."""
-        spread = torch.full((len(self.samples.images),), torch.nan, dtype=torch.float64)
-        spread[rows] = values.cpu().double()
+        """Values [..., n] of the samples at `rows` as float64 [..., N] on the CPU.
+
+        NaN for the other samples.
+        """
+        shape = (*values.shape[:-1], len(self.samples.images))
+        spread = torch.full(shape, torch.nan, dtype=torch.float64)
+        spread[..., rows] = values.cpu().double()
         return spread
 
     def scores(self, values: Mapping[str, Mapping[str, Tensor]], rows: Tensor) -> Scores:
@@ -164,7 +184,7 @@ def collect(
     part = split.take(index)
     images = loader.transform(part.images.to(device), part.aspect, view)
     masks = None if part.masks is None else _masks(part.masks.to(device), part.aspect, view)
-    traces = [model.trace(batch) for batch in images.split(BATCH)]
+    traces = [model.trace(batch) for batch in images.split(PICTURES)]
     trace = Trace(*(torch.cat(column) for column in zip(*traces, strict=True)))
     return Samples(index, images, part.labels.to(device), trace, masks)
 

@@ -5,6 +5,7 @@ For the set `shapes`, whose parts are the layers in `shapes.MASK`; the patch is 
 no baseline has to be chosen (the idea of FunnyBirds: Hesse et al., ICCV 2023).
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,12 +17,10 @@ from abn.config.params import Shapes
 from abn.data import loader
 from abn.datasets import shapes
 from abn.explain import localisation
-from abn.explain.case import Case, Pictures, Scores
-from abn.explain.statistics import spearman
+from abn.explain.case import PICTURES, Case, Pictures, Scores
 from abn.runtime.errors import DataError
 
 Change = Callable[[int], dict[str, Any]]  # of the picture at an index, as `shapes.render` takes it
-BATCH = 100  # pictures classified at once
 
 
 def score(case: Case) -> Scores:
@@ -60,7 +59,7 @@ def part_importance(case: Case) -> dict[str, Tensor]:
 def _logits(case: Case, canvases: Tensor) -> Tensor:
     """The perception branch's logits [N, K] of square `canvases` uint8 [N, S, S, 3]."""
     device = case.samples.images.device
-    parts = canvases.split(BATCH)
+    parts = canvases.split(PICTURES)
     cropped = (
         loader.transform(part.to(device), torch.ones(len(part)), case.view) for part in parts
     )
@@ -121,15 +120,25 @@ def density(maps: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def agreement(importance: Mapping[str, Tensor], density: Mapping[str, Tensor]) -> Tensor:
-    """Spearman's correlation [N] of the two over a picture's parts; NaN with fewer than three.
+    """Kendall's rank correlation [N] of the two over a picture's parts, weighted by importance.
 
-    With four parts at most it takes few values: look at its mean over many pictures.
+    sum of w * sign(i_p - i_q) * sign(d_p - d_q) over sum of w, over all pairs of parts p, q with
+    the weight w = |i_p - i_q|: a pair counts by how much more one part decides than the other. So
+    it matters that the map is denser on the part that decides, and hardly in which order it has
+    two parts that do not. 1 to -1; a random map's mean is 0. NaN where fewer than two parts are
+    there, or all are equally important.
     """
-    a, b = (
-        torch.stack([values[part] for part in importance], 1) for values in (importance, density)
-    )
-    few = (~(a.isnan() | b.isnan())).sum(1) < 3
-    return spearman(a, b).masked_fill(few, torch.nan)
+    i, d = (_differences([values[part] for part in importance]) for values in (importance, density))
+    both = ~(i.isnan() | d.isnan())
+    agreed = (i * d.sign()).where(both, 0).sum(1)
+    return agreed / i.abs().where(both, 0).sum(1)  # 0 / 0 is NaN
+
+
+def _differences(parts: list[Tensor]) -> Tensor:
+    """The differences of all pairs of P values [N]: [N, P * (P - 1) / 2]."""
+    pairs = itertools.combinations(parts, 2)
+    empty = parts[0].new_empty(len(parts[0]), 0)
+    return torch.cat([empty, *((a - b).unsqueeze(1) for a, b in pairs)], 1)
 
 
 def _without(part: str) -> Change:

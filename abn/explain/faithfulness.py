@@ -5,19 +5,24 @@ scores are the same for a * map + b with a > 0. A generator may be on the CPU fo
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn.explain.case import Case, Classify, Samples, Scores
+from abn.explain.case import BATCH, PICTURES, Case, Classify, Samples, Scores
 from abn.explain.maps import rise
 from abn.runtime import progress
 
-BATCH = 100  # images perturbed at once
 BLUR = 0.1  # sigma of the baseline's Gaussian, as a share of the image's side
 BASELINES = ("", "_colour")  # what hides a cell, as the ending of a score: a blur, the mean colour
+# The attention's gates compare these on every image; the oracle is their common reference. So may
+# Att-CAM be: where the attention fails, it is the likeliest map to recommend.
+EVERYWHERE = ("attention", "att_cam", "centre", "sobel", "oracle")
+COLOUR = ("attention", "centre", "oracle")  # measured under the other baseline too, as a check
 
 
 class Curves(NamedTuple):
@@ -28,8 +33,21 @@ class Curves(NamedTuple):
     deletion: Tensor  # float64 [n, steps + 1]
 
 
+class Job(NamedTuple):
+    """Maps that are measured on the same images under the same baseline."""
+
+    rows: Tensor  # int64 [n]: the samples measured
+    samples: Samples  # at `rows`
+    places: dict[str, Tensor]  # by map, int64 [n, h, w]: see `places`
+    ending: str  # of the baseline
+
+
 def score(case: Case) -> Scores:
-    """Insertion, deletion and their difference (SRG) of every map, under both baselines."""
+    """Insertion, deletion and their difference (SRG) of every map; some under both baselines.
+
+    The maps that the attention's gates compare are measured on every image, the others on fewer.
+    SRG is 0 in expectation for a random order of the cells, on any grid.
+    """
     scores: Scores = {}
     for (name, ending), pair in case.once(curves).items():
         insertion, deletion = area(pair.insertion), area(pair.deletion)
@@ -41,36 +59,55 @@ def score(case: Case) -> Scores:
 
 def curves(case: Case) -> dict[tuple[str, str], Curves]:
     """The curves of every map and of RISE's, by map and ending of the baseline."""
-    every_row = torch.arange(len(case.samples.images))
-    inputs = {name: (every_row, case.samples, maps) for name, maps in case.maps.items()}
-    rows, few = case.some(case.budget.rise_images, "rise")
-    inputs["rise"] = rows, few, _rise(case, few)
-    with progress.bar("curves", len(inputs), "map") as bar:
-        return {
-            (name, ending): _perturbed(case, name, ending, *columns)
-            for name, columns in progress.counted(inputs.items(), bar)
-            for ending in BASELINES
-        }
+    jobs = _jobs(case)
+    batches = [(job, part) for job in jobs for part in torch.arange(len(job.rows)).split(BATCH)]
+    parts: dict[tuple[str, str], list[tuple[Tensor, Tensor]]] = {}
+    with progress.bar("curves", len(batches), "batch") as bar:
+        for job, part in progress.counted(batches, bar):
+            for name, pair in _measured(case, job, part).items():
+                parts.setdefault((name, job.ending), []).append(pair)
+    rows = {(name, job.ending): job.rows for job in jobs for name in job.places}
+    return {
+        key: Curves(rows[key], *(torch.cat(column) for column in zip(*pairs, strict=True)))
+        for key, pairs in parts.items()
+    }
+
+
+def _jobs(case: Case) -> list[Job]:
+    """Every map under the blur, then some under the mean colour."""
+    every = torch.arange(len(case.samples.images))
+    some, few = case.some(case.budget.rival_images, "rivals")
+    rows, fewer = case.some(case.budget.rise_images, "rise")
+
+    def places_of(names: Iterable[str], here: Tensor) -> dict[str, Tensor]:
+        maps = {name: case.maps[name] for name in case.maps if name in names}
+        kept = {name: each[here.to(each.device)] for name, each in maps.items()}
+        return {name: places(each, case.generator(name)) for name, each in kept.items()}
+
+    sampled = {"rise": places(_rise(case, fewer), case.generator("rise"))}
+    jobs = (
+        Job(every, case.samples, places_of(EVERYWHERE, every), ""),
+        Job(some, few, places_of(case.maps.keys() - {*EVERYWHERE}, some), ""),
+        Job(rows, fewer, sampled, ""),
+        Job(some, few, places_of(COLOUR, some), "_colour"),
+    )
+    return [job for job in jobs if job.places]
 
 
 def _rise(case: Case, few: Samples) -> Tensor:
     """RISE's maps [n, h, w]: too expensive for all samples."""
     shape = (few.attention.shape[1], few.attention.shape[2])
     inputs = few.images, few.predicted, shape, case.budget.rise_masks
-    return rise(case.classify, *inputs, case.generator("rise", "masks"))
+    return rise(case.classify, *inputs, case.generator("rise", "masks"), PICTURES)
 
 
-def _perturbed(
-    case: Case, name: str, ending: str, rows: Tensor, samples: Samples, maps: Tensor
-) -> Curves:
-    """The curves of `maps` [n, h, w] of `samples`, those at `rows`, batch by batch."""
-    draws, parts = case.generator(name), []
-    columns = (samples.images, maps, samples.predicted)
-    for images, part, labels in zip(*(x.split(BATCH) for x in columns), strict=True):
-        inputs = images, _baseline(images, ending), part, labels
-        pair = perturbation_curves(case.classify, *inputs, case.steps, draws)
-        parts.append([curve.cpu().double() for curve in pair])
-    return Curves(rows, *(torch.cat(column) for column in zip(*parts, strict=True)))
+def _measured(case: Case, job: Job, part: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """The insertion and deletion curves of a job's maps on its images `part` int64 [n]."""
+    here = part.to(job.samples.images.device)
+    images, labels = job.samples.images[here], job.samples.predicted[here]
+    orders = {name: each[here] for name, each in job.places.items()}
+    inputs = images, _baseline(images, job.ending), orders, labels, case.steps
+    return perturbation_curves(case.classify, *inputs)
 
 
 def _baseline(images: Tensor, ending: str) -> Tensor:
@@ -113,39 +150,82 @@ def perturbation_curves(
     classify: Classify,
     images: Tensor,
     baseline: Tensor,
-    maps: Tensor,
+    places: Mapping[str, Tensor],
     labels: Tensor,
     steps: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Insertion and deletion curves, each [N, steps + 1]: the probability of `labels` [N].
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Insertion and deletion curves by map, each float64 [N, steps + 1], on the CPU.
 
-    Point i shows the top i/steps of the cells (to the nearest cell) inserted from `images` into
-    `baseline`, or replaced in `images` by `baseline`. One baseline serves both, so the difference
-    of their areas is the symmetric relevance gain (Blücher et al., TMLR 2024).
+    `places` of each map are int64 [N, h, w]. Point i is the probability of `labels` [N] with the
+    top i/steps of the cells inserted from `images` into `baseline`, or replaced in `images` by
+    `baseline`. One baseline serves both, so the difference of their areas is the symmetric
+    relevance gain (Blücher et al., TMLR 2024). The numbers of cells are `counts`; between them the
+    curves are straight. Maps of one grid share their pictures: equal ones are classified once.
     """
-    cells = maps[0].numel()
-    rank = _pixel_ranks(maps, images.shape[-2], images.shape[-1], generator)
+    grids: dict[torch.Size, list[str]] = {}
+    for name, each in places.items():
+        grids.setdefault(each.shape[1:], []).append(name)
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for grid, names in grids.items():
+        points = counts(grid.numel(), steps)
+        top = torch.stack([_top(places[name].cpu(), points) for name in names], 1)
+        shown = torch.stack([top, ~top], 2)  # [N, maps, 2, points, h, w]
+        inputs = shown.flatten(1, 3), images, baseline, labels
+        values = _probabilities(classify, *inputs).view(shown.shape[:4])
+        even = values.double() @ _between(points, steps)
+        found |= {name: (even[:, i, 0], even[:, i, 1]) for i, name in enumerate(names)}
+    return {name: found[name] for name in places}
 
-    def probability(mixed: Tensor) -> Tensor:
-        return classify(mixed).gather(1, labels.unsqueeze(1)).squeeze(1)
 
-    first, last = probability(baseline), probability(images)
-    insertion, deletion = [first], [last]
-    for step in range(1, steps):
-        top = rank < round(step * cells / steps)
-        insertion.append(probability(torch.where(top, images, baseline)))
-        deletion.append(probability(torch.where(top, baseline, images)))
-    return torch.stack([*insertion, last], 1), torch.stack([*deletion, first], 1)
+def places(maps: Tensor, generator: torch.Generator) -> Tensor:
+    """The place of each cell of `maps` [N, h, w] in its map's ranking: int64, 0 is the highest."""
+    return ranks(maps, generator).argsort(1).view(maps.shape)
 
 
-def _pixel_ranks(maps: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """The rank, from 0 for the highest, of each pixel's cell: [N, 1, height, width]."""
-    h, w = maps.shape[1:]
-    rows = torch.arange(height, device=maps.device) * h // height
-    columns = torch.arange(width, device=maps.device) * w // width
-    places = ranks(maps, generator).argsort(1)
-    return places[:, rows.unsqueeze(1) * w + columns].unsqueeze(1)
+def counts(cells: int, steps: int) -> list[int]:
+    """How many of `cells` are shown at the points of a curve, ascending from 0 to all.
+
+    Each i/steps of them to the nearest cell; and with each count its complement, so that the
+    pictures of insertion and deletion are the same for a random order.
+    """
+    nearest = {round(step * cells / steps) for step in range(steps + 1)}
+    return sorted(nearest | {cells - count for count in nearest})
+
+
+def _top(places: Tensor, points: list[int]) -> Tensor:
+    """Whether a cell is among the top ones: bool [N, points, h, w]."""
+    return places.unsqueeze(1) < torch.tensor(points).view(1, -1, 1, 1)
+
+
+def _between(points: list[int], steps: int) -> Tensor:
+    """The matrix float64 [points, steps + 1] from values at `points` to values at even steps."""
+    even = np.arange(steps + 1) * points[-1] / steps
+    rows = [np.interp(even, points, unit) for unit in np.eye(len(points))]
+    return torch.from_numpy(np.stack(rows))
+
+
+def _probabilities(
+    classify: Classify, shown: Tensor, images: Tensor, baseline: Tensor, labels: Tensor
+) -> Tensor:
+    """The probability [N, P], on the CPU, of `labels` with the cells `shown` bool [N, P, h, w]."""
+    count, pictures, h, w = shown.shape
+    owner = torch.arange(count).repeat_interleave(pictures).unsqueeze(1)
+    wanted = torch.cat([owner, shown.flatten(0, 1).flatten(1).long()], 1)
+    distinct, place = wanted.unique(dim=0, return_inverse=True)
+    cells = _cell_of_pixel(h, w, images.shape[-2], images.shape[-1])
+    values = []
+    for part in distinct.split(PICTURES):
+        rows = part[:, 0].to(images.device)
+        visible = part[:, 1:].bool()[:, cells].unsqueeze(1).to(images.device)
+        chances = classify(torch.where(visible, images[rows], baseline[rows]))
+        values.append(chances.gather(1, labels[rows].unsqueeze(1)).squeeze(1).cpu())
+    return torch.cat(values)[place].view(count, pictures)
+
+
+def _cell_of_pixel(h: int, w: int, height: int, width: int) -> Tensor:
+    """The index of each pixel's cell, int64 [height, width]."""
+    rows = torch.arange(height) * h // height
+    return rows.unsqueeze(1) * w + torch.arange(width) * w // width
 
 
 def area(curves: Tensor) -> Tensor:
@@ -153,20 +233,25 @@ def area(curves: Tensor) -> Tensor:
     return torch.trapezoid(curves, dx=1 / (curves.shape[1] - 1), dim=1)
 
 
-def gain(maps: Tensor) -> dict[str, Tensor]:
-    """How much maps in [0, 1] can change features they multiply as (1 + map); each value [N].
+def gain(maps: Tensor, looks: bool = False) -> dict[str, Tensor]:
+    """How much maps in [0, 1] can change what they multiply; each value [N].
 
-    minimum, mean, maximum of the map; ratio: the largest gain over the smallest, 1 (flat) to 2;
+    The gain of a cell is 1 + map on features (residual), the map itself on the picture (`looks`).
+
+    minimum, mean, maximum of the map; ratio: the largest gain over the smallest, 1 where the map
+    is flat, at most 2 (residual) or without bound (infinite where the smallest is 0);
     entropy: of the map as a distribution over its cells, 0 (one cell) to 1 (flat).
     """
     cells = maps.flatten(1).double()
     low, high = cells.aminmax(dim=1)
+    least = 0 if looks else 1
+    ratio = ((least + high) / (least + low)).where(low < high, 1.0)
     entropy = torch.special.entr(shares(cells)).sum(1) / math.log(cells.shape[1])
     return {
         "minimum": low,
         "mean": cells.mean(1),
         "maximum": high,
-        "ratio": (1 + high) / (1 + low),
+        "ratio": ratio,
         "entropy": entropy,
     }
 

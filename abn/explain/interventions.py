@@ -1,6 +1,6 @@
-"""Does the map change the decision? The same features under another map.
+"""Does the map change the decision? The same image under another map.
 
-ABN computes its map first and multiplies the features by one plus it, so the map is a cause of the
+ABN computes its map first and decides under it (`model.attend`), so the map is a cause of the
 prediction and can be set to anything, do(M). A map that is computed afterwards cannot.
 """
 
@@ -10,11 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from abn.explain.case import BATCH, Case
+from abn.explain.case import PICTURES, Case
 from abn.explain.maps import oracle_maps
 from abn.models.abn import AttentionBranchNetwork
 
 SHUFFLES = 5  # random orders of the cells, over which an effect is averaged
+PAIRINGS = 5  # random circles in which an image gets the map of its neighbour, averaged likewise
 
 
 class Effect(NamedTuple):
@@ -35,18 +36,31 @@ def effects(case: Case) -> dict[str, Effect]:
     rows = torch.arange(len(samples.images), device=samples.images.device)
     class_map = samples.trace.class_maps[rows, samples.predicted]
     draws = case.generator("interventions")
-    others = replacements(samples.attention, class_map, objects, draws)
-    features, attention = samples.trace.features, samples.attention
-    return intervene(case.model, features, attention, others, samples.labels)
+    runner_up = _runner_up(case) if case.model.looks else None
+    others = replacements(samples.attention, class_map, objects, draws, runner_up)
+    inputs = samples.images, samples.trace.features, samples.attention
+    return intervene(case.model, *inputs, others, samples.labels)
+
+
+def _runner_up(case: Case) -> Tensor:
+    """The map [N, h, w] that the network would have for the branch's second most likely class."""
+    class_maps = case.samples.trace.class_maps
+    second = class_maps.mean((2, 3)).topk(2, dim=1).indices[:, 1]
+    return case.model.class_attention(class_maps, second)[:, 0]
 
 
 def replacements(
-    attention: Tensor, class_map: Tensor, objects: Tensor | None, draws: torch.Generator
+    attention: Tensor,
+    class_map: Tensor,
+    objects: Tensor | None,
+    draws: torch.Generator,
+    other_class: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """What can replace `attention` [N, h, w], N > 1: each [draws, N, h, w].
 
     `class_map` [N, h, w] is the attention branch's map of the predicted class, `objects` [N, h, w]
-    the share of each cell that the object covers, if that is known. `none` leaves the map as it is.
+    the share of each cell that the object covers, if that is known; `other_class` [N, h, w] the map
+    for another class, if the network has one a class. `none` leaves the map as it is.
     """
     low, high = attention.amin((1, 2), keepdim=True), attention.amax((1, 2), keepdim=True)
     others = {
@@ -59,6 +73,8 @@ def replacements(
         "another": attention[_donors(len(attention), draws).to(attention.device)],
         "att_cam": low + (high - low) * _unit(class_map),
     }
+    if other_class is not None:
+        others["other_class"] = other_class
     if objects is not None:
         others["oracle"] = low + (high - low) * _unit(objects)
     return {name: each.view(-1, *attention.shape) for name, each in others.items()}
@@ -72,9 +88,9 @@ def _shuffled(maps: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def _donors(count: int, draws: torch.Generator) -> Tensor:
-    """Another image int64 for each of `count` > 1: its neighbour in a random circle."""
-    order = torch.randperm(count, generator=draws, device=draws.device)
-    return order.roll(1)[order.argsort()]
+    """Other images int64 [PAIRINGS, count > 1] for each: its neighbours in random circles."""
+    circles = (torch.randperm(count, generator=draws, device=draws.device) for _ in range(PAIRINGS))
+    return torch.stack([order.roll(1)[order.argsort()] for order in circles])
 
 
 def _unit(maps: Tensor) -> Tensor:
@@ -86,6 +102,7 @@ def _unit(maps: Tensor) -> Tensor:
 @torch.no_grad()
 def intervene(
     model: AttentionBranchNetwork,
+    images: Tensor,
     features: Tensor,
     attention: Tensor,
     replacements: Mapping[str, Tensor],
@@ -93,19 +110,32 @@ def intervene(
 ) -> dict[str, Effect]:
     """The effect of each of `replacements` [draws, N, h, w] for `attention` [N, h, w].
 
-    `features` [N, C, h, w] are the network's own, before the map: only its perception branch runs.
+    `features` [N, C, h, w] are the network's own of `images` [N, 3, H, W], before the map: the
+    attention branch does not run again, and nothing runs for a map that is the same.
     """
-    before = _logits(model, features, attention)
+    before = _logits(model, images, features, attention)
+
+    def under(other: Tensor) -> Tensor:
+        changed = (other != attention).flatten(1).any(1).nonzero()[:, 0]
+        after = before.clone()
+        if len(changed):
+            inputs = (part[changed] for part in (images, features, other))
+            after[changed] = _logits(model, *inputs)
+        return after
+
     means = {}
     for name, others in replacements.items():
-        draws = [_effect(before, _logits(model, features, other), labels) for other in others]
+        draws = [_effect(before, under(other), labels) for other in others]
         means[name] = Effect(*(torch.stack(part).mean(0) for part in zip(*draws, strict=True)))
     return means
 
 
-def _logits(model: AttentionBranchNetwork, features: Tensor, maps: Tensor) -> Tensor:
-    """The perception branch's logits [N, K] of features under `maps`."""
-    parts = zip(features.split(BATCH), maps.unsqueeze(1).split(BATCH), strict=True)
+def _logits(
+    model: AttentionBranchNetwork, images: Tensor, features: Tensor, maps: Tensor
+) -> Tensor:
+    """The perception branch's logits [N, K] of images and their features under `maps`."""
+    columns = (part.split(PICTURES) for part in (images, features, maps.unsqueeze(1)))
+    parts = zip(*columns, strict=True)
     return torch.cat([model.perception_branch(model.attend(*part)) for part in parts])
 
 

@@ -14,17 +14,18 @@ from torch import Tensor
 from abn.explain.case import BATCH, Case, ClassExplainer, Scores, batched
 from abn.explain.faithfulness import shares
 from abn.explain.maps import network_maps
+from abn.models.abn import AttentionBranchNetwork
 
 TOLERANCE = 15 / 224  # of the side: what TorchRay allows a pointed-at pixel to be off
 CUTS = 50  # thresholds tried
 
 
 def score(case: Case) -> Scores:
-    """Pointing on grids of four images; and, where there are masks, the scores against them.
+    """Scores on mosaics of four images; and, where there are masks, the scores against them.
 
-    `grid_pointing` has a value for each quadrant of each grid, not for each sample.
+    `grid_pointing` and `class_follow` have a value for each mosaic, not for each sample.
     """
-    by_map = {name: {"grid_pointing": quadrants} for name, quadrants in _grids(case).items()}
+    by_map = _on_mosaics(case)
     if case.train is None:
         return by_map
     objects, train_objects = case.samples.objects, case.train.samples.objects
@@ -32,35 +33,44 @@ def score(case: Case) -> Scores:
     for name, maps in case.maps.items():
         threshold = best_threshold(case.train.maps[name], train_objects)
         values = scores(maps, objects, threshold)
+        if name.startswith("centre"):  # on an even grid its four middle cells tie
+            values |= pointing_scores(torch.ones_like(maps[:, :1, :1]), objects)
         by_map.setdefault(name, {}).update({key: part.cpu() for key, part in values.items()})
     return by_map
 
 
-def _grids(case: Case) -> dict[str, Tensor]:
-    """The grid pointing game, by map: float64 [4 * mosaics]; empty where there are no mosaics."""
+def _on_mosaics(case: Case) -> Scores:
+    """The scores on mosaics, float64 [mosaics], by map; empty where there are no mosaics."""
     samples, draws = case.samples, case.generator("mosaics")
     correct = samples.predicted == samples.labels
     grids = mosaics(samples.images, samples.labels, correct, case.budget.mosaics, draws)
     if grids is None:
         return {}
     pointing = mosaic_pointing(partial(network_maps, case.model), *grids)
-    return {name: quadrants.cpu() for name, quadrants in pointing.items()}
+    by_map = {name: {"grid_pointing": shares.cpu()} for name, shares in pointing.items()}
+    if case.model.looks:
+        by_map["attention"]["class_follow"] = class_follow(case.model, *grids).cpu()
+    return by_map
 
 
 def scores(maps: Tensor, masks: Tensor, threshold: float) -> dict[str, Tensor]:
     """Every score against masks, each [N]; `threshold` is for `iou`."""
     share, inside = energy(maps, masks), masks.flatten(1).double().mean(1)
-    near = dilated(masks, round(TOLERANCE * masks.shape[-1]))
     return {
         "auroc": auroc(maps, masks),
         "rank_accuracy": rank_accuracy(maps, masks),
-        "pointing": pointing(maps, masks).double(),
-        "pointing_tolerant": pointing(maps, near).double(),
+        **pointing_scores(maps, masks),
         "energy": share,
         "energy_raw": energy_raw(maps, masks),
         "lift": share / inside,
         "iou": iou(maps, masks, threshold),
     }
+
+
+def pointing_scores(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """`pointing` without tolerance and with TorchRay's."""
+    near = dilated(masks, round(TOLERANCE * masks.shape[-1]))
+    return {"pointing": pointing(maps, masks), "pointing_tolerant": pointing(maps, near)}
 
 
 def auroc(maps: Tensor, masks: Tensor) -> Tensor:
@@ -93,16 +103,18 @@ def rank_accuracy(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def pointing(maps: Tensor, masks: Tensor) -> Tensor:
-    """Whether the centre pixel of the top cell (the first of equals) lies in the mask: bool [N].
+    """Whether the centre pixel of the top cell lies in the mask, 1 or 0: float64 [N].
 
-    The pointing game (Zhang et al., ECCV 2016), without tolerance; see `dilated`.
+    The pointing game (Zhang et al., ECCV 2016), without tolerance; see `dilated`. Where cells tie
+    for the top, the share of them that lie in the mask: the chance that one drawn at random does.
     """
     h, w = maps.shape[1:]
     height, width = masks.shape[1:]
-    top = maps.flatten(1).argmax(1)
-    row = (2 * (top // w) + 1) * height // (2 * h)
-    column = (2 * (top % w) + 1) * width // (2 * w)
-    return masks.flatten(1).gather(1, (row * width + column).unsqueeze(1)).squeeze(1)
+    rows = (2 * torch.arange(h, device=maps.device) + 1) * height // (2 * h)
+    columns = (2 * torch.arange(w, device=maps.device) + 1) * width // (2 * w)
+    hits = masks[:, rows][:, :, columns]
+    top = maps == maps.amax((1, 2), keepdim=True)
+    return (hits & top).sum((1, 2)) / top.sum((1, 2)).double()
 
 
 def dilated(masks: Tensor, pixels: int) -> Tensor:
@@ -180,7 +192,7 @@ def mosaics(
 
 
 def mosaic_pointing(explain: ClassExplainer, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-    """`grid_pointing` [4 C] of each map on mosaics [C, 3, 2H, 2W] of `classes` [C, 4]."""
+    """`grid_pointing` [C] of each map on mosaics [C, 3, 2H, 2W] of `classes` [C, 4]."""
     quadrants = [batched(explain, column, BATCH // 4)(images) for column in classes.T]
     names = quadrants[0]
     stacked = {name: torch.stack([maps[name] for maps in quadrants], 1) for name in names}
@@ -188,13 +200,36 @@ def mosaic_pointing(explain: ClassExplainer, images: Tensor, classes: Tensor) ->
 
 
 def grid_pointing(maps: Tensor) -> Tensor:
-    """The share [4 C] of each positive mass in its own quadrant (Böhle et al., CVPR 2021).
+    """The share [C] of a positive mass in its own quadrant (Böhle et al., CVPR 2021).
 
-    `maps` [C, 4, h, w] explain the classes of the four quadrants. Chance, and the score of a map
-    without positive mass, is 0.25: also the mean of any map that is the same for every class.
+    `maps` [C, 4, h, w] explain the classes of the four quadrants; the mean of the four is a
+    mosaic's score, because they are not independent. Chance, and the score of a map without
+    positive mass, is 0.25: also of any map that is the same for every class.
     """
     mass = maps.double().clamp_min(0)
     halves = mass.repeat_interleave(2, 2).repeat_interleave(2, 3)  # also of a middle row or column
     inside = halves.unflatten(3, (2, -1)).unflatten(2, (2, -1)).sum((3, 5)).flatten(2)  # [C, 4, 4]
     inside = inside + torch.finfo(torch.float64).tiny  # even where there is none
-    return (inside / inside.sum(2, keepdim=True)).diagonal(dim1=1, dim2=2).flatten()
+    return (inside / inside.sum(2, keepdim=True)).diagonal(dim1=1, dim2=2).mean(1)
+
+
+@torch.no_grad()
+def class_follow(model: AttentionBranchNetwork, images: Tensor, classes: Tensor) -> Tensor:
+    """Does the decision follow the map? The share [C] of four maps whose class then wins.
+
+    On each mosaic [C, 3, 2H, 2W] the map of each of its four `classes` [C, 4] is laid in turn, and
+    the class must be the most probable of the four. Chance is 0.25: also the score of a network
+    that does not heed its map, as one of the four wins under all of them. For `look` only.
+    """
+    batches = zip(images.split(BATCH // 4), classes.split(BATCH // 4), strict=True)
+    return torch.cat([_followed(model, *batch) for batch in batches])
+
+
+def _followed(model: AttentionBranchNetwork, mosaics: Tensor, four: Tensor) -> Tensor:
+    features, class_maps, _, _ = model.trace(mosaics)
+    shares = []
+    for place, column in enumerate(four.T):
+        attention = model.class_attention(class_maps, column)
+        logits = model.perception_branch(model.attend(mosaics, features, attention))
+        shares.append(logits.gather(1, four).argmax(1) == place)
+    return torch.stack(shares).double().mean(0)

@@ -1,7 +1,8 @@
 """The maps that are compared: the network's own, those that gradients give, and blind controls.
 
 N images [N, 3, H, W] in [0, 1], classes `labels` int64 [N]; a map is float32 [N, h, w], detached,
-and only the order of its cells means the same for all of them. Everything is batched over images.
+on the grid it was computed on; only the order of its cells means the same for all of them.
+Everything is batched over images.
 """
 
 import math
@@ -17,20 +18,41 @@ from abn.runtime.rng import generator as seeded
 
 GRID = 7  # cells a side of RISE's random grids, as published
 SHOWN = 0.5  # the chance that RISE shows a cell, as published
+CONTROLS = ("random", "centre", "sobel", "oracle")  # on another grid: "centre_2x2"
 GREY = (0.299, 0.587, 0.114)  # luma (ITU-R BT.601)
 
 
 def compared_maps(model: AttentionBranchNetwork, samples: Samples, seed: int) -> dict[str, Tensor]:
-    """The maps to compare, each [N, h, w]: the network's own, then the controls."""
+    """The maps to compare, each [N, h, w]: the network's own, then the controls of each grid.
+
+    A map keeps the grid it was computed on, and is compared with the controls of that grid: those
+    of the attention's grid have plain names, others end in it, as "centre_2x2" (`Case.control`).
+    """
     maps = explainer(model, samples.predicted)(samples.images)
     n, h, w = samples.attention.shape
-    device = samples.images.device
-    maps["random"] = random_maps(n, h, w, seeded(seed, "explain", "noise")).to(device)
-    maps["centre"] = centre_maps(n, h, w).to(device)
-    maps["sobel"] = sobel_maps(samples.images, h, w)
-    if samples.objects is not None:
-        maps["oracle"] = oracle_maps(samples.objects, h, w)
+    maps["random"] = random_maps(n, h, w, seeded(seed, "explain", "noise")).to(maps["attention"])
+    for name in [*maps]:
+        grid = (maps[name].shape[1], maps[name].shape[2])
+        ending = grid_ending(grid, (h, w))
+        if f"centre{ending}" not in maps:
+            maps |= {f"{key}{ending}": each for key, each in _controls(samples, *grid).items()}
     return maps
+
+
+def grid_ending(grid: tuple[int, int], own: tuple[int, int]) -> str:
+    """How the controls of a grid (h, w) end their names; nothing on the attention's `own`."""
+    return "" if grid == own else f"_{grid[0]}x{grid[1]}"
+
+
+def _controls(samples: Samples, h: int, w: int) -> dict[str, Tensor]:
+    """The controls of one grid but for the random one, whose SRG is 0 in expectation on any."""
+    controls = {
+        "centre": centre_maps(len(samples.images), h, w).to(samples.images),
+        "sobel": sobel_maps(samples.images, h, w),
+    }
+    if samples.objects is not None:
+        controls["oracle"] = oracle_maps(samples.objects, h, w)
+    return controls
 
 
 def explainer(model: AttentionBranchNetwork, classes: Tensor) -> Explainer:
@@ -48,28 +70,33 @@ def network_maps(
     att_cam: the attention branch's map of the class, whose mean is the attention logit
     grad_attention: relu(dz/dM * M), the features held
     hirescam: relu(sum over channels of dz/dx * x), x the attended features (Draelos & Carin, 2020)
-    gradcam: on layer4 (Selvaraju et al., ICCV 2017), resized; after mean pooling it equals CAM
-    gradcam_pp: Grad-CAM++ on layer4 (Chattopadhay et al., WACV 2018), resized
+    gradcam: on layer4 (Selvaraju et al., ICCV 2017); after mean pooling it equals CAM
+    gradcam_pp: Grad-CAM++ on layer4 (Chattopadhay et al., WACV 2018)
+
+    The last two keep layer4's coarser grid: enlarged, a map of 2 x 2 would always peak in a corner.
 
     `model` is in eval mode. Do not call it under `torch.inference_mode`.
     """
     features, class_maps, attention, _ = model.trace(images)
     ours = F.one_hot(labels, class_maps.shape[1])
-    (attended, top), slopes = _slopes(model, features, attention, ours)
-    h, w = attention.shape[-2:]
+    (attended, top), slopes = _slopes(model, images, features, attention, ours)
     return {
         "attention": attention[:, 0],
         "att_cam": (class_maps * ours[:, :, None, None]).sum(1),
         "grad_attention": (slopes[0] * attention)[:, 0].relu(),
         "hirescam": (slopes[1] * attended).sum(1).relu(),
-        "gradcam": _resized(_grad_cam(slopes[2], top), h, w),
-        "gradcam_pp": _resized(_grad_cam_pp(slopes[2], top), h, w),
+        "gradcam": _grad_cam(slopes[2], top),
+        "gradcam_pp": _grad_cam_pp(slopes[2], top),
     }
 
 
 @torch.enable_grad()
 def _slopes(
-    model: AttentionBranchNetwork, features: Tensor, attention: Tensor, ours: Tensor
+    model: AttentionBranchNetwork,
+    images: Tensor,
+    features: Tensor,
+    attention: Tensor,
+    ours: Tensor,
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """(attended features, layer4's output), and dz by the map and by each of these two.
 
@@ -79,7 +106,7 @@ def _slopes(
     gate = attention.detach().requires_grad_()
     tops: list[Tensor] = []
     with model.layer4.register_forward_hook(lambda *call: tops.append(call[2])):
-        attended = model.attend(features, gate)
+        attended = model.attend(images, features, gate)
         logits = model.perception_branch(attended)
     slopes = torch.autograd.grad(logits, (gate, attended, tops[0]), ours.to(logits))
     return (attended.detach(), tops[0].detach()), slopes
@@ -179,7 +206,10 @@ def sobel_maps(images: Tensor, h: int, w: int) -> Tensor:
 
 
 def oracle_maps(objects: Tensor, h: int, w: int) -> Tensor:
-    """The upper bound on this grid: each cell's share in `objects` bool [N, H, W]."""
+    """Each cell's share in `objects` bool [N, H, W]: where the object is, as this grid can say it.
+
+    A reference, not a ceiling: a network may decide by a part of the object, or by its ground.
+    """
     return _cells(objects.float(), h, w)
 
 

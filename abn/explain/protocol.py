@@ -15,14 +15,16 @@ from abn.config.params import Explain
 from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.explain import (
+    answers,
     counterfactuals,
     faithfulness,
+    leak,
     localisation,
     randomisation,
     robustness,
     stability,
+    sufficiency,
     tables,
-    verdict,
 )
 from abn.explain.case import BUDGETS, Case, Pictures, Scores, collect, select
 from abn.explain.maps import compared_maps
@@ -33,6 +35,8 @@ Rerender = Callable[[Tensor], Pictures]  # of the images at an index int64 [N]
 # Every score: to add one, write it in its family's file. The order is that of the table's rows.
 FAMILIES: tuple[Callable[[Case], Scores], ...] = (
     faithfulness.score,
+    sufficiency.score,
+    leak.score,
     robustness.score,
     randomisation.score,
     localisation.score,
@@ -48,7 +52,8 @@ class ExplainResults(NamedTuple):
     maps: pd.DataFrame  # one row per map and score
     curves: pd.DataFrame  # mean insertion and deletion, one row per share of the cells
     interventions: pd.DataFrame  # one row per map put in the attention's place
-    gates: pd.DataFrame  # one row per question of the verdict
+    gates: pd.DataFrame  # one row per question of the verdict on the attention map
+    map_gates: pd.DataFrame  # one row per map and question that applies to it
     images: pd.DataFrame  # one row per image
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -81,15 +86,16 @@ def explain(
         case = replace(case, pictures=pictures)
     case = replace(case, siblings=siblings)
     scored = scores(case)
-    gates = verdict.gates(verdict.answers(case, scored), config.gates)
-    table = tables.maps_table(scored, seed)
+    gates = answers.answers(case, scored, config.gates)
+    table = tables.maps_table(case, scored)
     return ExplainResults(
-        tables.headline(case, table, gates),
+        tables.headline(case, scored, table, gates),
         table,
         tables.curves_table(case),
         tables.interventions_table(case),
-        pd.DataFrame(gates),
-        tables.images_table(case, scored["attention"]["srg"], val.classes),
+        pd.DataFrame(gates["attention"]),
+        tables.gates_table(gates),
+        tables.images_table(case, scored, val.classes),
     )
 
 
@@ -103,7 +109,7 @@ def build(
 
 
 def scores(case: Case) -> Scores:
-    """Every score of every map, family by family."""
+    """Every score of every map, family by family; see `Scores`."""
     merged: Scores = {name: {} for name in case.maps}
     with progress.bar("explain", len(FAMILIES), "family") as bar:
         for family in progress.counted(FAMILIES, bar):

@@ -35,25 +35,27 @@ PARTS = {
 
 
 def score(case: Case) -> Scores:
-    """How much of each network map is left with random weights, part by part, on some images."""
+    """|Rank correlation| of each network map with itself after parts of the network are random.
+
+    On some images, [draws of weights, N]: images that share a draw are not independent.
+    """
     rows, few = case.some(case.budget.robustness_images, "robust")
+    trained = explainer(case.model, few.predicted)(few.images)
     cascade = CASCADE if case.budget.cascade else {}
     parts = PARTS | {f"up_to_{step}": modules for step, modules in cascade.items()}
-    values = {f"randomised_{part}": _remaining(case, few, parts[part]) for part in parts}
+    values = {f"randomised_{part}": _remaining(case, few, trained, parts[part]) for part in parts}
     return case.scores(values, rows)
 
 
-def _remaining(case: Case, few: Samples, modules: Sequence[str]) -> dict[str, Tensor]:
-    """|Rank correlation| [n] of each map with itself after `modules` are random: the mean."""
-    trained = explainer(case.model, few.predicted)(few.images)
+def _remaining(
+    case: Case, few: Samples, trained: dict[str, Tensor], modules: Sequence[str]
+) -> dict[str, Tensor]:
+    """What is left of each of the maps `trained` after `modules` are random: [draws, n]."""
     correlations = []
     for draw in range(case.budget.randomisations):
         model = randomise(case.model, modules, few.images, case.generator("redraw", draw))
         correlations.append(similarity(trained, explainer(model, few.predicted)(few.images)))
-    return {
-        name: torch.stack([part[name].abs() for part in correlations]).nanmean(0)
-        for name in trained
-    }
+    return {name: torch.stack([part[name].abs() for part in correlations]) for name in trained}
 
 
 @torch.no_grad()
@@ -71,9 +73,13 @@ def randomise(
     """
     device = next(model.parameters()).device
     random = copy.deepcopy(model).cpu()  # where the generator is
-    changed = [module for name in modules for module in random.get_submodule(name).modules()]
+    parts = [getattr(random, name) for name in modules if hasattr(random, name)]
+    changed = [module for part in parts for module in part.modules()]
     for module in changed:
         _reset(module, generator)
+    for norm, second in zip(random.trunk_norms(), random.look_norms, strict=False):
+        if norm in changed:
+            _reset(second, generator)
     random.to(device).eval()
     norms = [module for module in changed if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from abn.explain.case import BATCH, Case, Classify, Explainer, Scores
+from abn.explain.case import PICTURES, Case, Classify, Explainer, Scores
 from abn.explain.maps import explainer
 from abn.explain.statistics import similarity
 
 RADIUS = 0.02  # of the noise, where a pixel goes from 0 to 1
+DRAWS = 5  # of noise: a part of the definition, because more draws find a larger change
 
 
 def score(case: Case) -> Scores:
@@ -20,12 +21,10 @@ def score(case: Case) -> Scores:
     rows, few = case.some(case.budget.robustness_images, "robust")
     explain = explainer(case.model, few.predicted)
     noise = case.generator("sensitivity")
-    inputs = explain, case.classify, few.images, case.budget.noise_draws, noise
-    cell = few.images.shape[-1] // few.attention.shape[-1]
     values = {
-        "sensitivity": sensitivity(*inputs),
+        "sensitivity": sensitivity(explain, case.classify, few.images, DRAWS, noise),
         "flip": flip_equivariance(explain, few.images),
-        "shift": shift_equivariance(explain, few.images, cell),
+        "shift": shift_equivariance(explain, few.images),
     }
     return case.scores(values, rows)
 
@@ -59,7 +58,7 @@ def sensitivity(
 
 @torch.no_grad()
 def _predict(classify: Classify, images: Tensor) -> Tensor:
-    return torch.cat([classify(part).argmax(1) for part in images.split(BATCH)])
+    return torch.cat([classify(part).argmax(1) for part in images.split(PICTURES)])
 
 
 def _length(maps: Tensor) -> Tensor:
@@ -72,11 +71,17 @@ def flip_equivariance(explain: Explainer, images: Tensor) -> dict[str, Tensor]:
     return similarity(mirrored, explain(images.flip(-1)))
 
 
-def shift_equivariance(explain: Explainer, images: Tensor, pixels: int) -> dict[str, Tensor]:
+def shift_equivariance(explain: Explainer, images: Tensor) -> dict[str, Tensor]:
     """The rank correlation [N] of maps before and after the image moves right by a whole cell.
 
-    `pixels` is a cell's side. The left edge is repeated; the cells that both show are compared.
+    Each map's own cell. The left edge is repeated; the cells that both show are compared.
     """
-    shifted = F.pad(images, (pixels, 0, 0, 0), mode="replicate")[..., :-pixels]
-    before = {name: maps[..., :-1] for name, maps in explain(images).items()}
-    return similarity(before, {name: maps[..., 1:] for name, maps in explain(shifted).items()})
+    before = explain(images)
+    sides = {name: images.shape[-1] // maps.shape[-1] for name, maps in before.items()}
+    moved = {pixels: explain(_shifted(images, pixels)) for pixels in {*sides.values()}}
+    after = {name: moved[pixels][name][..., 1:] for name, pixels in sides.items()}
+    return similarity({name: maps[..., :-1] for name, maps in before.items()}, after)
+
+
+def _shifted(images: Tensor, pixels: int) -> Tensor:
+    return F.pad(images, (pixels, 0, 0, 0), mode="replicate")[..., :-pixels]

@@ -1,21 +1,25 @@
 """The results as tables and headline numbers: metrics/explain.json and plots/explain_*.csv."""
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from abn.explain import interventions, verdict
+from abn.explain import answers, chance, interventions, verdict
 from abn.explain.case import FLAT, Case, Scores
 from abn.explain.counterfactuals import part_importance
 from abn.explain.faithfulness import BASELINES, curves, gain
-from abn.explain.statistics import LOWER, NEUTRAL, beats, interval
+from abn.explain.statistics import LOWER, NEUTRAL, SHARES, beats, estimate
 from abn.explain.verdict import Gate
 
 HEADLINE = {  # of the attention map: its scores, and the maps whose score is given with them
-    "srg": ("random", "centre", "oracle", "att_cam", "gradcam"),
+    "srg": ("random", "centre", "sobel", "oracle", "att_cam", "gradcam"),
     "srg_colour": (),
+    "sufficient_area": ("centre", "sobel", "oracle"),
+    "sufficient_area_hidden": ("centre", "sobel", "oracle"),
+    "removable_area": (),
     "auroc": ("random", "centre", "oracle", "att_cam"),
     "rank_accuracy": (),
     "pointing": (),
@@ -28,16 +32,23 @@ HEADLINE = {  # of the attention map: its scores, and the maps whose score is gi
     "stability": (),
 }
 Headline = dict[str, float | str]
+Row = dict[str, float | str | None]
 
 
-def headline(case: Case, table: pd.DataFrame, gates: list[Gate]) -> Headline:
+def headline(
+    case: Case, scores: Scores, table: pd.DataFrame, gates: Mapping[str, list[Gate]]
+) -> Headline:
     """The verdict, the attention map's main scores, its gain, and what happens without it.
 
-    `table` is that of `maps_table`.
+    `table` is that of `maps_table`, `gates` are each map's. `undecided` names the attention's gates
+    that more images could decide, `recommended` the map that may be shown; each may be "none".
     """
+    ours = gates["attention"]
     return {
-        "verdict": verdict.verdict(gates),
-        **{f"gate_{gate.gate}": gate.outcome for gate in gates},
+        "verdict": verdict.verdict(ours),
+        "undecided": ", ".join(verdict.undecided(ours)) or answers.NONE,
+        "recommended": answers.recommended(gates, scores),
+        **{f"gate_{gate.gate}": gate.outcome for gate in ours},
         "images": len(case.samples.images),
         **_main_scores(case, table),
         **_attention(case),
@@ -56,7 +67,8 @@ def _main_scores(case: Case, table: pd.DataFrame) -> Headline:
                 key = score if name == "attention" else f"{score}_{name}"
                 numbers[key] = rows[name, score]["mean"]
     for key in ("low", "high", "beats_random", "beats_centre"):
-        numbers[f"srg_{key}"] = rows["attention", "srg"][key]
+        if not pd.isna(rows["attention", "srg"][key]):
+            numbers[f"srg_{key}"] = rows["attention", "srg"][key]
     for ending in BASELINES:
         pair = case.once(curves)["attention", ending]
         numbers[f"baseline_confidence{ending}"] = float(pair.insertion.mean(0)[0])
@@ -65,7 +77,8 @@ def _main_scores(case: Case, table: pd.DataFrame) -> Headline:
 
 def _attention(case: Case) -> Headline:
     """The map's gain and the share of flat maps; how alike the branches' predictions are."""
-    values, output = gain(case.samples.attention), case.samples.trace.output()
+    values, output = gain(case.samples.attention, case.model.looks), case.samples.trace.output()
+    values["ratio"] = answers.gain_ratio(case)
     same, distance = interventions.branch_agreement(output.attention_logits, output.logits)
     return {
         **{f"gain_{key}": float(value.mean()) for key, value in values.items()},
@@ -81,6 +94,7 @@ def _without_attention(case: Case) -> Headline:
     effects = case.once(interventions.effects)
     for name in ("zero", "shuffled", "another"):
         numbers[f"{name}_flips"] = float(effects[name].flips.mean())
+        numbers[f"{name}_probability"] = float(effects[name].probability.mean())
         numbers[f"{name}_top1"] = float(effects[name].correct.mean())
     return numbers
 
@@ -91,14 +105,16 @@ def _means(values: dict[str, Tensor]) -> dict[str, float]:
     return {name: mean for name, mean in means.items() if not math.isnan(mean)}
 
 
-def maps_table(scores: Scores, seed: int) -> pd.DataFrame:
-    """One row per map and score [N] in `scores[map][score]`; a NaN is an image not scored.
+def maps_table(case: Case, scores: Scores) -> pd.DataFrame:
+    """One row per map and score in `scores[map][score]`; a NaN is an image not scored.
 
-    map, score, mean, low, high, images; beats_random and beats_centre, the paired shares of wins;
-    of_ceiling, the mean divided by the oracle's on the same images, where that means something.
+    map, score, mean, low, high, images (the independent units: mosaics for the scores on these);
+    beats_random and beats_centre, the paired shares of wins; of_oracle, the mean divided by the
+    oracle's on the same images, where that means something: a reference, which a map may exceed;
+    chance, what a map that knows nothing has. The controls are those on the map's own grid.
     """
     rows = [
-        _row(scores, name, score, seed)
+        _row(case, scores, name, score)
         for name, values in scores.items()
         for score in values
         if not values[score].isnan().all()
@@ -106,23 +122,39 @@ def maps_table(scores: Scores, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _row(scores: Scores, name: str, score: str, seed: int) -> dict[str, str | float | None]:
-    values = scores[name][score]
-    bounds = interval(values, seed)
-    assert bounds is not None
-    measured = ~values.isnan()
-    row: dict[str, str | float | None] = {"map": name, "score": score}
-    row |= dict(zip(("mean", "low", "high"), bounds, strict=True))
+def _row(case: Case, scores: Scores, name: str, score: str) -> Row:
+    values = torch.atleast_2d(scores[name][score]).nanmean(0)  # of the draws of random weights
+    measured, less = ~values.isnan(), score.startswith(LOWER)
+    row: Row = {"map": name, "score": score, "mean": float(scores[name][score].nanmean())}
+    row |= _ends(scores[name][score], score.startswith(SHARES))
     row["images"] = int(measured.sum())
-    rivals = {} if score.startswith(NEUTRAL) else {k: v.get(score) for k, v in scores.items()}
-    for control in ("random", "centre"):
-        against = rivals.get(control) if name != control else None
-        won = None if against is None else beats(values, against, score.startswith(LOWER))
-        row[f"beats_{control}"] = won
-    oracle = rivals.get("oracle") if not score.startswith(LOWER) else None
-    ceiling = 0.0 if oracle is None else float(oracle[measured].mean())
-    row["of_ceiling"] = bounds[0] / ceiling if ceiling > 0 else None
+
+    def control(kind: str) -> Tensor | None:
+        same = case.control(name, kind)
+        theirs = None if same in (None, name) else scores[same].get(score)
+        return None if score.startswith(NEUTRAL) else theirs
+
+    for kind in ("random", "centre"):
+        against = control(kind)
+        row[f"beats_{kind}"] = None if against is None else beats(values, against, less)
+    oracle = control("oracle") if not less else None
+    best = 0.0 if oracle is None else float(oracle[measured].mean())
+    row["of_oracle"] = float(values.nanmean()) / best if best > 0 else None
+    row["chance"] = chance.level(case, name, score)
     return row
+
+
+def _ends(values: Tensor, share: bool, prefix: str = "") -> dict[str, float | None]:
+    """The columns low and high; None where too few units were measured."""
+    found = estimate(values, share)
+    low, high = (None, None) if found is None else (found.low, found.high)
+    return {f"{prefix}low": low, f"{prefix}high": high}
+
+
+def gates_table(gates: Mapping[str, list[Gate]]) -> pd.DataFrame:
+    """One row per map and gate that applies to it: the answers, without the questions."""
+    rows = [{"map": name} | each._asdict() for name, answered in gates.items() for each in answered]
+    return pd.DataFrame(rows).drop(columns=["question", "measure"])
 
 
 def curves_table(case: Case) -> pd.DataFrame:
@@ -138,20 +170,23 @@ def interventions_table(case: Case) -> pd.DataFrame:
     """One row per intervention: means and, of flips and probability, intervals."""
     rows = []
     for name, effect in case.once(interventions.effects).items():
-        row: dict[str, float | str] = {"intervention": name}
+        row: Row = {"intervention": name}
         for column in ("flips", "probability"):
-            bounds = interval(getattr(effect, column), case.seed)
-            assert bounds is not None
-            row |= dict(zip((column, f"{column}_low", f"{column}_high"), bounds, strict=True))
+            values = getattr(effect, column)
+            row[column] = float(values.mean())
+            row |= _ends(values, column == "flips", f"{column}_")
         row["divergence"] = float(effect.divergence.mean())
         row["top1"] = float(effect.correct.mean())
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def images_table(case: Case, srg: Tensor, classes: tuple[str, ...]) -> pd.DataFrame:
-    """One row per image: its class, the prediction, and the attention map's SRG [N] and gain."""
+def images_table(case: Case, scores: Scores, classes: tuple[str, ...]) -> pd.DataFrame:
+    """One row per image: its class, the prediction, the attention map's SRG and gain; then the SRG
+    of every other map of the network, in a column `srg_NAME`: empty where it was not scored.
+    """
     samples = case.samples
+    others = [name for name in answers.RANDOMISED if name != "attention"]
     confidence, predicted = samples.trace.logits.softmax(1).max(1)
     return pd.DataFrame(
         {
@@ -159,8 +194,9 @@ def images_table(case: Case, srg: Tensor, classes: tuple[str, ...]) -> pd.DataFr
             "truth": [classes[label] for label in samples.labels.tolist()],
             "predicted": [classes[label] for label in predicted.tolist()],
             "confidence": confidence.cpu(),
-            "srg": srg,
-            "gain_ratio": gain(samples.attention)["ratio"].cpu(),
+            "srg": scores["attention"]["srg"],
+            "gain_ratio": answers.gain_ratio(case).cpu(),
             "correct": (predicted == samples.labels).int().cpu(),
+            **{f"srg_{name}": scores[name]["srg"] for name in others},
         }
     )

@@ -99,6 +99,15 @@ def test_scores_of_some_images_are_nan_for_the_others(case: Case) -> None:
     assert scores["b"]["flip"].isnan().sum() == 38
 
 
+def test_a_map_is_compared_with_the_controls_of_its_own_grid(case: Case) -> None:
+    assert case.control("attention", "centre") == "centre"
+    assert case.control("gradcam", "centre") == "centre_2x2"
+    assert case.control("gradcam_pp", "oracle") == "oracle_2x2"
+    assert case.control("gradcam", "random") is None
+    assert case.control("rise", "sobel") == "sobel"  # on the attention's grid, as it is made
+    assert case.control("oracle_2x2", "sobel") == "sobel_2x2"
+
+
 def test_what_several_scores_need_is_computed_once_per_case(case: Case) -> None:
     calls = []
 

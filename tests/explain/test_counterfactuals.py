@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import kendalltau
 from torch import Tensor
 
 from abn.config.params import Params, Shapes
@@ -114,23 +114,32 @@ def test_density_is_taken_at_the_resolution_of_the_masks() -> None:
     assert counterfactuals.density(maps, {"right": right})["right"].item() == 4 / 2
 
 
-def test_agreement_is_over_the_parts_that_are_there_and_they_must_be_three() -> None:
-    importance = parts_of(torch.tensor([[1, 2, NAN, 3], [1, 2, 3, NAN], [1, 1, 1, 1.0]]))
-    density = parts_of(torch.tensor([[3.0, 2, 9, 1], [1, NAN, 3, 4], [1, 2, 3, 4]]))
+def test_agreement_weighs_each_pair_of_parts_by_how_much_more_one_decides() -> None:
+    """Importances 10, 1, 0: the pairs weigh 9, 10 and 1, of 20."""
+    importance = parts_of(torch.tensor([[10.0, 1, 0]] * 5))
+    density = parts_of(torch.tensor([[3.0, 2, 1], [3, 1, 2], [1, 2, 3], [2, 2, 2], [2, 2, 1]]))
+    values = counterfactuals.agreement(importance, density).tolist()
+    # all right; 1 of 20 wrong; all wrong; no order; 9 of 20 undecided
+    assert values == pytest.approx([1, (20 - 2) / 20, -1, 0, 11 / 20])
+
+
+def test_agreement_is_over_the_parts_that_are_there_and_they_must_be_two() -> None:
+    importance = parts_of(torch.tensor([[5, NAN, 1, NAN], [NAN, 2, NAN, NAN], [1, 1, 1, 1.0]]))
+    density = parts_of(torch.tensor([[2.0, 9, 3, 9], [1, 2, 3, 4], [1, 2, 3, 4]]))
     values = counterfactuals.agreement(importance, density)
-    assert values[0] == pytest.approx(-1)
-    assert values[1:].isnan().all()  # two parts; no order at all
+    assert values[0] == -1
+    assert values[1:].isnan().all()  # one part; nothing to weigh by
 
 
-def test_agreement_is_scipys_spearman() -> None:
+def test_with_equal_weights_agreement_is_scipys_kendall() -> None:
+    """Two levels of importance: every pair that is not a tie weighs the same."""
     draws = generator(0, "pairs")
-    a, b = torch.randint(4, (2, 40, 4), generator=draws).double()
+    a = torch.tensor([[0.0, 0, 1, 1]] * 40)
+    b = torch.rand(40, 4, generator=draws)
     values = counterfactuals.agreement(parts_of(a), parts_of(b))
     for row, x, y in zip(values.tolist(), a.numpy(), b.numpy(), strict=True):
-        if np.ptp(x) and np.ptp(y):
-            assert row == pytest.approx(spearmanr(x, y).statistic)
-        else:
-            assert np.isnan(row)
+        concordant = kendalltau(x, y).statistic * (4 * 6) ** 0.5  # tau-b divides by this
+        assert row == pytest.approx(concordant / 4)
 
 
 def test_a_part_is_as_important_as_the_logit_falls_without_it(split: Split, case: Case) -> None:
@@ -148,7 +157,9 @@ def test_a_part_is_as_important_as_the_logit_falls_without_it(split: Split, case
     assert counterfactuals.part_regions(case)["target"].equal(split.masks == 1)
     scores = counterfactuals.score(case)["attention"]
     assert list(scores) == ["agreement", "density_background"]
-    assert scores["agreement"].isnan().all()  # two parts cannot be ranked
+    denser = (scores["density_background"] < 1).double() * 2 - 1  # on the object
+    which = importance["target"].sign().double()  # against a background that decides nothing
+    assert scores["agreement"].tolist() == pytest.approx((which * denser).tolist())
 
 
 def test_nothing_is_scored_of_pictures_that_cannot_be_rendered_again(case: Case) -> None:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from abn.explain import interventions
-from abn.explain.case import Case
-from abn.explain.interventions import SHUFFLES, Effect
+from abn.explain.case import BUDGETS, Case, collect
+from abn.explain.interventions import PAIRINGS, SHUFFLES, Effect
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.rng import generator
+from tests import toys
+from tests.explain.lookers import Looker
 
 N, K, SIDE = 60, 3, 4  # more images than a batch
 
@@ -38,6 +40,11 @@ def labels() -> Tensor:
     return torch.arange(N) % K
 
 
+def intervene(seen: Tensor, *inputs) -> dict[str, Effect]:
+    """What `Linear` makes of the features `seen`, under other maps; it looks at no image."""
+    return interventions.intervene(Linear(), torch.empty(len(seen), 3, 1, 1), seen, *inputs)
+
+
 def replaced(maps: Tensor | None = None, class_map: Tensor | None = None) -> dict[str, Tensor]:
     maps = attention() if maps is None else maps
     class_map = maps.square() if class_map is None else class_map
@@ -47,7 +54,8 @@ def replaced(maps: Tensor | None = None, class_map: Tensor | None = None) -> dic
 def effect(model, maps: Tensor, before: Tensor | None = None) -> Effect:
     """What `maps` [N, h, w] do in place of `before`."""
     before = attention() if before is None else before
-    inputs = model, features(), before, {"it": maps.unsqueeze(0)}, labels()
+    images = torch.empty(N, 3, 1, 1)
+    inputs = model, images, features(), before, {"it": maps.unsqueeze(0)}, labels()
     return interventions.intervene(*inputs)["it"]
 
 
@@ -112,9 +120,7 @@ def test_the_zero_map_gives_what_the_plain_features_say():
 def test_a_map_that_replaces_itself_changes_nothing():
     measured = effect(Linear(), attention())
     assert not (measured.flips.any() or measured.probability.any() or measured.divergence.any())
-    measured = interventions.intervene(Linear(), features(), attention(), replaced(), labels())[
-        "none"
-    ]
+    measured = intervene(features(), attention(), replaced(), labels())["none"]
     assert not (measured.flips.any() or measured.probability.any() or measured.divergence.any())
 
 
@@ -122,7 +128,7 @@ def test_the_change_is_of_the_class_predicted_before_and_known_by_hand():
     """One cell, two classes: logits (log 3, 0) without gain, (2 log 3, 0) with a map of one."""
     cell = torch.tensor([math.log(3), 0.0]).view(1, 2, 1, 1)
     one, zero = torch.ones(1, 1, 1), torch.zeros(1, 1, 1, 1)
-    measured = interventions.intervene(Linear(), cell, one, {"it": zero}, torch.tensor([0]))["it"]
+    measured = intervene(cell, one, {"it": zero}, torch.tensor([0]))["it"]
     assert measured.probability.item() == pytest.approx(3 / 4 - 9 / 10)
     divergence = 0.9 * math.log(0.9 / 0.75) + 0.1 * math.log(0.1 / 0.25)
     assert measured.divergence.item() == pytest.approx(divergence)
@@ -133,9 +139,7 @@ def test_a_gain_that_favours_the_other_class_flips_the_decision_to_it():
     """The first class has 5 in the left cell, the second 4 in the right one."""
     seen = torch.tensor([[[[5.0, 0.0]], [[0.0, 4.0]]]])
     before, after = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[[0.0, 1.0]]]])
-    measured = interventions.intervene(Linear(), seen, before, {"it": after}, torch.tensor([1]))[
-        "it"
-    ]
+    measured = intervene(seen, before, {"it": after}, torch.tensor([1]))["it"]
     assert (measured.flips.item(), measured.correct.item()) == (1, 1)
     assert measured.probability.item() < -0.9  # from exp(10 - 4) to exp(5 - 8)
 
@@ -143,7 +147,7 @@ def test_a_gain_that_favours_the_other_class_flips_the_decision_to_it():
 def test_the_effect_of_many_draws_is_their_mean():
     zero, own = torch.zeros(N, SIDE, SIDE), attention()
     draws = {"it": torch.stack([zero, own])}
-    both = interventions.intervene(Linear(), features(), own, draws, labels())["it"]
+    both = intervene(features(), own, draws, labels())["it"]
     for mean, first, second in zip(
         both, effect(Linear(), zero), effect(Linear(), own), strict=True
     ):
@@ -158,6 +162,47 @@ def test_the_distance_of_the_branches_is_the_jensen_shannon_divergence():
     assert interventions.branch_agreement(first, second)[1].item() == pytest.approx(
         (left + right) / 2
     )
+
+
+def test_the_map_of_another_image_is_drawn_over_several_pairings():
+    another = replaced()["another"]
+    assert another.shape == (PAIRINGS, N, SIDE, SIDE) and PAIRINGS >= 5
+    assert not another[0].equal(another[1])
+    assert (another != attention()).flatten(2).any(2).all()
+
+
+def test_a_map_that_is_the_same_is_not_shown_again():
+    seen = []
+
+    class Counting(Linear):
+        def perception_branch(self, attended: Tensor) -> Tensor:
+            seen.append(len(attended))
+            return super().perception_branch(attended)
+
+    other = attention()
+    other[7:10] = 0
+    effect(Counting(), other)
+    assert sum(seen) == N + 3
+
+
+def test_a_network_that_looks_is_also_given_its_map_of_the_second_class() -> None:
+    """Half red, half green, more of it red: the map of green hides the red half, and green wins."""
+    split = toys.split(4)
+    images = torch.zeros(4, 32, 32, 3, dtype=torch.uint8)
+    images[:, :, :24, 0] = images[:, :, 24:, 1] = 200
+    split = dataclasses.replace(split, images=images, masks=None)
+    model = Looker().eval()
+    samples = collect(model, split, torch.arange(4), toys.WHOLE)
+    case = Case(model, samples, {}, BUDGETS["quick"], 4, 0, toys.WHOLE)
+    effects = interventions.effects(case)
+    assert samples.predicted.tolist() == [0] * 4
+    assert effects["other_class"].flips.tolist() == [1] * 4
+    assert (effects["other_class"].probability < 0).all()
+    assert effects["none"].flips.tolist() == [0] * 4
+
+
+def test_a_network_with_one_map_for_all_classes_has_none_of_another_class(case: Case) -> None:
+    assert "other_class" not in interventions.effects(case)
 
 
 def test_the_map_is_replaced_by_the_oracle_only_where_there_are_masks(case: Case) -> None:

@@ -1,5 +1,7 @@
 """Localisation scores against answers known by arithmetic."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from abn.explain import localisation
 from abn.explain.case import BUDGETS, Case, Samples
 from abn.runtime.rng import generator
 from tests import toys
+from tests.explain.lookers import Fixed, Looker
 
 GRID = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])  # top left first, then along the rows
 
@@ -45,8 +48,27 @@ def test_pointing_looks_at_the_centre_pixel_of_the_top_cell():
     masks = torch.zeros(6, 8, 12, dtype=torch.bool)
     for cell in range(6):
         masks[cell, 2 + 4 * (cell // 3), 2 + 4 * (cell % 3)] = True
-    assert localisation.pointing(maps, masks).all()
+    assert localisation.pointing(maps, masks).tolist() == [1] * 6
     assert not localisation.pointing(maps, ~masks).any()
+
+
+def test_of_cells_that_tie_for_the_top_the_share_that_hits_counts():
+    maps = torch.zeros(2, 2, 3)
+    maps[1, 0] = 1  # three cells, of which the mask has one
+    masks = torch.zeros(2, 8, 12, dtype=torch.bool)
+    masks[:, 2, 2] = True
+    assert localisation.pointing(maps, masks).tolist() == pytest.approx([1 / 6, 1 / 3])
+
+
+def test_the_centre_control_points_at_the_centre_also_where_no_cell_is_there(case: Case) -> None:
+    masks = torch.zeros(40, 32, 32, dtype=torch.uint8)
+    masks[:, 15:18, 15:18] = 1  # the centres of the four middle cells lie outside
+    samples = dataclasses.replace(case.samples, masks=masks)
+    train = dataclasses.replace(case, samples=samples)
+    located = localisation.score(dataclasses.replace(train, train=train))
+    for name in ("centre", "centre_2x2"):
+        assert located[name]["pointing"].tolist() == [1] * 40
+    assert not localisation.pointing(case.maps["centre"], masks == 1).any()
 
 
 def test_energy_counts_the_mass_above_the_minimum():
@@ -88,7 +110,7 @@ def test_a_tolerance_forgives_pointing_beside_the_object():
     masks = torch.zeros(1, 8, 8, dtype=torch.bool)
     masks[0, 4, 4] = True  # the top cell's centre is 2 pixels off, at (2, 2)
     assert not localisation.pointing(GRID, localisation.dilated(masks, 1)).any()
-    assert localisation.pointing(GRID, localisation.dilated(masks, 2)).all()
+    assert localisation.pointing(GRID, localisation.dilated(masks, 2)).tolist() == [1]
     assert localisation.dilated(masks, 2).sum() == 25
 
 
@@ -157,13 +179,14 @@ def test_grid_pointing_is_the_share_of_the_positive_mass_in_the_own_quadrant():
     maps[0, 1, 0, 2:], maps[0, 1, 3, 0], maps[0, 1, 3, 3] = 1, 2, -9  # half of it
     maps[0, 2] = 1  # everywhere
     maps[0, 3] = -1  # none
-    assert localisation.grid_pointing(maps).tolist() == pytest.approx([1, 0.5, 0.25, 0.25])
+    mean = (1 + 0.5 + 0.25 + 0.25) / 4  # a mosaic is one observation, not four
+    assert localisation.grid_pointing(maps).tolist() == pytest.approx([mean])
 
 
 def test_a_middle_row_or_column_counts_half_on_either_side():
     maps = torch.zeros(1, 4, 3, 3)
     maps[:, :, 1, 0] = 1
-    assert localisation.grid_pointing(maps).tolist() == pytest.approx([0.5, 0, 0.5, 0])
+    assert localisation.grid_pointing(maps).tolist() == pytest.approx([(0.5 + 0 + 0.5 + 0) / 4])
 
 
 def test_an_explainer_that_finds_its_class_in_the_mosaic_points_to_it():
@@ -175,8 +198,18 @@ def test_an_explainer_that_finds_its_class_in_the_mosaic_points_to_it():
         return {"finder": own.float(), "blind": torch.ones_like(images[:, 0])}
 
     values = localisation.mosaic_pointing(explain, whole, classes)
-    assert values["finder"].tolist() == [1] * 120
-    assert values["blind"].tolist() == pytest.approx([0.25] * 120)
+    assert values["finder"].tolist() == [1] * 30
+    assert values["blind"].tolist() == pytest.approx([0.25] * 30)
+
+
+def test_a_decision_that_follows_the_map_follows_all_four_and_one_that_does_not_just_one():
+    """Each class's map shows its own quadrant of the mosaic and hides the others."""
+    split = toys.split(8)
+    images = (split.images / 255).permute(0, 3, 1, 2)
+    correct = torch.ones(8, dtype=torch.bool)
+    grids = localisation.mosaics(images, split.labels, correct, 14, generator(0))
+    assert localisation.class_follow(Looker(), *grids).tolist() == [1] * 14
+    assert localisation.class_follow(Fixed(), *grids).tolist() == [0.25] * 14
 
 
 def test_without_four_classes_and_masks_nothing_is_located(samples: Samples) -> None:

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from captum.attr import InputXGradient
 from torch import Tensor, nn
 from torchcam.methods import SmoothGradCAMpp
 
-from abn.explain import maps
+from abn.explain import localisation, maps
 from abn.explain.case import Samples
 from abn.models.abn import IMAGENET_MEAN, AttentionBranchNetwork
 from abn.runtime.rng import generator
@@ -94,17 +93,12 @@ def linear() -> dict[str, Tensor]:
     return maps.network_maps(Linear(), IMAGE.repeat(2, 1, 1, 1), torch.tensor([0, 1]))
 
 
-def upsampled(coarse: Tensor) -> Tensor:
-    """[N, 3, 3] to the six by six cells of the real network's map."""
-    return F.interpolate(coarse[:, None], (6, 6), mode="bilinear", align_corners=False)[:, 0]
-
-
 def close(measured: Tensor, expected: Tensor) -> None:
     """Equal but for the order of the sums."""
     torch.testing.assert_close(measured, expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
 
 
-def test_every_map_is_detached_float32_on_the_grid_of_the_attention(ours):
+def test_every_map_is_detached_float32_on_the_grid_it_was_computed_on(ours):
     assert list(ours) == [
         "attention",
         "att_cam",
@@ -113,8 +107,9 @@ def test_every_map_is_detached_float32_on_the_grid_of_the_attention(ours):
         "gradcam",
         "gradcam_pp",
     ]
-    for values in ours.values():
-        assert values.shape == (3, 6, 6) and values.dtype == torch.float32
+    for name, values in ours.items():
+        side = 3 if name.startswith("gradcam") else 6  # layer4 has half the cells
+        assert values.shape == (3, side, side) and values.dtype == torch.float32
         assert not values.requires_grad and values.isfinite().all()
         assert (values.amax((1, 2)) > values.amin((1, 2))).all()
 
@@ -154,7 +149,7 @@ def test_gradcam_pp_agrees_with_torchcam(real, images, ours):
     with SmoothGradCAMpp(Logits(real), "model.layer4", num_samples=1, std=1e-12) as method:
         method.model(images)
         (theirs,) = method(LABELS.tolist(), normalized=False, eps=1e-20)
-    close(ours["gradcam_pp"], upsampled(theirs))
+    close(ours["gradcam_pp"], theirs)
 
 
 def test_grad_attention_agrees_with_captum(real, images, attention, ours):
@@ -180,7 +175,7 @@ def test_an_images_maps_do_not_depend_on_its_neighbours(real, images, ours):
 def test_nothing_is_left_on_the_model():
     model = network().eval()
     kept = maps.network_maps(model, torch.rand(2, 3, 32, 32), torch.tensor([0, 2]))
-    assert kept["gradcam"].shape == (2, 4, 4)
+    assert kept["gradcam"].shape == (2, 2, 2)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not model.layer4._forward_hooks
 
@@ -283,12 +278,26 @@ def test_the_oracle_is_the_share_of_each_cell_in_the_object():
     assert maps.oracle_maps(objects, 1, 1).tolist() == [[[6 / 32]]]
 
 
-def test_the_compared_maps_are_the_networks_and_the_controls(samples: Samples) -> None:
+def test_the_compared_maps_are_the_networks_and_the_controls_of_each_grid(
+    samples: Samples,
+) -> None:
     compared = maps.compared_maps(network().eval(), samples, 0)
     assert list(compared)[:2] == ["attention", "att_cam"]
-    assert list(compared)[-4:] == ["random", "centre", "sobel", "oracle"]
-    assert all(x.shape == (40, 4, 4) and x.dtype == torch.float32 for x in compared.values())
+    assert list(compared)[6:10] == ["random", "centre", "sobel", "oracle"]
+    assert list(compared)[10:] == ["centre_2x2", "sobel_2x2", "oracle_2x2"]
+    coarse = {name for name, each in compared.items() if each.shape == (40, 2, 2)}
+    assert coarse == {"gradcam", "gradcam_pp", "centre_2x2", "sobel_2x2", "oracle_2x2"}
+    assert all(x.dtype == torch.float32 for x in compared.values())
     assert compared["attention"].equal(samples.attention)
     rows = torch.arange(40)
     expected = samples.trace.class_maps[rows, samples.predicted]
     torch.testing.assert_close(compared["att_cam"], expected)
+
+
+def test_a_coarse_map_that_points_into_the_object_is_a_hit_on_its_own_grid() -> None:
+    """Enlarged to 4 x 4, a map of 2 x 2 peaks in a corner, and the corner's centre is outside."""
+    objects = torch.zeros(1, 32, 32, dtype=torch.bool)
+    objects[:, 8:20, 8:20] = True
+    coarse = maps.oracle_maps(objects, 2, 2)
+    assert localisation.pointing(coarse, objects).tolist() == [1]  # pixel (8, 8)
+    assert localisation.pointing(maps._resized(coarse, 4, 4), objects).tolist() == [0]  # (4, 4)

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,9 @@ from abn.config.params import Explain, Params, Shapes
 from abn.data.packed import Split
 from abn.datasets.shapes import CLASSES
 from abn.explain import counterfactuals
-from abn.explain.protocol import ExplainResults, Rerender, explain
+from abn.explain.answers import RANDOMISED, answers
+from abn.explain.protocol import ExplainResults, Rerender, build, explain, scores
+from abn.explain.verdict import Gate, verdict
 from abn.predict import predict
 from abn.runtime.errors import UserError
 from tests import toys
@@ -24,7 +28,9 @@ from tests.conftest import ROOT
 RIVALS = ["attention", "att_cam", "grad_attention", "hirescam", "gradcam", "gradcam_pp"]
 CONTROLS = ["random", "centre", "sobel"]
 LOCATED = {"auroc", "rank_accuracy", "pointing", "energy", "lift", "iou"}
-GATES = ["live", "causal", "faithful", "faithful_centre", "local", "stable", "sane"]
+OWN = ["faithful", "faithful_centre", "faithful_edges", "local", "stable", "sane"]
+PROBES = "noise", "grey"
+GATES = ["live", "causal", *OWN]
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +69,15 @@ def run(
 
 def test_every_map_has_a_row_for_each_of_its_scores(results: ExplainResults) -> None:
     maps = results.maps
-    assert maps["map"].unique().tolist() == [*RIVALS, *CONTROLS, "oracle", "rise"]
+    coarse = ["centre_2x2", "sobel_2x2", "oracle_2x2"]  # Grad-CAM's own grid
+    assert maps["map"].unique().tolist() == [*RIVALS, *CONTROLS, "oracle", *coarse, "rise"]
     assert not maps.duplicated(["map", "score"]).any()
-    assert (maps["low"] <= maps["mean"]).all() and (maps["mean"] <= maps["high"]).all()
+    enough = maps[maps["images"] >= 20]
+    assert (enough["low"] <= enough["mean"]).all() and (enough["mean"] <= enough["high"]).all()
+    assert maps[maps["images"] < 20][["low", "high"]].isna().all(axis=None)
     scores = maps.groupby("map")["score"].agg(set)
     for name in [*RIVALS, *CONTROLS, "oracle"]:
-        assert {"srg", "insertion", "deletion", "srg_colour"} | LOCATED <= scores[name]
+        assert {"srg", "insertion", "deletion"} | LOCATED <= scores[name]
     for name in RIVALS:
         assert {"sensitivity", "flip", "shift", "randomised_all"} <= scores[name]
     means = maps.set_index(["map", "score"])["mean"]
@@ -79,7 +88,7 @@ def test_every_map_has_a_row_for_each_of_its_scores(results: ExplainResults) -> 
 
 def test_rise_is_scored_on_fewer_images_than_the_others(results: ExplainResults) -> None:
     counts = results.maps[results.maps["score"] == "srg"].set_index("map")["images"]
-    assert counts["rise"] == 10 and counts["attention"] == 30
+    assert counts["rise"] == 20 and counts["attention"] == 30
 
 
 def test_the_oracle_finds_the_objects_and_chance_does_not(results: ExplainResults) -> None:
@@ -97,8 +106,9 @@ def test_without_masks_nothing_is_located_and_nothing_else_changes(
     assert not set(blind.maps["score"]) & LOCATED and "oracle" not in set(blind.maps["map"])
     assert not any("oracle" in name for name in [*blind.headline, *blind.curves.columns])
     assert blind.headline["gate_local"] == "not measured"
-    columns = ["map", "score", "mean", "low", "high", "beats_random"]
-    shared = results.maps[(results.maps["map"] != "oracle") & ~results.maps["score"].isin(LOCATED)]
+    columns = ["map", "score", "mean", "low", "high", "beats_random"]  # chance is the object's
+    blinded = ~results.maps["map"].str.startswith("oracle")
+    shared = results.maps[blinded & ~results.maps["score"].isin(LOCATED)]
     rest = shared[~shared["score"].isin(["energy_raw", "pointing_tolerant"])]
     assert blind.maps[columns].equals(rest[columns].reset_index(drop=True))
 
@@ -106,7 +116,8 @@ def test_without_masks_nothing_is_located_and_nothing_else_changes(
 def test_the_curves_run_from_nothing_to_all_for_each_map(results: ExplainResults) -> None:
     curves = results.curves
     assert curves["fraction"].tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert len(curves.columns) == 1 + 4 * len(results.maps["map"].unique())
+    blurred = {name for name in results.maps["map"] if f"{name}_insertion" in curves}
+    assert blurred == set(results.maps["map"])
     for ending in ("", "_colour"):
         insertion, deletion = (curves[f"centre_{w}{ending}"] for w in ("insertion", "deletion"))
         assert insertion.iloc[0] == pytest.approx(deletion.iloc[-1], abs=1e-6)
@@ -141,14 +152,46 @@ def test_the_verdict_follows_from_the_gates(results: ExplainResults) -> None:
     assert math.isnan(gates["value"]["stable"]) and gates["threshold"]["stable"] == 0.5
     for gate in gates.index:
         assert results.headline[f"gate_{gate}"] == gates["outcome"][gate]
-    assert results.headline["verdict"] in {"explains", "partly explains", "does not explain"}
+    assert results.headline["verdict"] == verdict([Gate(*row) for row in rows(results.gates)])
+    open_ = gates.index[gates["outcome"] == "undecided"]
+    assert results.headline["undecided"] == ", ".join(open_) or "none"
+    assert (gates["images_needed"].dropna() > 30).all()
+
+
+def rows(table: pd.DataFrame) -> Iterable[tuple[Any, ...]]:
+    return table.itertuples(index=False, name=None)
+
+
+def test_every_map_is_put_to_the_gates_that_apply_to_it(results: ExplainResults) -> None:
+    asked = results.map_gates.groupby("map", sort=False)["gate"].agg(list)
+    assert asked.index.tolist() == RIVALS  # the controls are not asked
+    assert asked["attention"] == results.gates["gate"].tolist()
+    for name in RIVALS[1:]:
+        assert asked[name] == OWN
+    table = results.map_gates.set_index(["map", "gate"])
+    means = results.maps.set_index(["map", "score"])["mean"]
+    for name in RIVALS:
+        assert table["value"][name, "faithful"] == pytest.approx(means[name, "srg"])
+        part = "attention" if name in ("attention", "att_cam") else "perception"
+        if table["outcome"][name, "sane"] != "not measured":  # the map is not flat
+            assert table["value"][name, "sane"] == pytest.approx(means[name, f"randomised_{part}"])
+
+
+def test_below_twenty_images_nothing_is_measured(split: Split, config: Explain) -> None:
+    few = run(split, config.model_copy(update={"images": 19}))
+    assert few.headline["verdict"] == "not measured" and few.headline["recommended"] == "none"
+    outcomes = few.gates.set_index("gate")["outcome"]
+    assert (outcomes[GATES] == "not measured").all()
+    assert "srg_low" not in few.headline and few.headline["srg"] == few.headline["srg"]
+    json.dumps(few.headline, allow_nan=False)
 
 
 def test_the_paired_gates_compare_the_same_images(results: ExplainResults) -> None:
     means = results.maps.set_index(["map", "score"])["mean"]
     values = results.gates.set_index("gate")["value"]
     srg = means["attention", "srg"]
-    assert values["faithful"] == pytest.approx(srg - means["random", "srg"])
+    assert values["faithful"] == pytest.approx(srg)
+    assert values["faithful_edges"] == pytest.approx(srg - means["sobel", "srg"])
     assert values["faithful_centre"] == pytest.approx(srg - means["centre", "srg"])
     auroc = means["attention", "auroc"] - means["centre", "auroc"]
     assert values["local"] == pytest.approx(auroc)
@@ -160,7 +203,8 @@ def test_a_flat_map_is_called_flat_dead_and_no_explanation(split: Split, config:
     flat = run(split, config, model=model).headline
     assert flat["flat_share"] == flat["gain_ratio"] == 1
     assert flat["auroc"] == 0.5 and flat["shuffled_flips"] == 0
-    assert flat["gate_live"] == flat["gate_causal"] == "fail"
+    assert flat["gate_live"] == "fail"
+    assert flat["gate_causal"] == "undecided"  # no flip in 30 images is up to 0.12
     assert flat["verdict"] == "does not explain"
 
 
@@ -217,6 +261,7 @@ def test_images_that_cannot_be_rendered_again_are_refused(
 def test_there_is_a_row_for_each_image(results: ExplainResults, split: Split) -> None:
     images = results.images
     names = ["index", "truth", "predicted", "confidence", "srg", "gain_ratio", "correct"]
+    names += [f"srg_{name}" for name in RANDOMISED if name != "attention"]
     assert images.columns.tolist() == names and len(images) == 30
     assert images["truth"].tolist() == [toys.NAMES[split.labels[i]] for i in images["index"]]
     assert ((images["truth"] == images["predicted"]) == (images["correct"] == 1)).all()
@@ -243,3 +288,34 @@ def test_the_full_profile_spends_more(
     means = full[full["map"] == "attention"].set_index("score")["mean"]
     assert means["randomised_perception"] == 1  # by construction, whatever else is random
     assert means["randomised_up_to_perception"] < 1
+
+
+def test_a_network_that_looks_is_also_asked_for_leaks_and_one_class_among_four(
+    split: Split, config: Explain
+) -> None:
+    looking = run(split, config, model=toys.network(attention="look"))
+    gates = looking.gates.set_index("gate")
+    assert gates.index.tolist() == [*GATES, "leak", "class_specific"]
+    assert gates["units"]["leak"] == 30
+    assert gates["outcome"]["class_specific"] == "not measured"  # too few right ones for a mosaic
+    chances = looking.maps.set_index(["map", "score"])["chance"]
+    shown = {
+        f"{probe}, chance {chances['attention', f'leak_{probe}']:.2f}": probe for probe in PROBES
+    }
+    worse = [probe for note, probe in shown.items() if gates["note"]["leak"].endswith(note)]
+    means = looking.maps.set_index(["map", "score"])["mean"]
+    assert gates["value"]["leak"] in [means["attention", f"leak_{probe}"] for probe in worse]
+    assert gates["value"]["live"] == looking.headline["gain_ratio"]
+    json.dumps(looking.headline, allow_nan=False)
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(1.0, "pass"), (0.25, "undecided"), (0.0, "fail")])
+def test_a_decision_that_follows_the_map_of_one_class_passes_class_specific(
+    split: Split, config: Explain, share: float, outcome: str
+) -> None:
+    model = toys.network(attention="look").eval()
+    case = build(model, split, toys.WHOLE, config, 0)
+    scored = scores(case)
+    scored["attention"]["class_follow"] = torch.full((30,), share)
+    follows = answers(case, scored, config.gates)["attention"][-1]
+    assert (follows.gate, follows.outcome, follows.units) == ("class_specific", outcome, 30)

@@ -107,8 +107,8 @@ def test_a_map_of_the_content_follows_a_mirrored_image_and_one_of_the_place_does
 
 
 def test_a_map_of_the_content_follows_a_shifted_image_and_one_of_the_place_does_not():
-    assert robustness.shift_equivariance(brightness, photos(), CELL)["map"].tolist() == [1] * 6
-    values = robustness.shift_equivariance(fixed([1, 9, 1, 9]), photos(), CELL)["map"]
+    assert robustness.shift_equivariance(brightness, photos())["map"].tolist() == [1] * 6
+    values = robustness.shift_equivariance(fixed([1, 9, 1, 9]), photos())["map"]
     assert values.tolist() == [-1] * 6  # 9 1 9 against 1 9 1
 
 
@@ -119,10 +119,21 @@ def test_a_shift_moves_the_image_right_and_repeats_its_left_edge():
         seen.append(images)
         return brightness(images)
 
-    robustness.shift_equivariance(explain, photos(), CELL)
+    robustness.shift_equivariance(explain, photos())
     before, after = seen
     assert torch.equal(after[..., CELL:], before[..., :-CELL])
     assert torch.equal(after[..., :CELL], before[..., :1].expand(-1, -1, -1, CELL))
+
+
+def test_each_map_is_shifted_by_a_cell_of_its_own_grid():
+    """Half a coarse cell would mix two columns: moved by a whole one, the map follows exactly."""
+
+    def explain(images: Tensor) -> dict[str, Tensor]:
+        coarse = F.avg_pool2d(images.double().mean(1), 2 * CELL)
+        return brightness(images) | {"coarse": coarse}
+
+    values = robustness.shift_equivariance(explain, photos())
+    assert values["map"].tolist() == [1] * 6 and values["coarse"].tolist() == [1] * 6
 
 
 def test_robustness_is_scored_on_some_images_and_nan_on_the_others(case: Case) -> None:
