@@ -17,6 +17,7 @@ from abn.runtime import device as devices
 from abn.runtime.errors import ParamsError
 from abn.tracking import follow
 from abn.visualize import figures, gallery, report
+from abn.visualize.overlay import Style
 from abn.visualize.provenance import provenance
 
 
@@ -33,20 +34,25 @@ def main(params: Params, inputs: Inputs) -> None:
     view = CenterCrop(params.evaluate.size, params.evaluate.resize)
     measured, scored = results.read(), results.table(paths.explain_table("images"))
 
+    recommended = str(measured.explain["recommended"])
+    name = gallery.map_to_draw(config.map, recommended)
+    ranks = gallery.map_that_ranks(name, recommended, trained.model.looks)
+    style, scored = Style(config.colours, config.alpha), gallery.of_map(scored, name)
+
     paths.OUTPUTS.mkdir(exist_ok=True)
     sheet = paths.OUTPUTS / f"{config.prefix}_attentions.png"
-    tiles = gallery.first_of_each_class(trained.model, val, view, config.classes)
-    figures.save(figures.sheet(tiles, config.alpha, config.dpi), sheet)
+    first = gallery.first_of_each_class(trained.model, val, view, config.classes, name)
+    figures.save(figures.sheet(first, style, config.dpi), sheet)
 
     predictions = predict(trained.model, val, view, params.evaluate.batch_size, device)
     choices = gallery.by_srg(scored, val.labels, val.classes)
     choices += gallery.confident_errors(predictions, config.errors)
-    items = gallery.items(trained.model, val, view, choices, scored)
-    gallery.write(paths.GALLERY, items, config.alpha, config.dpi)
+    items = gallery.items(trained.model, val, view, choices, scored, name, ranks)
+    gallery.write(paths.GALLERY, items, style, config.dpi)
 
     weights, selected_on = checkpoint.sha256(path), str(measured.train["selected_on"])
     source = provenance(params, trained, train, val, weights, selected_on)
-    page = report.render(measured, source, items, config.classes, config.alpha)
+    page = report.render(measured, source, items, config.classes, style, name)
     results.write_text(paths.REPORT, page)
     inputs.check()
 

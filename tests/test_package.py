@@ -68,10 +68,11 @@ def test_the_wheel_predicts_in_another_folder_with_the_core_packages_alone(
 ) -> None:
     network = abn.AttentionBranchNetwork("resnet18", 2)
     train = {"epochs": 1, "batch_size": 2, "sizes": [32], "val_size": 32, "val_resize": 32}
-    params = {"seed": 0, "data": {"holdout": 0.0}, "train": train}
+    how = {"arch": "resnet18", "attention": "residual", "seed": 0}
+    params = how | {"data": {"holdout": 0.0}, "train": train}
     here, installed = tmp_path / "elsewhere", str(tmp_path / "installed")
     weights = {"model": checkpoint.weights(network)}
-    checkpoint.save_all(here, weights, "resnet18", ("cat", "dog"), params)
+    checkpoint.save_all(here, weights, ("cat", "dog"), params)
     Image.new("RGB", (40, 32), "white").save(here / "image.png")
     wheel.extractall(installed)
     code = PREDICT.format(blocked=extras() - OF_TORCH, installed=installed)

@@ -40,7 +40,7 @@ class Prediction:
     attention_confidences: dict[str, float]
     """The same of the attention branch, in its own order."""
     map: NDArray[np.float32]
-    """float32 [h, w] in (0, 1), as the network gave it: it looked at `region`, 16 pixels a cell."""
+    """float32 [h, w] in [0, 1], as the network gave it: it looked at `region`, 16 pixels a cell."""
     image: NDArray[np.uint8]
     """uint8 [H, W, 3] RGB, upright."""
     region: tuple[int, int, int, int]

@@ -35,7 +35,8 @@ class Results(NamedTuple):
     maps: Table
     curves: Table
     interventions: Table
-    gates: Table
+    gates: Table  # of the attention map
+    map_gates: Table  # of every map
 
 
 def write_metrics(path: Path, metrics: Mapping[str, float | int | str]) -> None:
@@ -58,7 +59,7 @@ def write_text(path: Path, text: str) -> None:
 def read() -> Results:
     """All of it; DataError where a file is missing."""
     tables = [paths.HISTORY, paths.CONFUSION, paths.PER_CLASS, paths.CALIBRATION]
-    tables += map(paths.explain_table, ("maps", "curves", "interventions", "gates"))
+    tables += map(paths.explain_table, ("maps", "curves", "interventions", "gates", "map_gates"))
     return Results(
         metrics(paths.TRAIN_METRICS),
         metrics(paths.EVALUATE_METRICS),

@@ -11,14 +11,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn.data import loader
 from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.explain.case import collect
 from abn.models.abn import AttentionBranchNetwork
 from abn.predict import Predictions
-from abn.visualize import figures
-from abn.visualize.figures import GalleryItem, Tile
+from abn.visualize import figures, looking
+from abn.visualize.looking import DRAWN
+from abn.visualize.overlay import Style
+from abn.visualize.tiles import ATTENTION, GalleryItem, Tile
 
 
 class Choice(NamedTuple):
@@ -29,18 +30,38 @@ class Choice(NamedTuple):
     place: int
 
 
-@torch.inference_mode()
+def map_to_draw(wanted: str, recommended: str) -> str:
+    """The name of the map that `visualize.map` = `wanted` stands for.
+
+    `recommended` is explain's: a map's name, or "none" where no map passes its tests.
+    """
+    name = recommended if wanted == "recommended" else wanted
+    return name if name in DRAWN else ATTENTION
+
+
+def map_that_ranks(drawn: str, recommended: str, looks: bool) -> str:
+    """The map by whose ranking the gallery says what part of an image is enough.
+
+    The one that is drawn; in a residual network, whose own map seldom ranks, the recommended one.
+    """
+    return recommended if recommended in DRAWN and not looks else drawn
+
+
+def of_map(scored: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The scored images with the SRG of the map `name` as their `srg`; NaN where it has none."""
+    column = "srg" if name == ATTENTION else f"srg_{name}"
+    srg = scored[column] if column in scored else float("nan")
+    return scored[["index"]].assign(srg=srg)
+
+
 def first_of_each_class(
-    model: AttentionBranchNetwork, split: Split, view: CenterCrop, classes: int
+    model: AttentionBranchNetwork, split: Split, view: CenterCrop, classes: int, name: str
 ) -> list[Tile]:
-    """The first image, and its map, of each of the first `classes` classes in `split`."""
-    device = next(model.parameters()).device
+    """The first image of each of the first `classes` classes in `split`, with the map `name`."""
     labels = split.labels.tolist()
     first = [labels.index(label) for label in sorted(set(labels))[:classes]]
-    chosen = split.take(torch.tensor(first))
-    images = loader.transform(chosen.images.to(device), chosen.aspect, view)
-    output = model(images)
-    return _tiles(images, output.logits, output.attention, chosen.labels, split.classes)
+    samples = collect(model, split, torch.tensor(first), view)
+    return looking.tiles(model, samples, split.classes, name)
 
 
 def slugs(names: Sequence[str]) -> list[str]:
@@ -90,53 +111,40 @@ def items(
     view: CenterCrop,
     choices: Sequence[Choice],
     scored: pd.DataFrame,
+    name: str,
+    ranks: str,
 ) -> list[GalleryItem]:
-    """The gallery items of `choices`; `scored` as for `by_srg`."""
+    """The gallery items of `choices`, with the map `name`; `scored` as for `by_srg`.
+
+    What part of an image is enough is said by the ranking of the map `ranks`.
+    """
     if not choices:
         return []
     samples = collect(model, split, torch.tensor([choice.place for choice in choices]), view)
-    logits, attention = samples.trace.logits, samples.trace.attention
-    tiles = _tiles(samples.images, logits, attention, samples.labels, split.classes)
-    pairs = torch.stack([samples.predicted, samples.labels], 1)
-    rows = torch.arange(len(choices), device=pairs.device).unsqueeze(1)
-    evidence = samples.trace.class_maps[rows, pairs].cpu().numpy()
+    tiles = looking.tiles(model, samples, split.classes, name)
+    evidence, what_if = looking.evidence(samples), looking.what_if(model, samples, split.classes)
+    enough = looking.enough(model, samples, ranks)
     srg = dict(zip(scored["index"].tolist(), scored["srg"].tolist(), strict=True))
     return [
         GalleryItem(
-            name,
-            role,
-            tile,
-            None if pd.isna(srg.get(place)) else srg[place],
-            (maps[0], maps[1]) if role == "error" else None,
+            choice.name,
+            choice.role,
+            tiles[i],
+            None if pd.isna(srg.get(choice.place)) else srg[choice.place],
+            evidence[i] if choice.role == "error" else None,
+            enough[i],
+            what_if[i] if choice.role == "error" else None,
         )
-        for (name, role, place), tile, maps in zip(choices, tiles, evidence, strict=True)
+        for i, choice in enumerate(choices)
     ]
 
 
-def write(folder: Path, items: Sequence[GalleryItem], alpha: float, dpi: int) -> None:
+def write(folder: Path, items: Sequence[GalleryItem], style: Style, dpi: int) -> None:
     """NAME.png for each of `items`; `folder` is replaced as a whole, or not at all."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for item in items:
-        figures.save(figures.item_figure(item, alpha, dpi), part / f"{item.name}.png")
+        figures.save(figures.item_figure(item, style, dpi), part / f"{item.name}.png")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
-
-
-def _tiles(
-    images: Tensor, logits: Tensor, attention: Tensor, labels: Tensor, classes: Sequence[str]
-) -> list[Tile]:
-    """A tile for each of the images [B, 3, H, W]."""
-    confidence, predicted = logits.softmax(1).max(1)
-    pixels = images.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    return [
-        Tile(
-            pixels[i].cpu().numpy(),
-            attention[i, 0].cpu().numpy(),
-            classes[int(labels[i])],
-            classes[int(predicted[i])],
-            float(confidence[i]),
-        )
-        for i in range(len(images))
-    ]

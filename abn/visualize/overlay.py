@@ -1,8 +1,20 @@
 """A map laid over its image in colours. Needs neither matplotlib nor anything of the pipeline."""
 
+from typing import Literal, NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+HEAT = 0.6  # of a blend: the most weight that the colours get against the image
+Colours = Literal["jet", "viridis"]
+
+
+class Style(NamedTuple):
+    """How a map is laid over its image."""
+
+    colours: Colours = "jet"
+    alpha: float = 1.0  # strength of the heat, 0 to 1: 0 leaves the image (of viridis: its grey)
 
 
 def overlay(
@@ -17,5 +29,32 @@ def overlay(
     above = attention - attention.min()
     stretched = (255 * (above / (above.max() or 1))).astype(np.uint8)
     levels = cv2.resize(stretched, (width, height))
-    heat = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+    heat = _heat(levels, cv2.COLORMAP_JET)
     return np.asarray(cv2.add(image, (alpha * heat).astype(np.uint8)), dtype=np.uint8)
+
+
+def blend(
+    image: NDArray[np.uint8],
+    values: NDArray[np.float32],
+    alpha: float,
+    scale: tuple[float, float],
+) -> NDArray[np.uint8]:
+    """The grey `image` under a map [h, w] in viridis, which runs over `scale`: uint8 [H, W, 3] RGB.
+
+    Equal steps of the map look equally large, and the same colour is the same value in every
+    picture of that scale. The heat has HEAT * `alpha` of the weight, so the object stays visible;
+    the image is grey, so that all colour is the map's.
+    """
+    height, width = image.shape[:2]
+    low, high = scale
+    levels = np.clip((values - low) / ((high - low) or 1), 0, 1).astype(np.float32)
+    smooth = np.rint(255 * cv2.resize(levels, (width, height))).astype(np.uint8)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+    weight = HEAT * alpha
+    mixed = grey * (1 - weight) + _heat(smooth, cv2.COLORMAP_VIRIDIS) * weight
+    return np.asarray(np.rint(mixed), dtype=np.uint8)
+
+
+def _heat(levels: NDArray[np.uint8], palette: int) -> NDArray[np.uint8]:
+    """Levels [H, W] in the colours of `palette`: uint8 [H, W, 3] RGB."""
+    return np.asarray(cv2.cvtColor(cv2.applyColorMap(levels, palette), cv2.COLOR_BGR2RGB))

@@ -21,6 +21,7 @@ class Provenance(NamedTuple):
     checksums: dict[str, str]  # what -> SHA-256
     params: dict[str, str]  # by dotted name
     warnings: list[str]  # what the reader must know first
+    looks: bool = False  # whether the map lies on the picture: look, then decide
 
 
 def provenance(
@@ -37,6 +38,7 @@ def provenance(
         checksums,
         dict(_flat(trained.params | current)),
         list(_warnings(params)),
+        trained.model.looks,
     )
 
 

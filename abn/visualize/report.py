@@ -17,11 +17,11 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from abn.project.results import Results, Table
-from abn.visualize import figures, tables
+from abn.visualize import answer, overlay, tables, tiles
 from abn.visualize.charts import AXIS, FIRST, REFERENCE, SECOND, THIRD, VIOLET, Style, line_chart
-from abn.visualize.figures import GalleryItem, Panel
 from abn.visualize.provenance import Provenance
 from abn.visualize.tables import records
+from abn.visualize.tiles import GalleryItem, Panel
 
 TEMPLATES = Path(__file__).with_name("templates")
 WHOLE_MATRIX = 20  # classes; with more, only the pairs confused most are listed
@@ -44,6 +44,7 @@ INTERVENTIONS = {
     "inverted": "its inverse: high where it was low",
     "another": "the map of another image",
     "att_cam": "Att-CAM",
+    "other_class": "the map of the second most likely class",
     "oracle": "the true object",
 }
 
@@ -53,12 +54,13 @@ def render(
     provenance: Provenance,
     items: Sequence[GalleryItem],
     classes: int,
-    alpha: float,
+    style: overlay.Style,
+    drawn: str,
 ) -> str:
     """The page; the same values give the same bytes.
 
-    It shows the `items` of the first `classes` classes, and all errors; `alpha` is the overlays'
-    strength.
+    It shows the `items` of the first `classes` classes, and all errors, with the map `drawn` in
+    overlays of that `style`.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -69,13 +71,20 @@ def render(
     )
     for name in ("number", "percent", "plain"):
         environment.filters[name] = getattr(tables, name)
-    environment.filters |= {"data_uri": data_uri, "evidence_panels": figures.evidence_panels}
-    environment.filters["map_panels"] = lambda tile: figures.map_panels(tile, alpha)
-    by_class = _by_class(items)
+    environment.filters |= {"data_uri": data_uri, "map_name": tiles.map_name}
+    environment.filters["rows"] = lambda item: tiles.rows(item, style)
+    by_class, gates = _by_class(items), records(results.gates)
+    by_map = answer.by_map(records(results.map_gates))
+    errors = [item for item in items if item.role == "error"]
     return environment.get_template("report.html").render(
         results=results,
         provenance=provenance,
-        gates=records(results.gates),
+        first=answer.first_sentence(results.explain, gates),
+        advice=answer.advice(results.explain, by_map, drawn),
+        gates=gates,
+        by_map=by_map,
+        drawn=drawn,
+        style=style,
         charts=_charts(results),
         confusion=_confusion(results.confusion, provenance.classes),
         per_class=records(results.per_class),
@@ -84,8 +93,10 @@ def render(
         intervention_names=INTERVENTIONS,
         by_class=by_class[:classes],
         more_classes=max(0, len(by_class) - classes),
-        errors=[item for item in items if item.role == "error"],
-        ramps={name: ramp(name) for name in (figures.UNIT, figures.SIGNED)},
+        scale=items[0].tile.heat.scale if items else (0, 1),
+        errors=errors,
+        misled=[item.what_if for item in errors if item.what_if],
+        ramps={name: ramp(name) for name in (tiles.UNIT, tiles.SIGNED)},
     )
 
 

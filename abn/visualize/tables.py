@@ -27,6 +27,8 @@ FAITHFUL = {
     "insertion": "Insertion",
     "deletion": "Deletion",
     "srg_colour": "SRG, mean colour",
+    "sufficient_area": "Enough",
+    "removable_area": "Can go",
     "agreement": "Agreement",
 }
 LOCATED = {
@@ -57,7 +59,7 @@ class Cell(NamedTuple):
     value: str
     interval: str
     beats: tuple[str, str]  # share of the images on which it beats random, and centre
-    ceiling: str  # share of the best score that the map's grid allows
+    oracle: str  # as a share of what the true object, cut to cells, scores
 
 
 class ScoreTable(NamedTuple):
@@ -109,12 +111,29 @@ def score_table(maps: pd.DataFrame, columns: Mapping[str, str]) -> ScoreTable:
     measured = [score for score in columns if any(score == other for _, other in cells)]
     names = {name: [cells.get((name, score)) for score in measured] for name, _ in cells}
     rows = {name: row for name, row in names.items() if any(row)}
+    controls = sorted((name for name in rows if _control(name)), key=_order)
     return ScoreTable(
         [columns[score] + _arrow(score) for score in measured],
-        [(MAPS.get(name, name), row) for name, row in rows.items() if name not in CONTROLS],
-        [(CONTROLS[name], rows[name]) for name in CONTROLS if name in rows],
+        [(MAPS.get(name, name), row) for name, row in rows.items() if name not in controls],
+        [(_control(name), rows[name]) for name in controls],
         [heading for score, heading in columns.items() if score not in measured],
     )
+
+
+def _control(name: str) -> str:
+    """A control's name for people, with its grid where it is not the attention's; "" if it is none.
+
+    "centre_2x2" is the centre on a grid of 2 x 2 cells.
+    """
+    kind, _, grid = name.partition("_")
+    heading = CONTROLS.get(kind, "")
+    return f"{heading}, {grid.replace('x', ' x ')}" if heading and grid else heading
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Controls in the order of CONTROLS, those of other grids behind their own kind."""
+    kind, _, grid = name.partition("_")
+    return list(CONTROLS).index(kind), grid
 
 
 def _arrow(score: str) -> str:
@@ -139,4 +158,4 @@ def _cell(row: Mapping[str, Any]) -> Cell:
     known = row.get("low") is not None and row.get("high") is not None
     interval = f"{number(row['low'])} to {number(row['high'])}" if known else ""
     beats = share("beats_random"), share("beats_centre")
-    return Cell(number(row["mean"]), interval, beats, share("of_ceiling"))
+    return Cell(number(row["mean"]), interval, beats, share("of_oracle"))

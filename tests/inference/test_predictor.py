@@ -31,8 +31,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("saved") / "checkpoint"
     state = checkpoint.weights(AttentionBranchNetwork("resnet18", 2))
-    params = {"seed": 0, "data": {"holdout": 0.0}, "train": TRAINING}
-    checkpoint.save_all(folder, {"model": state}, "resnet18", ("cat", "dog"), params)
+    how = {"arch": "resnet18", "attention": "residual", "seed": 0}
+    params = how | {"data": {"holdout": 0.0}, "train": TRAINING}
+    checkpoint.save_all(folder, {"model": state}, ("cat", "dog"), params)
     return folder / "model.safetensors"
 
 

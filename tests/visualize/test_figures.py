@@ -11,20 +11,24 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from abn.visualize.figures import (
+from abn.visualize.figures import columns, item_figure, save, sheet
+from abn.visualize.overlay import Style
+from abn.visualize.tiles import (
     SIGNED,
     UNIT,
+    Enough,
     GalleryItem,
+    Heat,
+    Look,
     Tile,
+    WhatIf,
     colours,
-    columns,
     evidence_panels,
-    item_figure,
     map_panels,
-    save,
-    sheet,
+    rows,
 )
 
+JET = Style("jet", 1.0)
 VIRIDIS = (68, 1, 84), (253, 231, 36)  # its first and last colour, RGB
 
 
@@ -40,6 +44,14 @@ def item(low: float = 0.2, srg: float | None = 0.5, error: bool = False) -> Gall
     return GalleryItem("disc", role, tile("disc", prediction, low), srg, maps if error else None)
 
 
+def looking(error: bool = False) -> GalleryItem:
+    """An item of a network that looks, then decides."""
+    given, black = item(low=0.5, error=error), np.zeros((8, 8, 3), np.uint8)
+    look = Look(black, "ring", 7.3)
+    what_if = WhatIf(black + 9, "disc", 0.61, 0.2, 0.61, corrects=True) if error else None
+    return given._replace(tile=given.tile._replace(look=look), what_if=what_if)
+
+
 def texts(figure: Figure) -> dict[str, Text]:
     """Everything written on `figure`, by what it says."""
     return {text.get_text(): text for text in figure.findobj(Text)}
@@ -51,7 +63,7 @@ def words(figure: Figure) -> str:
 
 def draw(path: Path) -> None:
     """A sheet with everything on it: right, wrong, flat."""
-    save(sheet([tile(), tile(prediction="tench"), tile(low=0.75)], 1.0, 60), path)
+    save(sheet([tile(), tile(prediction="tench"), tile(low=0.75)], JET, 60), path)
 
 
 def test_pairs_tile_near_a_square() -> None:
@@ -61,42 +73,42 @@ def test_pairs_tile_near_a_square() -> None:
 
 def test_a_pair_shows_the_image_left_and_the_overlay_right() -> None:
     given = tile()
-    assert len(sheet([given] * 3, 0.5, 50).axes) == 6
-    left, right = sheet([given], 0.5, 50).axes
+    assert len(sheet([given] * 3, Style("jet", 0.5), 50).axes) == 6
+    left, right = sheet([given], Style("jet", 0.5), 50).axes
     assert left.get_position().x1 < right.get_position().x0
     assert np.array_equal(left.images[0].get_array(), given.image)
-    assert np.array_equal(right.images[0].get_array(), given.overlay(0.5))
+    assert np.array_equal(right.images[0].get_array(), given.overlay(Style("jet", 0.5)))
 
 
 def test_right_and_wrong_differ_in_mark_and_in_colour() -> None:
-    right = texts(sheet([tile()], 1.0, 50))
-    wrong = texts(sheet([tile(prediction="tench")], 1.0, 50))
+    right = texts(sheet([tile()], JET, 50))
+    wrong = texts(sheet([tile(prediction="tench")], JET, 50))
     assert right["church → church"].get_color() == right["88% ✓"].get_color()
     assert wrong["church → tench"].get_color() == wrong["88% ✗"].get_color()
     assert right["88% ✓"].get_color() != wrong["88% ✗"].get_color()
 
 
 def test_the_raw_range_is_written_and_only_a_flat_map_is_stamped() -> None:
-    lively, flat = texts(sheet([tile()], 1.0, 50)), texts(sheet([tile(low=0.75)], 1.0, 50))
+    lively, flat = texts(sheet([tile()], JET, 50)), texts(sheet([tile(low=0.75)], JET, 50))
     assert "attention 0.20\N{EN DASH}0.80" in lively and "flat map" not in lively
     assert "attention 0.75\N{EN DASH}0.80" in flat and "flat map" in flat
 
 
 def test_long_class_names_keep_clear_of_the_confidence() -> None:
-    figure = sheet([tile("English springer", "Norwegian elkhound, elkhound")], 1.0, 50)
+    figure = sheet([tile("English springer", "Norwegian elkhound, elkhound")], JET, 50)
     figure.draw_without_rendering()
     names = texts(figure)["English springer → Norwegian elkhound…"].get_window_extent()
     assert names.x1 < texts(figure)["88% ✗"].get_window_extent().x0
 
 
 def test_dollars_in_a_class_name_are_letters(tmp_path: Path) -> None:
-    save(sheet([tile("$\\oops$")], 1.0, 50), tmp_path / "sheet.png")
+    save(sheet([tile("$\\oops$")], JET, 50), tmp_path / "sheet.png")
 
 
 def test_dpi_scales_the_picture_and_no_writer_is_named(tmp_path: Path) -> None:
     shapes = []
     for dpi in (50, 100):
-        save(sheet([tile()], 1.0, dpi), tmp_path / "sheet.png")
+        save(sheet([tile()], JET, dpi), tmp_path / "sheet.png")
         shapes.append(matplotlib.image.imread(tmp_path / "sheet.png").shape)
     assert shapes[1][:2] == pytest.approx([2 * side for side in shapes[0][:2]], abs=2)
     assert b"Software" not in (tmp_path / "sheet.png").read_bytes()
@@ -127,22 +139,89 @@ def test_no_evidence_is_nearly_white_and_both_maps_share_one_scale() -> None:
 
 
 def test_truth_prediction_confidence_srg_and_gain_ratio_are_written() -> None:
-    text = words(item_figure(item(), 1.0, 50))
+    text = words(item_figure(item(), JET, 50))
     for part in ("disc → disc", "88% ✓", "best of its class", "SRG 0.50", "gain ratio 1.50"):
         assert part in text
         assert "flat map" not in text
-    flat = words(item_figure(item(low=0.75, srg=None), 1.0, 50))
+    flat = words(item_figure(item(low=0.75, srg=None), JET, 50))
     assert "not scored" in flat and "flat map" in flat
 
 
 def test_the_panels_are_the_image_its_overlay_and_the_cells_of_its_map() -> None:
     given = tile()
-    image, overlay, cells = map_panels(given, 1.0)
+    image, overlay, cells = map_panels(given, JET)
     assert np.array_equal(image.pixels, given.image)
-    assert np.array_equal(overlay.pixels, given.overlay(1.0))
+    assert np.array_equal(overlay.pixels, given.overlay(JET))
     assert np.array_equal(cells.pixels, colours(given.attention, UNIT, 0, 1)) and cells.cells
     assert cells.caption == "map 0.20\N{EN DASH}0.80"
     assert cells.alt == "The attention map, 4 x 4 cells from 0.20 to 0.80"
+
+
+def test_another_map_is_named_and_its_cells_are_on_the_scale_of_all() -> None:
+    values = np.array([[-1, 3]], np.float32)
+    given = tile()._replace(other=Heat("att_cam", values, (-2, 4)))
+    _, overlay, cells = map_panels(given, JET)
+    assert np.array_equal(cells.pixels, colours(values, UNIT, -2, 4))
+    assert cells.caption == "Att-CAM \N{MINUS SIGN}1.0 to 3.0"
+    assert "Att-CAM map laid over it" in overlay.alt
+    bar = rows(item()._replace(tile=given), JET)[0]
+    assert (bar.palette, bar.scale) == (UNIT, (-2, 4))
+
+
+def test_a_tile_of_a_looking_network_has_a_third_picture_of_what_it_saw() -> None:
+    given = looking().tile
+    assert given.look is not None
+    figure = sheet([given] * 3, JET, 50)
+    assert len(figure.axes) == 9
+    image, overlay, seen = figure.axes[:3]
+    assert image.get_position().x1 < overlay.get_position().x0
+    assert overlay.get_position().x1 < seen.get_position().x0
+    assert np.array_equal(seen.images[0].get_array(), given.look.seen)
+    assert "M 0.50\N{EN DASH}0.80, class map range 7.3 logits" in texts(figure)
+    assert "Right: what the network decided on" in words(figure)
+
+
+def test_tiles_of_three_pictures_are_as_near_a_square() -> None:
+    assert [columns(count, 3) for count in (1, 3, 4, 10, 12)] == [1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("colour", "other", "expected"),
+    [
+        ("jet", None, "from each map's lowest value (blue) to its highest (red)"),
+        ("viridis", None, "from 0.00 (violet) to 1.00 (yellow) in every picture"),
+        ("viridis", (-1, 3), "from each map's lowest value (violet) to its highest (yellow)"),
+    ],
+)
+def test_the_key_says_what_the_colours_stand_for(colour, other, expected) -> None:
+    heat = other and Heat("att_cam", np.array([other], np.float32), other)
+    assert expected in words(sheet([tile()._replace(other=heat)], Style(colour, 1.0), 50))
+
+
+def test_an_item_of_a_looking_network_shows_what_it_saw_and_what_if() -> None:
+    second = rows(looking(), JET)[1]
+    assert [panel and panel.caption for panel in second.panels] == [
+        "what it saw, for ring",
+        None,
+        None,
+    ]
+    *_, second, evidence = rows(looking(error=True), JET)
+    seen, what_if, empty = second.panels
+    assert seen and what_if and empty is None and not second.palette
+    assert what_if.caption == "for disc: disc, 61\N{NO-BREAK SPACE}%"
+    assert (what_if.pixels == 9).all() and evidence.palette == SIGNED
+    text = words(item_figure(looking(error=True), JET, 50))
+    assert "class map range 7.3 logits" in text and "gain ratio" not in text
+
+
+def test_the_part_that_is_enough_is_shown_with_its_share_and_the_map_that_ranked() -> None:
+    part = Enough(np.zeros((8, 8, 3), np.uint8), 0.234, "attention")
+    (panel, *_) = rows(item()._replace(enough=part), JET)[1].panels
+    assert panel and panel.caption == "these 23\N{NO-BREAK SPACE}% are enough"
+    (panel, *_) = rows(item()._replace(enough=part._replace(name="att_cam")), JET)[1].panels
+    assert panel and panel.caption.endswith("are enough (Att-CAM)")
+    (panel, *_) = rows(item()._replace(enough=part._replace(share=1.0)), JET)[1].panels
+    assert panel and panel.caption == "all of it is needed"
 
 
 def test_the_evidence_for_both_classes_is_on_one_scale() -> None:
@@ -154,7 +233,7 @@ def test_the_evidence_for_both_classes_is_on_one_scale() -> None:
 
 
 def test_an_error_shows_the_evidence_for_both_classes() -> None:
-    right, wrong = (item_figure(item(error=error), 1.0, 50) for error in (False, True))
+    right, wrong = (item_figure(item(error=error), JET, 50) for error in (False, True))
     assert len(wrong.axes) == len(right.axes) + 4  # a note, two maps and their bar
     for part in ("disc → ring", "88% ✗", "ring: 2.0", "disc: \N{MINUS SIGN}1.0"):
         assert part in words(wrong)
@@ -162,7 +241,7 @@ def test_an_error_shows_the_evidence_for_both_classes() -> None:
 
 def test_a_gallery_figure_drawn_twice_has_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        save(item_figure(item(error=True), 1.0, 50), tmp_path / f"{name}.png")
+        save(item_figure(item(error=True), JET, 50), tmp_path / f"{name}.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert matplotlib.image.imread(tmp_path / "a.png").shape[1] == 225
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from abn.visualize.figures import Tile
-from abn.visualize.overlay import overlay
+from abn.visualize.overlay import HEAT, Style, blend, overlay
+from abn.visualize.tiles import Heat, Look, Tile
 
 JET_LOWEST = (0, 0, 128)  # RGB
+VIRIDIS = (68, 1, 84), (253, 231, 36)  # its first and last colour, RGB
 
 
 def tile(attention: NDArray[np.float32]) -> Tile:
@@ -66,3 +67,64 @@ def test_the_gain_ratio_is_of_one_plus_the_map_and_a_map_is_flat_below_1_1(
 ) -> None:
     given = tile(np.array([[low, high]], np.float32))
     assert given.gain_ratio == pytest.approx(ratio) and given.flat == flat
+
+
+def test_the_gain_of_a_map_on_the_picture_is_the_map_itself() -> None:
+    seen = Look(np.zeros((8, 8, 3), np.uint8), "church", 7.3)
+    given = tile(np.array([[0.5, 1.0]], np.float32))._replace(look=seen)
+    assert given.gain_ratio == 2 and not given.flat
+    assert given.range == "M 0.50\N{EN DASH}1.00, class map range 7.3 logits"
+    hiding = tile(np.array([[0.0, 1.0]], np.float32))._replace(look=seen)
+    assert hiding.gain_ratio == float("inf") and not hiding.flat
+    shown = tile(np.ones((2, 2), np.float32))._replace(look=seen)
+    assert shown.gain_ratio == 1 and shown.flat
+
+
+def test_a_map_in_the_attentions_place_is_drawn_and_is_flat_where_it_is_constant() -> None:
+    values = np.array([[-1.25, 3.0]], np.float32)
+    given = tile(np.array([[0.5, 0.5]], np.float32))._replace(
+        other=Heat("att_cam", values, (-2, 4))
+    )
+    assert not given.flat and given.range == "Att-CAM \N{MINUS SIGN}1.2 to 3.0"
+    assert np.array_equal(given.overlay(Style()), overlay(given.image, values, 1.0))
+    assert given._replace(other=Heat("gradcam", 0 * values, (0, 1))).flat
+
+
+def test_a_blend_keeps_the_grey_of_the_image_and_adds_the_maps_colours() -> None:
+    image = np.array([[[100, 100, 100], [200, 200, 200]]], np.uint8)
+    first, last = blend(image, np.array([[0, 1]], np.float32), 1.0, (0, 1))[0]
+    for pixel, grey, heat in ((first, 100, VIRIDIS[0]), (last, 200, VIRIDIS[1])):
+        expected = [(1 - HEAT) * grey + HEAT * value for value in heat]
+        assert np.abs(pixel - expected).max() <= 1.5  # two palettes of 256 steps differ by one
+
+
+def test_a_blend_never_saturates_so_that_white_objects_keep_their_edges() -> None:
+    image = np.array([[[255, 255, 255], [215, 215, 215]]], np.uint8)
+    hot = np.ones((1, 2), np.float32)
+    brighter, darker = blend(image, hot, 1.0, (0, 1))[0].astype(int)
+    assert (brighter - darker == 16).all()  # 40 levels at a weight of 0.4
+    assert (overlay(image, np.array([[0.1, 1.0]], np.float32), 1.0) == 255).any()
+
+
+def test_without_strength_a_blend_is_the_image_in_grey() -> None:
+    image = np.array([[[255, 0, 0], [9, 9, 9]]], np.uint8)
+    grey = blend(image, np.array([[0, 1]], np.float32), 0.0, (0, 1))
+    assert grey.tolist() == [[[76] * 3, [9] * 3]]  # 0.299 of red's 255
+
+
+def test_of_one_scale_the_same_colour_is_the_same_value_and_what_lies_beyond_is_clipped() -> None:
+    image = np.zeros((1, 2, 3), np.uint8)
+    one = blend(image, np.array([[0.5, 1.0]], np.float32), 1.0, (0, 1))
+    two = blend(image, np.array([[0.5, 0.0]], np.float32), 1.0, (0, 1))
+    assert (one[0, 0] == two[0, 0]).all() and (one[0, 1] != two[0, 1]).any()
+    beyond = blend(image, np.array([[-3.0, 5.0]], np.float32), 1.0, (0, 1))
+    assert (beyond == blend(image, np.array([[0.0, 1.0]], np.float32), 1.0, (0, 1))).all()
+    assert (blend(image, np.ones((1, 2), np.float32), 1.0, (1, 1)) == beyond[0, 0]).all()
+
+
+def test_viridis_has_the_attention_on_one_scale_and_another_map_on_its_own_range() -> None:
+    values = np.array([[0.25, 0.75]], np.float32)
+    given, style = tile(values), Style("viridis", 0.5)
+    assert np.array_equal(given.overlay(style), blend(given.image, values, 0.5, (0, 1)))
+    other = given._replace(other=Heat("gradcam", values, (-9, 9)))
+    assert np.array_equal(other.overlay(style), blend(given.image, values, 0.5, (0.25, 0.75)))

@@ -17,20 +17,38 @@ from numpy.typing import NDArray
 
 from abn.project.results import Results
 from abn.visualize import report
-from abn.visualize.figures import UNIT, colours, map_panels
+from abn.visualize.overlay import Style
 from abn.visualize.provenance import Provenance
 from abn.visualize.report import data_uri, ramp
-from tests.visualize.test_figures import VIRIDIS, item
+from abn.visualize.tiles import UNIT, colours, map_panels
+from tests.visualize.test_figures import VIRIDIS, item, looking
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 VOID = {"meta", "link", "br", "img"}
 MAPS = ["attention", "att_cam", "gradcam", "random", "centre", "oracle"]
 SCORES = ["srg", "deletion", "auroc", "lift", "flip", "brand_new"]
 GATES = [
-    ("live", "Is it alive?", "gain ratio", 1.1, 1.25, 1.2, 1.3, "pass"),
-    ("faithful_centre", "Is it better?", "SRG", 0.0, -0.16, -0.25, -0.08, "fail"),
-    ("stable", "Is it stable?", "IoU", 0.5, None, None, None, "not measured"),
-    ("class_specific", "Does it know classes?", "one map", None, None, None, None, "by design"),
+    ("live", "Is it alive?", "gain ratio", 1.1, 1.25, 1.2, 1.3, "pass", None, None),
+    (
+        "causal",
+        "Does it act?",
+        "flips",
+        0.02,
+        0.05,
+        0.01,
+        0.09,
+        "undecided",
+        1350,
+        "1,350 would do; SRG",
+    ),
+    ("faithful_centre", "Is it better?", "SRG", 0.0, -0.16, -0.25, -0.08, "fail", None, None),
+    ("stable", "Is it stable?", "IoU", 0.5, None, None, None, "not measured", None, None),
+    ("class_specific", "Classes?", "one map", None, None, None, None, "by design", None, None),
+]
+MAP_GATES = [
+    ("attention", "live", 1.25, "pass"),
+    ("attention", "faithful_centre", -0.16, "fail"),
+    ("att_cam", "faithful_centre", 0.21, "pass"),
 ]
 NOTHING = pd.DataFrame()
 
@@ -38,9 +56,10 @@ NOTHING = pd.DataFrame()
 def results(**changes: Any) -> Results:
     """What the stages might have measured on two classes, with `changes`."""
     names = ("gate", "question", "measure", "threshold", "value", "low", "high", "outcome")
+    names += ("images_needed", "note")
     rows = [(m, s, 0.5, 0.4, 0.6, 9, 0.7, None, 0.8) for m in MAPS for s in SCORES]
     columns = ["map", "score", "mean", "low", "high", "images"]
-    columns += ["beats_random", "beats_centre", "of_ceiling"]
+    columns += ["beats_random", "beats_centre", "of_oracle"]
     lines = {f"{m}_{way}": [0.0, 1.0] for m in MAPS for way in ("insertion", "deletion")}
     measured = Results(
         train={"epoch": 2},
@@ -64,6 +83,7 @@ def results(**changes: Any) -> Results:
             top1=0.9,
         ),
         gates=pd.DataFrame(GATES, columns=list(names)),
+        map_gates=pd.DataFrame(MAP_GATES, columns=["map", "gate", "value", "outcome"]),
     )
     return measured._replace(**changes)
 
@@ -73,7 +93,7 @@ def page(measured: Results | None = None, classes: tuple[str, ...] = ("disc", "r
     warnings = ["Mind the gap."]
     source = Provenance("resnet18", classes, facts, checksums, {"train.lr": "0.03"}, warnings)
     shown = [item(), item(low=0.75, srg=None, error=True)]
-    return report.render(measured or results(), source, shown, 10, 1.0)
+    return report.render(measured or results(), source, shown, 10, Style(), "attention")
 
 
 def text(source: str) -> str:
@@ -153,21 +173,49 @@ def test_a_class_name_is_text_and_never_markup() -> None:
 
 def test_the_first_sentence_is_the_verdict_and_its_reasons() -> None:
     words = text(page())
-    assert "Partly: the map of this resnet18 passes 1 of the 2 tests that were run, on 9" in words
-    assert "it fails: faithful centre." in words
+    assert "Partly. The attention map explains the decisions only in part" in words
+    assert "it fails faithful centre; undecided is causal (about 1,350 images" in words
+    assert "An official ABN: a resnet18, whose map weighs the features, on 9 validation" in words
     for verdict, answer in (
-        ("explains", "Yes, by these tests:"),
-        ("does not explain", "No, by these tests:"),
-        ("not measured", "Not measured:"),
+        ("explains", "Yes, by these tests."),
+        ("does not explain", "No, by these tests."),
+        ("not measured", "Not measured."),
     ):
         assert answer in text(page(results(explain={"verdict": verdict})))
     assert "Mind the gap." in words
+
+
+def test_the_map_to_show_is_named_first_and_marked_in_the_table_of_all_maps() -> None:
+    best = page(results(explain={"verdict": "does not explain", "recommended": "att_cam"}))
+    words = text(best)
+    assert "Show Att-CAM instead: it passes faithful centre. The pictures here show the" in words
+    assert words.index("Show Att-CAM") < words.index("Is it alive?")
+    assert "Test Attention map Att-CAM recommended Live pass 1.25 \N{EN DASH} Faith" in words
+    assert "Faithful centre fail \N{MINUS SIGN}0.16 pass 0.21" in words
+    assert best.count('class="best"') == 3 and 'class="best"' not in page()
+
+
+def test_a_looking_networks_page_says_what_it_saw_and_what_if() -> None:
+    source = Provenance("resnet18", ("disc", "ring"), {}, {}, {}, [], looks=True)
+    shown = [looking(), looking(error=True)]
+    whole = report.render(results(), source, shown, 10, Style("viridis"), "attention")
+    parsed(whole)
+    words = text(whole)
+    assert "A resnet18, whose map dims the picture before the network decides" in words
+    assert "In 1 of these 1 errors it had looked for another one." in words
+    assert "1 of the 1 is then right" in words
+    assert "Looking for disc, its probability goes from 20 % to 61 %" in words
+    assert "class map range 7.3 logits" in words and "· gain ratio" not in words
+    assert "whose colours are on one scale for all pictures" in words
+    assert "The picture is shown under another map" in words
+    assert "class map range" not in text(page()) and "· gain ratio" in text(page())
 
 
 def test_an_outcome_is_a_word_not_only_a_colour() -> None:
     words = text(page())
     for part in (
         "pass Live. Is it alive? 1.25 (1.2 to 1.3) gain ratio, threshold 1.1",
+        "undecided Causal. Does it act? 1,350 would do; SRG.",
         "fail Faithful centre.",
         "not measured Stable. Is it stable? not measured",
         "no, by design Class specific.",
@@ -186,11 +234,11 @@ def test_missing_values_are_named() -> None:
 
 def test_nothing_measured_at_all_is_still_a_page() -> None:
     maps = results().maps.iloc[:0]
-    bare = Results({}, {}, {}, NOTHING, results().confusion, *[NOTHING] * 2, maps, *[NOTHING] * 3)
+    bare = Results({}, {}, {}, NOTHING, results().confusion, *[NOTHING] * 2, maps, *[NOTHING] * 4)
     source = page(bare)
     parsed(source)
     words = text(source)
-    assert "Not measured: the map of this resnet18 passes 0 of the 0 tests" in words
+    assert "Not measured. Whether the attention map explains the decisions was not" in words
     assert "Loss not measured" in words and "nan" not in words.lower().split()
 
 
@@ -212,7 +260,7 @@ def decoded(uri: str) -> NDArray[np.uint8]:
 
 def test_a_map_is_stored_without_loss_and_an_image_nearly() -> None:
     tile = item().tile
-    image, _, cells = map(data_uri, map_panels(tile, 1.0))
+    image, _, cells = map(data_uri, map_panels(tile, Style()))
     assert cells.startswith("data:image/png;base64,")
     assert image.startswith("data:image/jpeg;base64,")
     assert np.array_equal(decoded(cells), colours(tile.attention, UNIT, 0, 1))

@@ -15,7 +15,7 @@ def scored(*rows: tuple[str, str, float | None]) -> pd.DataFrame:
         images=9,
         beats_random=0.75,
         beats_centre=None,
-        of_ceiling=0.5,
+        of_oracle=0.5,
     )
 
 
@@ -37,10 +37,20 @@ def test_controls_are_separate_and_in_their_own_order() -> None:
     assert [name for name, _ in result.controls] == ["Random", "Centre"]
 
 
-def test_a_cell_has_its_interval_its_wins_and_its_share_of_the_ceiling() -> None:
+def test_controls_of_another_grid_are_controls_and_say_which() -> None:
+    rows = [
+        (name, "srg", 0) for name in ("oracle_2x2", "att_cam", "centre_2x2", "centre", "oracle")
+    ]
+    result = score_table(scored(*rows), {"srg": "SRG"})
+    assert [name for name, _ in result.methods] == ["Att-CAM"]
+    named = ["Centre", "Centre, 2 x 2", "True object", "True object, 2 x 2"]
+    assert [name for name, _ in result.controls] == named
+
+
+def test_a_cell_has_its_interval_its_wins_and_its_share_of_the_oracles() -> None:
     ((_, (cell,)),) = score_table(scored(("attention", "srg", 0.5)), {"srg": "SRG"}).methods
     assert cell is not None and cell.value == "0.50" and cell.interval == "0.40 to 0.60"
-    assert cell.beats == (f"75{NBSP}%", "") and cell.ceiling == f"50{NBSP}%"
+    assert cell.beats == (f"75{NBSP}%", "") and cell.oracle == f"50{NBSP}%"
 
 
 def test_a_missing_score_is_named_and_a_missing_cell_is_none() -> None:
