@@ -118,7 +118,6 @@ def small(options: argparse.Namespace) -> Play:
 
 def main() -> None:
     parser = measure.parser(__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--photos", type=Path, required=True, help="an Imagenette archive")
     parser.add_argument("--images", type=int, default=3925, help="to evaluate")
     parser.add_argument("--size", type=int, default=96, help="pixels, to evaluate at")

@@ -61,7 +61,6 @@ Results = dict[str, Any]
 
 def main() -> None:
     parser = measure.parser(__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--photos", type=Path, required=True, help="an Imagenette archive")
     parser.add_argument("--only", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--budget", type=float, default=510, help="seconds for all of it")

@@ -33,7 +33,6 @@ BASE = {"images": 1_000, "size": 64, "arch": "resnet18", "batch": 32}
 
 def main() -> None:
     parser = measure.parser(__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--axes", nargs="+", default=list(AXES), choices=AXES)
     parser.add_argument("--points", type=int, default=9, help="how many points of each axis")
     parser.add_argument("--rounds", type=int, default=3)

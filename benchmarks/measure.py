@@ -19,12 +19,22 @@ from typing import Any, NamedTuple, TypeVar
 
 import psutil
 import yaml
+from scipy.stats import t
 
 from abn.config.params import Params
+from abn.runtime.errors import UserError
 
 T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"
-PRIVATE = ("out", "folder", "cache", "train", "val", "until")  # of a run, not of what it found
+PRIVATE = (
+    "out",
+    "folder",
+    "cache",
+    "work",
+    "train",
+    "val",
+    "until",
+)  # of a run, not of what it found
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "transformers", "accelerate")
 
 
@@ -42,7 +52,9 @@ Build = Callable[[argparse.Namespace], Play]
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The options that all benchmarks share."""
-    made = argparse.ArgumentParser(description=description)
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     return made
 
@@ -58,6 +70,52 @@ def workspace() -> Iterator[Path]:
 def recipe(name: str) -> Params:
     """presets/NAME.yaml, read with what a machine that only computes has."""
     return Params.model_validate(yaml.safe_load(Path(f"presets/{name}.yaml").read_text()))
+
+
+@contextmanager
+def for_people() -> Iterator[None]:
+    """Ends the program with one line where a user can act on an error, or has stopped it."""
+    try:
+        yield
+    except UserError as error:
+        if os.environ.get("ABN_DEBUG"):
+            raise
+        print(error.line(), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+def over_trainings(values: Iterable[float]) -> dict[str, float | int | None]:
+    """Mean, standard deviation and 95 % t interval of values, one a training; None: not known.
+
+    The interval is for trainings from other seeds on the same data; with two or three it is wide.
+    """
+    numbers = list(values)
+    count = len(numbers)
+    found: dict[str, float | int | None] = dict.fromkeys(("mean", "sd", "low", "high"))
+    if count:
+        found["mean"] = statistics.fmean(numbers)
+    if count > 1:
+        spread, middle = statistics.stdev(numbers), statistics.fmean(numbers)
+        reach = float(t.ppf(0.975, count - 1)) * spread / count**0.5
+        found |= {"sd": spread, "low": middle - reach, "high": middle + reach}
+    return found | {"trainings": count}
+
+
+def spread(found: dict[str, Any]) -> str:
+    """What `over_trainings` found, in words: mean +- sd."""
+    if found["mean"] is None:
+        return "-"
+    return f"{found['mean']:.4g}" + (f" +- {found['sd']:.2g}" if found["sd"] is not None else "")
+
+
+def with_interval(found: dict[str, Any]) -> str:
+    """What `over_trainings` found, in words: mean [low, high]."""
+    if found["low"] is None:
+        return spread(found)
+    return "{mean:.3g} [{low:.3g}, {high:.3g}]".format(**found)
 
 
 def machine() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import torch
 
-from abn.config.params import Train
+from abn.config.params import Attention, Train
 from abn.data import loader
 from abn.data.packed import Split
 from abn.models.abn import AttentionBranchNetwork
@@ -13,11 +13,14 @@ from abn.training.step import Step, build
 RATE = 1e-3  # small enough for any batch to be learnt from again and again
 
 
-def network(arch: str, classes: int, config: Train, seed: int = 0) -> AttentionBranchNetwork:
+def network(
+    arch: str, classes: int, config: Train, seed: int = 0, attention: Attention = "residual"
+) -> AttentionBranchNetwork:
     """A new network on the device, ready to train."""
     place = device.choose()
     torch.manual_seed(seed)
-    model = AttentionBranchNetwork(arch, classes, config.zero_init)
+    how = attention, config.look.contrast
+    model = AttentionBranchNetwork(arch, classes, config.zero_init, *how)
     return model.to(place, memory_format=torch.channels_last).train()
 
 

@@ -7,7 +7,6 @@ stages it runs, `dvc repro` until one optimizer step and its validation are done
 each stage.
 """
 
-import argparse
 import ast
 import os
 import statistics
@@ -32,7 +31,6 @@ TINY = ("data.shapes.train=32", "data.shapes.val=10", "train.epochs=1", "explain
 
 def main() -> None:
     parser = measure.parser(__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -158,7 +158,6 @@ CONTESTANTS: dict[str, Build] = {"ours": packed, "bare": bare, "plain": plain, "
 
 def main() -> None:
     parser = measure.parser(__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--photos", type=Path, help="an Imagenette archive; else shapes")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--arch", default="resnet18")

@@ -1,240 +1,257 @@
 """Would the map have warned? A shortcut is built in, so it is known which network relies on it.
 
-    python -m benchmarks.shortcut --seeds 0 1 2
+    python -m benchmarks.shortcut --attention residual look --seeds 0 1 2 3 4
 
 The network of presets/shortcut.yaml learns the set `shapes` twice. Once a patch at the border has
 the colour of the class (--rho), once its colour is random (--control). Rendering the validation
 pictures again with one thing changed measures which network relies on the patch. A map raises its
-alarm where it is denser on the patch than on the target. It would have warned if it does so on the
-reliant network, and clearly less often on the control.
+alarm where it is denser on the patch than on the target. Hits are alarms on the reliant network,
+false alarms those on the control. Hits less false alarms (Youden's J; Cancer, 1950) are 0 for a map
+that is blind to what the network relies on, and 1 for a perfect alarm.
 
-Maps and importance are those of the predicted class, on pictures whose patch shows their class.
+A round is one mode and one seed: two trainings. The seed is the unit of all statistics: many
+pictures of one network say nothing about the next one. The data are the same for all. A map would
+have warned if the 95 % t interval of hits less false alarms over the seeds lies above 0.1, and if
+at least half of the pictures raise the alarm. "No" takes an interval below 0.1.
+
+Modes are compared seed by seed. A pair of rounds counts as equally accurate where the accuracies on
+pictures whose patch shows their class differ by --margin at most, of the reliant networks and of
+the controls. The differences are given over all tested pairs and over the equal ones.
+
+Five seeds and two modes are 20 trainings of a few minutes each. --work keeps them: a killed run
+goes on with the same command, and rounds of other seeds or modes join the record, shortcut.json, so
+that it can be made in parts. Maps and importance are those of the predicted class.
 """
 
 import argparse
-import dataclasses
+import itertools
+import json
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
-from abn.config.params import Data, Params, Shapes, load
-from abn.data import packed
+from abn.config.params import Params
 from abn.data.loader import CenterCrop
-from abn.data.packed import Split
-from abn.datasets import pack, shapes
-from abn.explain import counterfactuals, maps
-from abn.explain.case import Samples, collect
-from abn.explain.statistics import Interval, bootstrap
-from abn.models.abn import AttentionBranchNetwork
-from abn.predict import predict
 from abn.runtime import progress
-from abn.runtime.rng import generator
-from abn.training import loop
-from benchmarks import measure, ours
+from abn.training import resume
+from benchmarks import kept, measure, patches
+from benchmarks.kept import Job, Training
+from benchmarks.measure import over_trainings, spread, with_interval
+from benchmarks.patches import Parts, Pictures
 
-BATCH = 50  # images looked at once
-NEITHER = "not tested: the two networks do not differ in what they rely on"
+BASE = "residual"  # the mode that others are compared with
+SIDES = ("reliant", "control")  # the networks of a round
+LEAST = 0.1  # of hits less false alarms: less is no warning
+NEITHER = "not tested: the two networks never differ in what they rely on"
 BLIND = "no: its alarm does not tell the reliant network from the control"
-SILENT = "no: silent on most images of the reliant network"
+SILENT = "no: silent on most pictures of the reliant network"
+UNDECIDED = "undecided: more seeds would say"
 WARNED = "yes"
-INTERVALS = ("hits", "false_alarms", "auroc")
-Parts = dict[str, Tensor]  # a value [N] for each part of N pictures
+ALARMS = ("hits", "false_alarms", "youden", "auroc")
+EXAMINING = ("data", "datasets", "models", "explain", "predict.py", "training")
 Results = dict[str, Any]
 
 
-class Pictures(NamedTuple):
-    """The same N pictures in every way they are shown; canvases are uint8 [N, S, S, 3]."""
-
-    aligned: Split  # the patch in the colour of the picture's class
-    without: dict[str, Tensor]  # `aligned` without each part
-    conflict: Tensor  # the patch in another class's colour
-    shown: Tensor  # int64 [N]: that class
-
-
-class Examined(NamedTuple):
-    """What one network makes of the pictures."""
-
-    behaviour: dict[str, float]  # accuracies and reliance
-    importance: Parts
-    density: dict[str, Parts]  # by map
-
-
 def main() -> None:
-    parser = measure.parser(__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "--params", type=Path, default=Path("presets/shortcut.yaml"), help="the recipe"
-    )
-    parser.add_argument("--rho", type=float, default=0.95, help="how often it shows the class")
-    parser.add_argument("--control", type=float, default=0.1, help="and to the control network")
-    parser.add_argument("--images", type=int, default=500, help="pictures to ask about")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings")
-    options = parser.parse_args()
-    params = load(options.params)
-    recipe = params.model_dump(mode="json", include={"arch", "data", "train"})
-    pictures, runs = _pictures(params.data, options.images), list[Results]()
-    for seed in options.seeds:
-        run = rehearse(params, pictures, options.rho, options.control, seed)
-        print(_tables(run), flush=True)
-        runs.append(run)
-        measure.save(options.out, "shortcut", vars(options) | {"recipe": recipe}, {"runs": runs})
+    options = _parser().parse_args()
+    with measure.for_people():
+        params = _params(options, options.rho, BASE, 0)
+        recipe = kept.recipe(params, "attention", "seed", "explain")
+        about = recipe, options.control, options.images, kept.code(*EXAMINING), kept.machine()
+        folder = options.work / "found" / resume.fingerprint("shortcut", *about)
+        _run(options, params, folder)
+        rounds = _kept_rounds(folder)
+        found = summary(rounds, options.margin)
+        # The rounds say themselves which seeds and modes there are.
+        settings = kept.settings(options, recipe, "seeds", "attention")
+        measure.save(options.out, "shortcut", settings, {"rounds": rounds, "summary": found})
+        print(tables(found))
 
 
-def rehearse(params: Params, pictures: Pictures, rho: float, control: float, seed: int) -> Results:
-    """What both networks rely on, trained from one seed, and what each map says of it."""
-    view = CenterCrop(params.evaluate.size, params.evaluate.resize)
-    taught, other = (
-        _examined(_trained(params, chance, seed), pictures, view, seed) for chance in (rho, control)
-    )
-    tested = taught.behaviour["reliance"] >= 0.5 > other.behaviour["reliance"]
+def rehearse(
+    pictures: Pictures, view: CenterCrop, mode: str, seed: int, trainings: Iterable[Training]
+) -> Results:
+    """A round: what both networks rely on, and how often each map raises its alarm."""
+    kept_networks = dict(zip(SIDES, trainings, strict=True))
+    seen = {
+        side: patches.examine(training.network(), pictures, view, seed)
+        for side, training in kept_networks.items()
+    }
+    taught, other = seen.values()
     return {
+        "attention": mode,
         "seed": seed,
-        "networks": {"reliant": _summary(taught), "control": _summary(other)},
+        "tested": taught.behaviour["reliance"] >= 0.5 > other.behaviour["reliance"],
+        "networks": {side: _row(seen[side]) | kept_networks[side].row() for side in SIDES},
         "maps": {
-            name: alarms(taught.density[name], other.density[name], tested, seed)
-            for name in taught.density
+            name: alarms(taught.density[name], other.density[name]) for name in taught.density
         },
     }
 
 
-def alarms(reliant: Parts, control: Parts, tested: bool, seed: int) -> Results:
-    """How a map's densities differ between the networks, and whether it would have warned.
+def alarms(reliant: Parts, control: Parts) -> Results:
+    """How often a map raises its alarm on both networks, and how its densities differ.
 
     A flat map, whose density is NaN, raises no alarm; its density on the patch counts as chance, 1.
     """
-
-    def interval(values: Tensor) -> Interval:
-        return bootstrap(values, generator(seed, "shortcut", "interval"))
-
-    hits, false = (interval((x["patch"] > x["target"]).double()) for x in (reliant, control))
+    hits, false = (_mean(side["patch"] > side["target"]) for side in (reliant, control))
+    above, below = (side["patch"].nan_to_num(1.0) for side in (reliant, control))
     return {
         "density": {"reliant": _means(reliant), "control": _means(control)},
         "hits": hits,
         "false_alarms": false,
-        "auroc": interval(_placements(reliant["patch"], control["patch"])),
-        "would_have_warned": verdict(hits, false) if tested else NEITHER,
+        "youden": hits - false,
+        "auroc": _mean(above[:, None] > below) / 2 + _mean(above[:, None] >= below) / 2,
     }
 
 
-def verdict(hits: Interval, false_alarms: Interval) -> str:
-    """In words: alarms clearly more often than on the control, and on half of the images."""
-    (rate, low, _), (_, _, high) = hits, false_alarms
-    if low <= high:
+def summary(rounds: list[Results], margin: float) -> Results:
+    """Each mode over its seeds, and every other mode less `BASE`, seed by seed."""
+    by_mode: dict[str, list[Results]] = {}
+    for each in rounds:
+        by_mode.setdefault(each["attention"], []).append(each)
+    base = by_mode.get(BASE, [])
+    others = {mode: mine for mode, mine in by_mode.items() if mode != BASE}
+    return {
+        "modes": {mode: _over_seeds(mine) for mode, mine in by_mode.items()},
+        f"less_{BASE}": {mode: _compared(mine, base, margin) for mode, mine in others.items()},
+    }
+
+
+def verdict(scores: Results) -> str:
+    """In words, from a map's alarms over the seeds."""
+    low, high = scores["youden"]["low"], scores["youden"]["high"]
+    if low is None or low <= LEAST <= high:
+        return UNDECIDED
+    if high < LEAST:
         return BLIND
-    return WARNED if rate >= 0.5 else SILENT
+    return WARNED if scores["hits"]["mean"] >= 0.5 else SILENT
 
 
-def _placements(reliant: Tensor, control: Tensor) -> Tensor:
-    """What each image adds, [N], to AUROC: the chance that the higher value is a reliant network's.
-
-    Placement values (DeLong et al., 1988). Entry i of both is of the same image, so resampling
-    images keeps the pairs.
-    """
-    above, below = (values.nan_to_num(1.0) for values in (reliant, control))
-    wins = ((above[:, None] > below).double() + (above[:, None] >= below)) / 2
-    return wins.mean(1) + wins.mean(0) - wins.mean()
-
-
-def _pictures(config: Data, count: int) -> Pictures:
-    index = torch.arange(count)
-    telling = config.shapes.model_copy(update={"shortcut": 1.0})
-    labels, shown = index % len(shapes.CLASSES), conflicting(index)
-    whole, masks, without = counterfactuals.parts(telling, config.seed, config.size, index)
-    conflict = recoloured(telling, config, index, shown)
-    aligned = Split(whole, labels, torch.ones(count), masks, shapes.CLASSES, "shapes", "")
-    return Pictures(aligned, without, conflict, shown)
+def _parser() -> argparse.ArgumentParser:
+    parser = kept.parser(__doc__, Path("presets/shortcut.yaml"), seeds=[0, 1, 2, 3, 4])
+    add = parser.add_argument
+    add("--rho", type=float, default=0.95, help="how often the patch shows the class")
+    add("--control", type=float, default=0.1, help="and to the control network")
+    add("--images", type=int, default=500, help="pictures to ask about")
+    add("--margin", type=float, default=0.1, help="of accuracy, between equally accurate networks")
+    return parser
 
 
-def recoloured(looks: Shapes, config: Data, index: Tensor, classes: Tensor) -> Tensor:
-    """The validation pictures at `index`, with the patch in the colours of `classes` int64 [N]."""
-    pairs = zip(index.tolist(), classes.tolist(), strict=True)
-    samples = [shapes.render(config.seed, "val", i, config.size, looks, colour=c) for i, c in pairs]
-    return torch.from_numpy(np.stack([sample.image for sample in samples]))
+def _params(options: argparse.Namespace, chance: float, mode: str, seed: int) -> Params:
+    built_in = {"data.name": "shapes", "data.shapes.shortcut": chance}
+    return kept.params(options, attention=mode, seed=seed, **built_in)
 
 
-def conflicting(index: Tensor) -> Tensor:
-    """A wrong class int64 [N] for each picture: each of the nine others in turn."""
-    count = len(shapes.CLASSES)
-    return (index + 1 + index // count % (count - 1)) % count
+def _run(options: argparse.Namespace, params: Params, folder: Path) -> None:
+    """Rehearse the rounds that are asked for and not yet in `folder`."""
+    rounds = list(itertools.product(options.seeds, options.attention))
+    files = {(mode, seed): folder / f"{mode}-{seed}.json" for seed, mode in rounds}
+    missing = {key: file for key, file in files.items() if not file.exists()}
+    trainings = kept.train_all(_plan(options, list(missing)), options.work)
+    pictures = patches.pictures(params.data, options.images)
+    view = CenterCrop(params.evaluate.size, params.evaluate.resize)
+    for (mode, seed), file in missing.items():
+        pair = itertools.islice(trainings, len(SIDES))
+        kept.measured(file, partial(rehearse, pictures, view, mode, seed, pair))
+        progress.say(f"done: {mode}, seed {seed}; {_line(json.loads(file.read_text()))}")
 
 
-def reliance(
-    aligned: Tensor, conflict: Tensor, removed: Tensor, labels: Tensor, shown: Tensor
-) -> dict[str, float]:
-    """Accuracy by the patch's colour, and how often the network follows it; logits are [N, K].
-
-    aligned: its colour is that of the class; conflict: of the class `shown` [N]; removed: no patch.
-    reliance: the share of the conflicts in which the prediction is the patch's class.
-    """
-    answers = {"aligned": aligned, "conflict": conflict, "removed": removed}
-    accuracies = {f"accuracy_{name}": _share(logits, labels) for name, logits in answers.items()}
-    return accuracies | {"reliance": _share(conflict, shown)}
-
-
-def _share(logits: Tensor, classes: Tensor) -> float:
-    return float((logits.argmax(1) == classes).double().mean())
-
-
-def _trained(params: Params, chance: float, seed: int) -> AttentionBranchNetwork:
-    """A network trained on patches of which the share `chance` show the class."""
-    looks = params.data.shapes.model_copy(update={"shortcut": chance})
-    config = params.data.model_copy(update={"name": "shapes", "shapes": looks})
-
-    progress.say(f"patch shows the class at {chance}")
-    with measure.workspace() as folder:
-        files = {split: folder / split for split in ("train", "val")}
-        pack.pack(pack.open_source(config, folder), config.size, files)
-        splits = packed.read(files["train"]), packed.read(files["val"])
-        train, val = packed.hold_out(*splits, config.holdout, config.seed)
-        model = ours.network(params.arch, len(train.classes), params.train, seed)
-        loop.fit(model, train, val, params.train, seed=seed)
-    return model.eval()
-
-
-def _examined(
-    model: AttentionBranchNetwork, pictures: Pictures, view: CenterCrop, seed: int
-) -> Examined:
-    device = next(model.parameters()).device
-
-    def logits(canvases: Tensor) -> Tensor:
-        shown = dataclasses.replace(pictures.aligned, images=canvases)
-        return predict(model, shown, view, BATCH, device).logits
-
-    labels = pictures.aligned.labels
-    samples = collect(model, pictures.aligned, torch.arange(len(labels)), view)
-    assert samples.masks is not None
-    masks = counterfactuals.regions(samples.masks.cpu(), pictures.without)
-    whole, conflict = logits(pictures.aligned.images), logits(pictures.conflict)
-    without = {part: logits(canvases) for part, canvases in pictures.without.items()}
-    drawn = _maps(model, samples, seed)
-    return Examined(
-        reliance(whole, conflict, without["patch"], labels, pictures.shown),
-        counterfactuals.importance(whole, without, whole.argmax(1), masks),
-        {name: counterfactuals.density(each, masks) for name, each in drawn.items()},
-    )
-
-
-def _maps(model: AttentionBranchNetwork, samples: Samples, seed: int) -> dict[str, Tensor]:
-    """Every map of the predicted classes and the two blind controls, each [N, h, w] on the CPU."""
-    own = maps.explainer(model, samples.predicted)(samples.images)
-    drawn = {name: values.cpu() for name, values in own.items()}
-    n, h, w = samples.attention.shape
-    drawn["centre"] = maps.centre_maps(n, h, w)
-    drawn["random"] = maps.random_maps(n, h, w, generator(seed, "shortcut", "noise"))
-    return drawn
-
-
-def _summary(network: Examined) -> Results:
-    agreed = {
-        name: counterfactuals.agreement(network.importance, density)
-        for name, density in network.density.items()
+def _plan(options: argparse.Namespace, rounds: list[tuple[str, int]]) -> dict[str, Job]:
+    """The trainings of `rounds`, two each, by a name for the console."""
+    chances = dict(zip(SIDES, (options.rho, options.control), strict=True))
+    splits = {
+        side: kept.data(_params(options, chance, BASE, 0).data, options.work)
+        for side, chance in chances.items()
     }
-    means = {"importance": _means(network.importance), "agreement": _means(agreed)}
-    return network.behaviour | means
+    return {
+        f"{mode}, seed {seed}, {side} network": (_params(options, chance, mode, seed), splits[side])
+        for mode, seed in rounds
+        for side, chance in chances.items()
+    }
+
+
+def _kept_rounds(folder: Path) -> list[Results]:
+    """All rounds in `folder` by seed, of each seed `BASE` first."""
+    rounds = [json.loads(file.read_text()) for file in folder.glob("*.json")]
+    return sorted(rounds, key=lambda x: (x["seed"], x["attention"] != BASE, x["attention"]))
+
+
+def _line(found: Results) -> str:
+    """A round's answer in a line."""
+    if not found["tested"]:
+        return "not tested, the networks do not differ in what they rely on"
+    scores = found["maps"]["attention"]
+    return "attention: hits {hits:.2f}, false alarms {false_alarms:.2f}".format(**scores)
+
+
+def _row(network: patches.Examined) -> Results:
+    """What a round says of a network."""
+    drops = _means(network.importance).items()
+    return network.behaviour | {f"importance_{part}": drop for part, drop in drops}
+
+
+def _over_seeds(rounds: list[Results]) -> Results:
+    """The networks of all rounds of a mode; the maps of those rounds that tested something."""
+    tested = [each for each in rounds if each["tested"]]
+    return {
+        "seeds": [each["seed"] for each in rounds],
+        "tested": [each["seed"] for each in tested],
+        "networks": {side: _each([r["networks"][side] for r in rounds]) for side in SIDES},
+        "maps": {
+            name: _with_verdict(_each([each["maps"][name] for each in tested]))
+            for name in rounds[0]["maps"]
+        },
+    }
+
+
+def _each(rows: list[Results]) -> Results:
+    """Every number of `rows` over the trainings; None, of what is not there, does not count."""
+    numbers = [
+        {key: value for key, value in row.items() if isinstance(value, float)} for row in rows
+    ]
+    names = dict.fromkeys(name for row in numbers for name in row)
+    return {name: over_trainings(row[name] for row in numbers if name in row) for name in names}
+
+
+def _with_verdict(scores: Results) -> Results:
+    return scores | {"would_have_warned": verdict(scores) if scores else NEITHER}
+
+
+def _compared(mine: list[Results], base: list[Results], margin: float) -> Results:
+    """`mine` less `base` where both tested something, over all seeds and over the equal pairs."""
+    theirs = {each["seed"]: each for each in base if each["tested"]}
+    pairs = [(a, theirs[a["seed"]]) for a in mine if a["tested"] and a["seed"] in theirs]
+    equal = [pair for pair in pairs if _gap(*pair) <= margin]
+    return {
+        "gaps": {str(a["seed"]): _gap(a, b) for a, b in pairs},
+        "all": {"seeds": [a["seed"] for a, _ in pairs], "maps": _less(pairs)},
+        "equal": {"seeds": [a["seed"] for a, _ in equal], "maps": _less(equal)},
+    }
+
+
+def _gap(a: Results, b: Results) -> float:
+    """The larger of the two differences in accuracy: of the reliant networks, of the controls."""
+    accuracies = [[x["networks"][side]["accuracy_aligned"] for side in SIDES] for x in (a, b)]
+    return max(abs(ours - theirs) for ours, theirs in zip(*accuracies, strict=True))
+
+
+def _less(pairs: list[tuple[Results, Results]]) -> Results:
+    """The differences of each map's alarms over the pairs."""
+    names = [name for name in pairs[0][0]["maps"] if name in pairs[0][1]["maps"]] if pairs else []
+    differences = {
+        name: [{k: a["maps"][name][k] - b["maps"][name][k] for k in ALARMS} for a, b in pairs]
+        for name in names
+    }
+    return {name: _each(rows) for name, rows in differences.items()}
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())
 
 
 def _means(values: Parts) -> dict[str, float | None]:
@@ -245,36 +262,38 @@ def _means(values: Parts) -> dict[str, float | None]:
     }
 
 
-def _tables(run: Results) -> str:
-    """A run in three tables: the networks, the maps' densities on each part, their alarms."""
+def tables(found: Results) -> str:
+    """A summary as tables: the networks, each mode's alarms, the modes compared."""
     networks = {
-        f"{side} network": {
-            **row,
-            **{f"importance of {k}": v for k, v in row["importance"].items()},
-        }
-        for side, row in run["networks"].items()
+        f"{mode}, {side}": {name: spread(value) for name, value in mine["networks"][side].items()}
+        for mode, mine in found["modes"].items()
+        for side in SIDES
     }
-    scores = run["maps"]
-    densities = {name: _pairs(**row["density"]) for name, row in scores.items()}
-    alarmed = {
-        name: {key: "{:.2f} [{:.2f}, {:.2f}]".format(*row[key]) for key in INTERVALS}
-        | {"would have warned": row["would_have_warned"]}
-        for name, row in scores.items()
+    parts = {"networks, mean +- sd over the seeds": networks}
+    for mode, mine in found["modes"].items():
+        parts[f"{mode}: alarms over seeds {mine['tested']}"] = _transposed(mine["maps"])
+    for mode, compared in found[f"less_{BASE}"].items():
+        for which in ("all", "equal"):
+            pairs = compared[which]
+            title = f"{mode} less {BASE}, {which} pairs: seeds {pairs['seeds']}"
+            parts[title] = _transposed(pairs["maps"])
+    texts = {
+        title: pd.DataFrame(part).fillna("").to_string() if part else "none"
+        for title, part in parts.items()
     }
-    tables = {
-        f"seed {run['seed']}": pd.DataFrame(networks).drop(index=["importance", "agreement"]),
-        "density of the maps, reliant / control network": pd.DataFrame(densities).T,
-        "alarm: denser on the patch than on the target": pd.DataFrame(alarmed).T,
+    return "\n".join(f"\n{title}\n{text}" for title, text in texts.items())
+
+
+def _transposed(by_map: Results) -> Results:
+    """Words for a table with a row a map."""
+    keys = dict.fromkeys(key for row in by_map.values() for key in row)
+    return {
+        key: {name: _words(row[key]) for name, row in by_map.items() if key in row} for key in keys
     }
-    return "\n".join(f"\n{title}\n{table.to_string()}" for title, table in tables.items())
 
 
-def _pairs(reliant: dict[str, float | None], control: dict[str, float | None]) -> dict[str, str]:
-    return {part: f"{_number(reliant[part])} / {_number(control[part])}" for part in reliant}
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else with_interval(value)
 
 
 if __name__ == "__main__":

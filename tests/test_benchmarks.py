@@ -9,12 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from torch import Tensor
 
 from abn.config.params import load
-from benchmarks import measure, shortcut
+from benchmarks import measure
 from benchmarks.measure import Turn
 from tests.tars import imagenette
 
@@ -111,38 +109,50 @@ def test_the_gpus_benchmark_runs_without_dvc_mlflow_and_their_kind(tmp_path: Pat
     assert [run["epochs"] for run in figures["accuracy"]["runs"]] == [1]
 
 
-def test_a_map_warns_if_it_is_denser_on_the_patch_of_the_reliant_network_alone() -> None:
-    ones, none = torch.ones(40), torch.full((40,), torch.nan)
-    looks, avoids = {"target": ones, "patch": 3 * ones}, {"target": ones, "patch": 0 * ones}
-    seldom = {"target": ones, "patch": torch.arange(40) / 35.0}  # above 1 on four images
-    flat = {"target": none, "patch": none}
-
-    def warned(reliant: dict[str, Tensor], control: dict[str, Tensor]) -> str:
-        return shortcut.alarms(reliant, control, True, 0)["would_have_warned"]
-
-    assert warned(looks, avoids) == warned(looks, flat) == shortcut.WARNED
-    assert warned(looks, looks) == warned(avoids, looks) == warned(flat, flat) == shortcut.BLIND
-    assert warned(seldom, avoids) == shortcut.SILENT
-    assert shortcut.alarms(looks, avoids, False, 0)["would_have_warned"] == shortcut.NEITHER
-    found = shortcut.alarms(looks, seldom, True, 0)
-    assert found["hits"] == (1, 1, 1) and found["false_alarms"][0] == pytest.approx(0.1)
-    assert found["auroc"] == (1, 1, 1)
-    assert shortcut.alarms(looks, looks, True, 0)["auroc"] == (0.5, 0.5, 0.5)
-
-
-def test_the_shortcut_is_rehearsed(tmp_path: Path) -> None:
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A recipe that trains for two steps."""
     recipe = yaml.safe_load((ROOT / "params.yaml").read_text())
     recipe["data"]["size"] = 32
     recipe["data"]["shapes"] |= {"train": 64, "val": 20, "distractors": 0}
     recipe["train"] |= {"epochs": 1, "sizes": [32], "val_size": 32, "val_resize": 32}
     recipe["evaluate"] |= {"size": 32, "resize": 32}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(recipe))
-    run(tmp_path, "shortcut", "--params", tmp_path / "params.yaml", "--images", 20)
-    (seen,) = found(tmp_path / "shortcut.json")["runs"]
-    for network in seen["networks"].values():
-        assert 0 <= network["reliance"] <= 1
-        assert network["importance"]["distractors"] is None  # there are none
-    assert {"attention", "gradcam", "centre", "random"} <= seen["maps"].keys()
-    for row in seen["maps"].values():
-        assert row["density"].keys() == {"reliant", "control"} and row["would_have_warned"]
-    assert seen["maps"]["random"]["hits"] == seen["maps"]["random"]["false_alarms"]
+    recipe["explain"] |= {"images": 10, "steps": 2}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+@pytest.mark.slow
+def test_the_shortcut_is_rehearsed_in_parts(tiny: Path, tmp_path: Path) -> None:
+    options = ("--params", tiny, "--images", 20, "--work", tmp_path / "work")
+    run(tmp_path, "shortcut", *options, "--seeds", 0)
+    run(tmp_path, "shortcut", *options, "--seeds", 1, "--attention", "look")
+    seen = found(tmp_path / "shortcut.json")
+    rounds = [(each["seed"], each["attention"]) for each in seen["rounds"]]
+    assert rounds == [(0, "residual"), (0, "look"), (1, "look")]
+    for each in seen["rounds"]:
+        for network in each["networks"].values():
+            assert 0 <= network["reliance"] <= 1 and network["cpu_seconds"] > 0
+            assert network["importance_distractors"] is None  # there are none
+        assert {"attention", "gradcam", "centre", "random"} <= each["maps"].keys()
+        assert each["maps"]["random"]["youden"] == 0
+    assert seen["summary"]["modes"]["look"]["seeds"] == [0, 1]
+
+
+@pytest.mark.slow
+def test_trainings_from_several_seeds_are_each_others_siblings(tiny: Path, tmp_path: Path) -> None:
+    options = ("--params", tiny, "--work", tmp_path / "work", "--seeds", 1, 2)
+    options += ("--attention", "look", "-S", "explain.steps=3", "--images", 4)
+    run(tmp_path, "seeds", *options, "--label", "small")
+    seen = found(tmp_path / "seeds-small.json")
+    assert [(row["attention"], row["seed"]) for row in seen["trainings"]] == [
+        ("look", 1),
+        ("look", 2),
+    ]
+    assert all(0 <= row["explain"]["stability"] <= 1 for row in seen["trainings"])
+    (mode,) = seen["summary"]["modes"].values()
+    assert sum(mode["words"]["verdict"].values()) == 2
+    assert mode["numbers"]["evaluate.top1"]["trainings"] == 2
+    run(tmp_path, "seeds", *options, "--label", "again")
+    assert found(tmp_path / "seeds-again.json") == seen  # all of it was kept
