@@ -167,7 +167,7 @@ def test_the_graph_writes_all_outputs_and_is_then_up_to_date(finished):
     assert {"outputs/abn_attentions.png", "outputs/report.html"} < outputs.keys()
     pictures = {name for name in outputs if name.startswith("outputs/gallery/")}
     assert "outputs/gallery/ring-best.png" in pictures
-    assert len(outputs.keys() - pictures) == 19
+    assert len(outputs.keys() - pictures) == 20
     assert "Data and pipelines are up to date" in finished.run("dvc repro")
     assert "up to date" in finished.run("dvc status")
     (training,) = (finished.root / ".resume").iterdir()
@@ -200,8 +200,8 @@ def test_a_forced_second_run_gives_the_same_bytes(finished):
 def test_the_report_has_the_verdict_of_the_metrics(finished):
     page = (finished.root / "outputs" / "report.html").read_text()
     verdict = finished.metrics("explain")["verdict"]
-    answers = {"explains": "Yes", "partly explains": "Partly", "does not explain": "No"}
-    assert f"<strong>{answers[verdict]}" in page and "shapes, seed 0" in page
+    assert verdict == "not measured"  # ten images are too few for an interval
+    assert "<strong>Not measured" in page and "shapes, seed 0" in page
 
 
 @pytest.mark.slow
