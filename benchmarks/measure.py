@@ -26,15 +26,8 @@ from abn.runtime.errors import UserError
 
 T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"
-PRIVATE = (
-    "out",
-    "folder",
-    "cache",
-    "work",
-    "train",
-    "val",
-    "until",
-)  # of a run, not of what it found
+# Options of a run that say nothing of what it found.
+PRIVATE = ("out", "folder", "cache", "work", "train", "val", "until")
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "transformers", "accelerate")
 
 
