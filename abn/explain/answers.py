@@ -51,8 +51,8 @@ def answers(case: Case, scores: Scores, thresholds: Gates) -> dict[str, list[Gat
     names = [name for name in case.maps if not name.startswith(CONTROLS)]
     allowed = limits(thresholds)
     found = {name: _own_gates(case, scores, name, allowed) for name in names}
-    found["attention"] = _acting_gates(case, scores, thresholds, found["attention"])
-    return found
+    before, after = _acting_gates(case, scores, thresholds, allowed)
+    return found | {"attention": [*before, *found["attention"], *after]}
 
 
 def recommended(gates: Mapping[str, list[Gate]], scores: Scores) -> str:
@@ -86,23 +86,20 @@ def _own_gates(case: Case, scores: Scores, name: str, allowed: Mapping[str, Limi
     return [gate(key, estimate(values), allowed[key]) for key, values in measured.items()]
 
 
-def _acting_gates(case: Case, scores: Scores, thresholds: Gates, own: list[Gate]) -> list[Gate]:
-    """All gates of the attention map, in the order of QUESTIONS."""
-    allowed = limits(thresholds)
-    gates = [
+def _acting_gates(
+    case: Case, scores: Scores, thresholds: Gates, allowed: Mapping[str, Limit]
+) -> tuple[list[Gate], list[Gate]]:
+    """The gates of a map that acts: those that QUESTIONS has before and after every map's own."""
+    before = [
         gate("live", estimate(gain_ratio(case)), allowed["live"]),
         _causal(case, allowed["causal"]),
-        *own,
     ]
     if not case.model.looks:
         asked = QUESTIONS["class_specific"].question
-        return [*gates, Gate("class_specific", asked, ONE_MAP, outcome=BY_DESIGN)]
+        return before, [Gate("class_specific", asked, ONE_MAP, outcome=BY_DESIGN)]
     follows = estimate(scores["attention"].get("class_follow"), share=True)
-    return [
-        *gates,
-        _leak(case, scores, thresholds),
-        gate("class_specific", follows, allowed["class_specific"]),
-    ]
+    specific = gate("class_specific", follows, allowed["class_specific"])
+    return before, [_leak(case, scores, thresholds), specific]
 
 
 def _causal(case: Case, limit: Limit) -> Gate:

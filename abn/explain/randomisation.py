@@ -77,7 +77,8 @@ def randomise(
     changed = [module for part in parts for module in part.modules()]
     for module in changed:
         _reset(module, generator)
-    for norm, second in zip(random.trunk_norms(), random.look_norms, strict=False):
+    pairs = zip(random.trunk_norms(), random.look_norms, strict=False)  # residual has no second
+    for norm, second in pairs:
         if norm in changed:
             _reset(second, generator)
     random.to(device).eval()

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
 from abn.explain.case import FLAT
+from abn.explain.faithfulness import gain
 from abn.visualize.overlay import Style, blend, overlay
 from abn.visualize.tables import MAPS, number, percent
 
@@ -66,16 +68,8 @@ class Tile(NamedTuple):
 
     @property
     def gain_ratio(self) -> float:
-        """The attention map's largest gain over the smallest, >= 1; at 1 it changes nothing.
-
-        The gain of a residual network is 1 + map; of one that looks, then decides, the map itself:
-        then the ratio is infinite where it hides a place wholly.
-        """
-        least = 1.0 if self.look is None else 0.0
-        low, high = least + float(self.attention.min()), least + float(self.attention.max())
-        if low == high:
-            return 1.0
-        return high / low if low else float("inf")
+        """The attention map's largest gain over the smallest, as `faithfulness.gain` has it."""
+        return float(gain(torch.from_numpy(self.attention)[None], self.look is not None)["ratio"])
 
     @property
     def flat(self) -> bool:
