@@ -168,13 +168,6 @@ class AttentionBranchNetwork(nn.Module):
         modules = (module for part in parts for module in part.modules())
         return [module for module in modules if isinstance(module, _BatchNorm)]
 
-    @torch.no_grad()
-    def copy_statistics(self) -> None:
-        """Give the second look the statistics of the first."""
-        for norm, second in zip(self.trunk_norms(), self.look_norms, strict=True):
-            for given, taken in zip(norm.buffers(), second.buffers(), strict=True):
-                taken.copy_(given)
-
     @contextmanager
     def _second_statistics(self) -> Iterator[None]:
         """Inside, the trunk's norms use and update the statistics in `look_norms`.

@@ -1,9 +1,20 @@
-"""How `attention: look` learns to decide on what a map shows: the forward pass of its steps."""
+"""How `attention: look` learns to decide on what a map shows: its steps, and its statistics."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from abn.config.params import Train
+from abn.data import loader
+from abn.data.loader import CenterCrop
+from abn.data.packed import Split
 from abn.models.abn import AttentionBranchNetwork, Output
-from abn.training.distributed import World
+from abn.training.distributed import SINGLE, World
+
+PICTURES = 512  # that the statistics are measured on, some batches of the training images
 
 
 class LookingNetwork(nn.Module):
@@ -29,6 +40,48 @@ class LookingNetwork(nn.Module):
         if self.looking:
             others = self.world.previous(attention.detach(), self.batch)
             seen = model.attend(images, seen, others)
-        else:
-            model.copy_statistics()
         return Output(model.perception_branch(seen), class_maps.mean((2, 3)), attention)
+
+
+@torch.no_grad()
+def measure_statistics(
+    model: AttentionBranchNetwork, train: Split, config: Train, world: World = SINGLE
+) -> None:
+    """Measure the statistics that the decision of `look` is normalised by, before scores count.
+
+    Those of the second look and of layer4: means over some batches of `train`, PICTURES images in
+    all, spread evenly and shown as validation shows them, each under its own map (precise batch
+    norm: Wu and Johnson, 2021, section 3), a shard of each from every rank. The running ones are
+    of other crops, under the maps of other pictures. Does nothing to a network of `residual`.
+    """
+    if not model.looks:
+        return
+    top = [module for module in model.layer4.modules() if isinstance(module, _BatchNorm)]
+    for norm in (*model.look_norms, *top):
+        norm.reset_running_stats()
+    batch = min(config.batch_size, len(train), PICTURES)
+    steps, (first, last) = min(len(train), PICTURES) // batch, world.shard(batch)
+    # A batch is spread over the whole split, which may be in the order of its classes.
+    chosen = torch.linspace(0, len(train) - 1, steps * batch).long().view(batch, steps).T
+    mine = train.subset(chosen[:, first:last].flatten())
+    view, device = CenterCrop(config.val_size, config.val_resize), next(model.parameters()).device
+    model.eval()
+    shown = loader.evaluation(mine, view, last - first, device)
+    for step, images in enumerate(shown, start=1):
+        features = model.features(images)
+        _, attention = model.attention_branch(features)
+        with _measuring([*model.trunk_norms(), *top], 1 / step):
+            model.perception_branch(model.attend(images, features, attention))
+
+
+@contextmanager
+def _measuring(norms: Sequence[_BatchNorm], weight: float) -> Iterator[None]:
+    """Inside, a batch enters the running statistics of `norms` with `weight`."""
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train().momentum = weight
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.eval().momentum = momentum

@@ -17,7 +17,7 @@ from abn.predict import Predictions, headline, predict
 from abn.runtime import progress
 from abn.runtime.errors import NotFiniteError
 from abn.runtime.signals import GracefulStop, Stopped
-from abn.training import augment, distributed, map_losses, optim
+from abn.training import augment, distributed, look, map_losses, optim
 from abn.training.distributed import SINGLE, World
 from abn.training.resume import ResumeStore
 from abn.training.state import Row, State
@@ -63,8 +63,10 @@ def fit(
             row: Row = {"epoch": epoch + 1, "size": optim.crop_size(config, epoch)}
             train_metrics, speed = train_epoch(step, train, config, seed, state, resume, stop)
             row |= train_metrics
-            last = epoch + 1 == config.epochs
-            if last or (epoch + 1) % config.validate_every == 0:
+            counts = epoch + 1 == config.epochs or (epoch + 1) % config.validate_every == 0
+            if counts or is_snapshot(epoch + 1, config):
+                look.measure_statistics(eval_model, train, config, world)
+            if counts:
                 row |= validate(eval_model, val, config, world)
             progress.say(f"{describe(row, config)}  {speed:.0f} images/s")
             with stop.deferred():
@@ -155,6 +157,11 @@ def best(history: list[Row]) -> Row:
     return max((row for row in history if "val_top1" in row), key=lambda row: row["val_top1"])
 
 
+def is_snapshot(epoch: int, config: Train) -> bool:
+    """Whether the weights after `epoch`, counted from 1, are kept as a file of their own."""
+    return bool(config.save_every) and epoch % config.save_every == 0
+
+
 def _restore(state: State, resume: ResumeStore | None, world: World) -> str:
     """Put the newest saved state into every rank's `state`; what was found, for the console."""
     found = resume is not None and resume.load(state)
@@ -173,7 +180,7 @@ def _end_epoch(
     epoch = len(state.history)
     if config.select == "best" and "val_top1" in row and row is best(state.history):
         state.best = checkpoint.weights(eval_model)
-    if resume and config.save_every and epoch % config.save_every == 0:
+    if resume and is_snapshot(epoch, config):
         resume.save_snapshot(epoch, checkpoint.weights(eval_model))
     if resume and (epoch == config.epochs or resume.due(epoch_ends=True)):
         resume.save(state)

@@ -14,7 +14,7 @@ from abn.models import checkpoint
 from abn.models.abn import Output
 from abn.runtime.errors import UserError
 from abn.runtime.signals import GracefulStop, Stopped
-from abn.training import loop, optim
+from abn.training import look, loop, optim
 from abn.training.resume import ResumeStore
 from abn.training.state import Row, State
 from abn.training.step import Step
@@ -188,6 +188,20 @@ def test_weights_are_saved_every_so_many_epochs(
     store = ResumeStore(tmp_path)
     fit(toys.network(2), changed(config, save_every=2), resume=store)
     assert list(store.snapshots()) == ["epoch-0002", "epoch-0004"]
+
+
+def test_what_look_validates_and_keeps_has_measured_statistics(
+    fit: Any, config: Train, changed: Callable[..., Train], tmp_path: Path
+) -> None:
+    model, store = toys.network(2, attention="look"), ResumeStore(tmp_path)
+    fit(model, changed(config, epochs=2, validate_every=2, save_every=1), resume=store)
+    snapshots = store.snapshots().values()
+    for kept in snapshots:
+        trained = toys.network(2, attention="look")
+        trained.load_state_dict(kept)
+        look.measure_statistics(trained, toys.split(40, classes=2), config)
+        assert torch.equal(trained.look_norms[0].running_mean, kept["look_norms.0.running_mean"])
+    assert not torch.equal(*(kept["look_norms.0.running_mean"] for kept in snapshots))
 
 
 @pytest.mark.parametrize("step", [1, 7, 50, 51, 60])
