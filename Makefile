@@ -6,6 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SIGNATURE = { pwd -P; cksum requirements.lock requirements-uv.lock pyproject.toml; }
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
     --no-annotate --no-emit-index-url --upgrade
+EXTRAS = --extra pipeline --extra serve --extra hub --extra onnx --extra gpu --extra dev
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test test-slow lint lock bench schema
@@ -33,8 +34,8 @@ lint: setup  ## check style, types and the direction of imports
 	lint-imports --no-logo
 
 lock: setup  ## resolve pyproject.toml's ranges to the newest versions, into the locks
-	$(LOCK) --extra pipeline --extra dev --extra gpu pyproject.toml --output-file requirements.lock
-	$(LOCK) --extra pipeline --extra dev --extra gpu --extra bench pyproject.toml \
+	$(LOCK) $(EXTRAS) pyproject.toml --output-file requirements.lock
+	$(LOCK) $(EXTRAS) --extra bench pyproject.toml \
 	    --constraints requirements.lock --output-file requirements-bench.lock
 	echo uv | $(LOCK) --no-deps - --output-file requirements-uv.lock
 
