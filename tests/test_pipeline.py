@@ -123,6 +123,53 @@ def test_no_code_can_run_what_it_reads(folder):
                 assert name != "yaml.load" or ast.unparse(keywords["Loader"]) == "_Loader", path
 
 
+BYTES = {"Image", "gzip", "os", "tarfile"}  # whose `open` takes no encoding
+
+
+def text_without_encoding(call: ast.Call) -> bool:
+    """Whether `call` reads or writes text in whatever encoding the locale has."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    if "encoding" in keywords:
+        return False
+    if name in ("read_text", "write_text"):
+        return len(call.args) < (1 if name == "read_text" else 2)
+    if name in ("open", "fdopen", "TemporaryFile", "NamedTemporaryFile"):
+        owner = getattr(getattr(call.func, "value", None), "id", "")
+        return owner not in BYTES and not any("b" in mode for mode in _modes(call))
+    return bool(keywords.keys() & {"text", "universal_newlines"})
+
+
+def _modes(call: ast.Call) -> list[str]:
+    """The words among the arguments of an `open`, all but a file's name."""
+    values = [*call.args, *(k.value for k in call.keywords if k.arg == "mode")]
+    constants = [node for value in values for node in ast.walk(value)]
+    words = [node.value for node in constants if isinstance(node, ast.Constant)]
+    return [word for word in words if isinstance(word, str) and len(word) < 4]
+
+
+LOCALES_CHOICE = """open(p) open(p,"w") p.open() p.open("a") p.read_text() p.write_text(x)
+    p.write_text("a") run(c,text=True) NamedTemporaryFile("w")"""
+NAMED = """open(p,"rb") p.open("ab"if(size)else"wb") p.read_text("utf-8") p.read_text(encoding=e)
+    p.write_text(x,encoding="utf-8") p.write_text(x,"utf-8") run(c,encoding="utf-8")
+    Image.open(p) run(c)"""
+
+
+@pytest.mark.parametrize(("calls", "odd"), [(LOCALES_CHOICE, True), (NAMED, False)])
+def test_text_without_an_encoding_is_found(calls, odd):
+    for source in calls.split():
+        call = ast.parse(source, mode="eval").body
+        assert isinstance(call, ast.Call) and text_without_encoding(call) == odd, source
+
+
+@pytest.mark.parametrize("folder", ["abn", "stages", "benchmarks"])
+def test_every_text_is_read_and_written_in_an_encoding_that_is_named(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        calls = (n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call))
+        odd = [call.lineno for call in calls if text_without_encoding(call)]
+        assert odd == [], path
+
+
 def test_the_lock_pins_every_package_by_hash_and_names_no_index():
     text = (ROOT / "requirements.lock").read_text()
     pins = re.findall(r"^([\w.-]+)==", text, re.M)
