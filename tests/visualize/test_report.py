@@ -225,9 +225,22 @@ def test_an_outcome_is_a_word_not_only_a_colour() -> None:
         assert part in words
 
 
+def test_accuracy_is_set_against_always_naming_the_most_frequent_class() -> None:
+    unequal = results(evaluate={"top1": 0.9, "majority_share": 0.9, "balanced_accuracy": 0.5})
+    words = text(page(unequal))
+    assert "most frequent class gives a top-1 of 90.0" in words
+    assert "balanced accuracy 50.0" in words
+
+
+def test_with_five_classes_or_fewer_top5_is_left_out_and_the_page_says_so() -> None:
+    five, six = (text(page(classes=tuple("abcdef"[:count]))) for count in (5, 6))
+    assert "there is no top-5" in five and "top-5 not measured" not in five
+    assert "there is no top-5" not in six and "top-5 not measured" in six
+
+
 def test_missing_values_are_named() -> None:
     words = text(page(results(evaluate={"top1": 0.75})))
-    assert "top-5 not measured" in words
+    assert "macro F1 not measured" in words
     assert "Not measured: Rank accuracy, Pointing, Pointing, tolerant, Energy, IoU" in words
     assert "· not scored ·" in words
 
