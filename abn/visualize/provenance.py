@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from abn.config.params import Params
 from abn.data.packed import Split
 from abn.models.checkpoint import Checkpoint
+from abn.visualize.names import apart
 
 NAMED = 20  # classes; the others are only counted
 SELECTED = {"nothing": "of the last epoch", "holdout": "of the best epoch on the hold-out"}
@@ -47,7 +48,7 @@ def _facts(
 ) -> dict[str, str]:
     recipe, holdout = trained.params["train"], trained.params["data"]["holdout"]
     count = sum(weight.numel() for weight in trained.model.parameters())
-    named = ", ".join(trained.classes[:NAMED])
+    named = ", ".join(map(apart, trained.classes[:NAMED]))
     rest = f" and {len(trained.classes) - NAMED} more" if len(trained.classes) > NAMED else ""
     side = train.images.shape[1]
     biased = f"of the best epoch on {selected_on}, so its scores are too high"

@@ -21,7 +21,7 @@ from abn.visualize.overlay import Style
 from abn.visualize.provenance import Provenance
 from abn.visualize.report import data_uri, ramp
 from abn.visualize.tiles import UNIT, colours, map_panels
-from tests.visualize.test_figures import VIRIDIS, item, looking
+from tests.visualize.test_figures import ARABIC, HEBREW, VIRIDIS, item, looking
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 VOID = {"meta", "link", "br", "img"}
@@ -169,6 +169,15 @@ def test_a_class_name_is_text_and_never_markup() -> None:
     source = page(results(confusion=table), ("disc", evil))
     assert evil not in source and evil in html.unescape(source)
     parsed(source)
+
+
+def test_names_that_run_from_right_to_left_keep_their_place_in_a_sentence() -> None:
+    shown = item(error=True)
+    shown = shown._replace(tile=shown.tile._replace(truth=ARABIC, prediction=HEBREW))
+    source = Provenance("resnet18", (ARABIC, HEBREW), {}, {}, {}, [])
+    whole = report.render(results(), source, [shown], 10, Style(), "attention")
+    assert f"\u2068{ARABIC}\u2069 → \u2068{HEBREW}\u2069" in whole
+    assert f"Att-CAM of the true class \u2068{ARABIC}\u2069, mean" in whole
 
 
 def test_the_first_sentence_is_the_verdict_and_its_reasons() -> None:
