@@ -52,8 +52,8 @@ def main(params: Params, inputs: Inputs) -> None:
         items = gallery.items(trained.model, shown, view, choices, scored, name, ranks)
         gallery.write(paths.GALLERY, items, style, config.dpi)
 
-    weights, selected_on = checkpoint.sha256(path), str(measured.train["selected_on"])
-    source = provenance(params, trained, train, val, weights, selected_on)
+    kind = devices.kind(device)
+    source = provenance(params, trained, train, val, path, measured.train, kind)
     page = report.render(measured, source, items, config.classes, style, name)
     results.write_text(paths.REPORT, page)
     inputs.check()

@@ -97,6 +97,7 @@ def render(
         more_classes=max(0, len(by_class) - classes),
         scale=items[0].tile.heat.scale if items else (0, 1),
         errors=errors,
+        typical=[tiles.map_panels(item.tile, style)[:2] for item in items if item.role == "median"],
         misled=[item.what_if for item in errors if item.what_if],
         ramps={name: ramp(name) for name in (tiles.UNIT, tiles.SIGNED)},
     )
@@ -125,16 +126,17 @@ def _charts(results: Results) -> dict[str, Markup | None]:
         "val_attention_top1": ("validation, attention branch", THIRD),
     }
     charts = {
-        "Loss": line_chart("Loss", history, "epoch", loss, "epoch"),
+        "Loss": line_chart("Loss", history, "epoch", loss, "epoch", "loss"),
         "Top-1 accuracy": line_chart(
-            "Top-1 accuracy", history, "epoch", top1, "epoch", y_range=unit
+            "Top-1 accuracy", history, "epoch", top1, "epoch", "share correct", y_range=unit
         ),
         "Calibration": line_chart(
             "Calibration",
             results.calibration,
             "confidence",
-            {"accuracy": ("share correct (area: images)", FIRST)},
+            {"accuracy": ("validation (area: images)", FIRST)},
             "confidence",
+            "share correct",
             unit,
             unit,
             sizes="images",
@@ -144,8 +146,8 @@ def _charts(results: Results) -> dict[str, Markup | None]:
     names = tables.MAPS | tables.CONTROLS
     for title in ("Insertion", "Deletion"):
         series = {f"{m}_{title.lower()}": (names[m], style) for m, style in CURVES.items()}
-        label = "share of the cells, from the map's highest value down"
-        charts[title] = line_chart(title, curves, "fraction", series, label, unit, unit)
+        labels = "share of the cells, from the map's highest value down", "probability of the class"
+        charts[title] = line_chart(title, curves, "fraction", series, *labels, unit, unit)
     return charts
 
 
