@@ -218,6 +218,14 @@ def test_an_experiment_shows_up_in_dvcs_tables_and_in_mlflow(finished):
 
 
 @pytest.mark.slow
+def test_plots_are_compared_where_the_pictures_of_head_were_never_made(finished, tmp_path):
+    finished.run(f"git clone -q . {tmp_path / 'clone'}")
+    clone = Project(tmp_path / "clone")
+    assert "file://" in clone.run("dvc plots diff")
+    assert "vegaEmbed('#Loss'" in (clone.root / "dvc_plots" / "index.html").read_text("utf-8")
+
+
+@pytest.mark.slow
 def test_a_temporary_experiment_is_tracked_in_the_main_project(finished):
     runs = len(finished.tracked())
     finished.run("dvc exp run --temp -n aside -S seed=7 -S train.epochs=1")
