@@ -47,6 +47,25 @@ def confusion(predictions: Predictions, classes: tuple[str, ...]) -> pd.DataFram
     return pd.DataFrame({"actual": names[predictions.labels], "predicted": names[predicted]})
 
 
+def per_image(
+    predictions: Predictions, classes: tuple[str, ...], files: tuple[str, ...]
+) -> pd.DataFrame:
+    """One row per image: its file, label, and what each branch says of it with what confidence."""
+    names = np.array(classes)
+    confidence, predicted = predictions.logits.double().softmax(1).max(1)
+    branch_confidence, branch = predictions.attention_logits.double().softmax(1).max(1)
+    return pd.DataFrame(
+        {
+            "file": files,
+            "label": names[predictions.labels],
+            "prediction": names[predicted],
+            "confidence": confidence,
+            "attention_prediction": names[branch],
+            "attention_confidence": branch_confidence,
+        }
+    )
+
+
 def per_class(predictions: Predictions, classes: Sequence[object]) -> pd.DataFrame:
     """One row per class: precision, recall, f1 and the number of images.
 

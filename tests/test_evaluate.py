@@ -115,6 +115,18 @@ def test_confusion_has_a_row_of_names_for_each_image(predictions: Predictions) -
     assert table["predicted"].tolist() == ["red", "blue", "green", "red"]
 
 
+def test_every_image_has_its_row_with_its_file(predictions: Predictions) -> None:
+    table = evaluate.per_image(predictions, NAMES, ("a.png", "b.png", "c.png", "d.png"))
+    assert table.round(6).to_dict("list") == {
+        "file": ["a.png", "b.png", "c.png", "d.png"],
+        "label": ["red", "red", "green", "green"],
+        "prediction": ["red", "blue", "green", "red"],
+        "confidence": [0.7, 0.5, 0.62, 0.45],
+        "attention_prediction": ["red", "red", "red", "red"],
+        "attention_confidence": [0.6, 0.8, 0.5, 0.8],
+    }
+
+
 def test_every_class_has_its_row_and_one_without_images_has_no_scores(
     predictions: Predictions,
 ) -> None:

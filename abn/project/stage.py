@@ -16,7 +16,7 @@ from pathlib import Path
 
 from abn.config import params as parameters
 from abn.config.params import Params
-from abn.project import inputs, paths
+from abn.project import inputs, own_images, paths
 from abn.project.inputs import Inputs
 from abn.runtime import env, launch, locks, signals
 from abn.runtime.errors import DeviceError, DiskError, LostError, UserError
@@ -73,6 +73,8 @@ def run(main: Callable[[Params, Inputs], None]) -> None:
 
 def _load(stage: str) -> tuple[Params, Inputs]:
     params = parameters.load(paths.PARAMS)
+    if stage == "download" and params.data.name == "folder":
+        own_images.link(Path(params.data.root))
     return params, inputs.look(stage, params)
 
 
