@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from numpy.typing import NDArray
 
-from abn.visualize.names import cut
+from abn.visualize.names import cut, cut_left
 from abn.visualize.overlay import Style
 from abn.visualize.tables import number, plain
 from abn.visualize.tiles import GalleryItem, Pixels, Row, Tile, rows
@@ -71,7 +71,7 @@ def columns(count: int, pictures: int = 2) -> int:
 def item_figure(item: GalleryItem, style: Style, dpi: int) -> Figure:
     """Rows of pictures: the maps, what the decision needs, and for an error the evidence."""
     drawn = rows(item, style)
-    figure = Figure((_ITEM, 0.4 + 1.5 * len(drawn)), dpi, facecolor="white", layout="constrained")
+    figure = Figure((_ITEM, 0.52 + 1.5 * len(drawn)), dpi, facecolor="white", layout="constrained")
     heading: dict[str, Any] = {"ha": "left", "fontsize": LARGE, "parse_math": False}
     figure.suptitle(_heading(figure, item), x=0.01, color=_mark(item.tile)[0], **heading)
     grid = figure.subplots(len(drawn), 3, squeeze=False)
@@ -151,12 +151,15 @@ def _stamp(axes: Axes) -> None:
 
 
 def _heading(figure: Figure, item: GalleryItem) -> str:
-    """Class, prediction and confidence; why it is in the gallery, and its scores."""
+    """Class, prediction and confidence; why it is in the gallery, and its scores; its file."""
     tile = item.tile
     srg = "not scored" if item.srg is None else f"SRG {number(item.srg)}"
     why = "confident error" if item.role == "error" else f"{item.role} of its class by SRG"
     outcome = f"{tile.pair}  {tile.confidence:.0%} {_mark(tile)[1]}"
-    return f"{_fitted(figure, outcome, LARGE, 0.96 * _ITEM)}\n{why} · {srg} · {tile.strength}"
+    room = 0.96 * _ITEM
+    file = cut_left(item.file, lambda text: _width(figure, text, LARGE) <= room)
+    outcome = _fitted(figure, outcome, LARGE, room)
+    return f"{outcome}\n{why} · {srg} · {tile.strength}\n{file}".rstrip()
 
 
 def _row(figure: Figure, places: NDArray[Any], row: Row) -> None:

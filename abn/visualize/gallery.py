@@ -143,6 +143,7 @@ def items(
             evidence[i] if choice.role == "error" else None,
             enough[i],
             what_if[i] if choice.role == "error" else None,
+            split.files[choice.place],
         )
         for i, choice in enumerate(choices)
     ]

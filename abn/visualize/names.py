@@ -39,6 +39,15 @@ def cut(text: str, fits: Callable[[str], bool]) -> str:
     return within(lengths[first] if first < len(lengths) else 1)
 
 
+def cut_left(name: str, fits: Callable[[str], bool]) -> str:
+    """As much of the end of `name`, a file's, as fits; an ellipsis stands for the rest."""
+    lengths = range(len(name), 0, -1)
+    if not name or fits(apart(name)):
+        return apart(name)
+    first = bisect_left(lengths, True, key=lambda length: fits(apart(f"…{name[-length:]}")))
+    return apart(f"…{name[-lengths[first] :]}") if first < len(lengths) else "…"
+
+
 def shorten(name: str, length: int) -> str:
     """At most `length` >= 1 characters of `name`, with an ellipsis for the rest."""
     return name if len(name) <= length else f"{start(name, length - 1).rstrip()}…"

@@ -148,6 +148,7 @@ class GalleryItem(NamedTuple):
     a map's mean is the branch's logit."""
     enough: Enough | None = None
     what_if: WhatIf | None = None  # of an error
+    file: str = ""  # the image's name where it came from
 
     @property
     def scale(self) -> float:

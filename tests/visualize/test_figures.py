@@ -167,6 +167,16 @@ def test_truth_prediction_confidence_srg_and_gain_ratio_are_written() -> None:
     assert "not scored" in flat and "flat map" in flat
 
 
+def test_the_file_is_written_and_a_long_path_keeps_its_end() -> None:
+    assert words(item_figure(item()._replace(file="val/disc/7.png"), JET, 50)).count("7.png") == 1
+    long = item()._replace(file="val/" + "deep/" * 40 + "disc/7.png")
+    figure = item_figure(long, JET, 50)
+    figure.draw_without_rendering()
+    (heading,) = (text for said, text in texts(figure).items() if "7.png" in said)
+    assert "\n…" in heading.get_text() and heading.get_text().endswith("/disc/7.png")
+    assert heading.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_the_panels_are_the_image_its_overlay_and_the_cells_of_its_map() -> None:
     given = tile()
     image, overlay, cells = map_panels(given, JET)

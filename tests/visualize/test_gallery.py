@@ -180,6 +180,7 @@ def test_a_score_goes_with_its_image() -> None:
     shown = items(model, split, WHOLE, by_srg(table, split.labels, NAMES), table, *2 * [ATTENTION])
     assert [(e.name, e.srg) for e in shown] == [("blue-best", 0.75), ("blue-worst", 0.25)]
     assert np.array_equal(shown[1].tile.image, split.images[5].numpy())
+    assert [e.file for e in shown] == ["toy/1", "toy/5"]
     assert all(e.evidence is None for e in shown)
 
 

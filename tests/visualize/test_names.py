@@ -2,7 +2,7 @@
 
 import pytest
 
-from abn.visualize.names import CLOSE, OPEN, apart, cut, mark, shorten, shown, start
+from abn.visualize.names import CLOSE, OPEN, apart, cut, cut_left, mark, shorten, shown, start
 
 ARABIC, HEBREW = "خنفساء", "חיפושית (a)"
 
@@ -19,6 +19,13 @@ def test_the_longest_name_is_cut_and_the_words_around_it_stay() -> None:
     assert cut(text, lambda line: len(line) <= 99) == shown(text)
     assert cut(text, lambda line: False) == "for …: …, 61 %"
     assert cut("no name at all", lambda line: False) == "no name at all"
+
+
+def test_of_a_file_the_end_of_its_name_stays() -> None:
+    name = "val/cat/IMG 1.jpg"
+    assert cut_left(name, lambda line: len(line) <= 10) == "…IMG 1.jpg"
+    assert cut_left(name, lambda line: len(line) <= 17) == name
+    assert (cut_left(name, lambda line: False), cut_left("", lambda line: False)) == ("…", "")
 
 
 def test_a_cut_name_that_runs_from_right_to_left_stays_isolated() -> None:

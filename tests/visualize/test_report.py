@@ -180,6 +180,13 @@ def test_names_that_run_from_right_to_left_keep_their_place_in_a_sentence() -> N
     assert f"Att-CAM of the true class \u2068{ARABIC}\u2069, mean" in whole
 
 
+def test_every_picture_of_the_gallery_names_its_file_as_text() -> None:
+    shown = [item()._replace(file="val/<b>/7.png"), item(error=True)._replace(file="val/a/8.png")]
+    source = Provenance("resnet18", ("disc", "ring"), {}, {}, {}, [])
+    whole = report.render(results(), source, shown, 10, Style(), "attention")
+    assert "val/&lt;b&gt;/7.png" in whole and "val/a/8.png" in whole
+
+
 def test_the_first_sentence_is_the_verdict_and_its_reasons() -> None:
     words = text(page())
     assert "Partly. The attention map explains the decisions only in part" in words
