@@ -40,12 +40,17 @@ def cut(text: str, fits: Callable[[str], bool]) -> str:
 
 
 def cut_left(name: str, fits: Callable[[str], bool]) -> str:
-    """As much of the end of `name`, a file's, as fits; an ellipsis stands for the rest."""
-    lengths = range(len(name), 0, -1)
-    if not name or fits(apart(name)):
-        return apart(name)
-    first = bisect_left(lengths, True, key=lambda length: fits(apart(f"…{name[-length:]}")))
-    return apart(f"…{name[-lengths[first] :]}") if first < len(lengths) else "…"
+    """As much of the end of the path `name` as fits; an ellipsis stands for the rest."""
+    if not name or fits(path(name)):
+        return path(name)
+    starts = range(1, len(name))
+    first = bisect_left(starts, True, key=lambda start: fits(path(f"…{name[start:]}")))
+    return path(f"…{name[starts[first] :]}" if first < len(starts) else "…")
+
+
+def path(name: str) -> str:
+    """A file's name with the folders that it is in, the outermost left in every script."""
+    return "/".join(map(apart, name.split("/")))
 
 
 def shorten(name: str, length: int) -> str:

@@ -19,7 +19,7 @@ from matplotlib.colors import to_hex
 from abn.project.results import Results, Table
 from abn.visualize import answer, overlay, tables, tiles
 from abn.visualize.charts import AXIS, FIRST, REFERENCE, SECOND, THIRD, VIOLET, Style, line_chart
-from abn.visualize.names import apart, shown
+from abn.visualize.names import apart, path, shown
 from abn.visualize.provenance import Provenance
 from abn.visualize.tables import records
 from abn.visualize.tiles import GalleryItem, Panel
@@ -73,7 +73,7 @@ def render(
     for name in ("number", "percent", "plain"):
         environment.filters[name] = getattr(tables, name)
     environment.filters |= {"data_uri": data_uri, "map_name": tiles.map_name, "apart": apart}
-    environment.filters["shown"] = shown
+    environment.filters |= {"path": path, "shown": shown}
     environment.filters["rows"] = lambda item: tiles.rows(item, style)
     by_class, gates = _by_class(items), records(results.gates)
     by_map = answer.by_map(records(results.map_gates))

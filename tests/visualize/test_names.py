@@ -2,7 +2,7 @@
 
 import pytest
 
-from abn.visualize.names import CLOSE, OPEN, apart, cut, cut_left, mark, shorten, shown, start
+from abn.visualize.names import CLOSE, OPEN, apart, cut, cut_left, mark, path, shorten, shown, start
 
 ARABIC, HEBREW = "خنفساء", "חיפושית (a)"
 
@@ -26,6 +26,11 @@ def test_of_a_file_the_end_of_its_name_stays() -> None:
     assert cut_left(name, lambda line: len(line) <= 10) == "…IMG 1.jpg"
     assert cut_left(name, lambda line: len(line) <= 17) == name
     assert (cut_left(name, lambda line: False), cut_left("", lambda line: False)) == ("…", "")
+
+
+def test_a_folder_that_runs_from_right_to_left_stays_left_of_its_file() -> None:
+    assert path(f"val/{ARABIC}/7.png") == f"val/{OPEN}{ARABIC}{CLOSE}/7.png"
+    assert path(f"{ARABIC}/7.png") == f"{OPEN}{ARABIC}{CLOSE}/7.png"  # 7.png is outside
 
 
 def test_a_cut_name_that_runs_from_right_to_left_stays_isolated() -> None:
