@@ -9,7 +9,7 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 EXTRAS = --extra pipeline --extra serve --extra hub --extra onnx --extra gpu --extra dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow lint lock bench schema
+.PHONY: help setup repro test test-slow lint lock bench schema plots-page
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -45,6 +45,9 @@ bench: setup  ## install what the benchmarks compare with (Hugging Face's Traine
 schema: setup  ## write the JSON schema of params.yaml
 	abn schema > schema/params.schema.json.part
 	mv schema/params.schema.json.part schema/params.schema.json
+
+plots-page: setup  ## write the page of `dvc plots`, with the lock's Vega in it
+	python .dvc/plots/offline.py
 
 # A folder that was moved leaves scripts which start another folder's Python: .venv starts over.
 .PHONY: .venv

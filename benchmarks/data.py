@@ -180,8 +180,8 @@ def _limit(gigabytes: float) -> None:
     group = (GROUPS / "memory" if first else GROUPS) / "abn-benchmark"
     group.mkdir(exist_ok=True)
     file = "memory.limit_in_bytes" if first else "memory.max"
-    (group / file).write_text(str(int(gigabytes * 1e9)))
-    (group / "cgroup.procs").write_text(str(os.getpid()))
+    (group / file).write_text(str(int(gigabytes * 1e9)), encoding="utf-8")
+    (group / "cgroup.procs").write_text(str(os.getpid()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class TimedStore(ResumeStore):
 
     def _costs(self) -> dict[str, tuple[float, float]]:
         path = self.folder / "costs.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
 def parser(description: str | None, params: Path, seeds: list[int]) -> argparse.ArgumentParser:
@@ -134,7 +134,9 @@ def code(*rooms: str) -> str:
     """A fingerprint, 16 hex digits, of the source in `rooms`: folders or files of abn/."""
     home = Path(abn.__file__).parent
     sources = sorted(path for room in rooms for path in _sources(home / room))
-    return resume.fingerprint({str(path.relative_to(home)): path.read_text() for path in sources})
+    return resume.fingerprint(
+        {str(path.relative_to(home)): path.read_text("utf-8") for path in sources}
+    )
 
 
 def machine() -> list[str]:
@@ -183,14 +185,14 @@ def train(job: Job, work: Path) -> Training:
     with locks.alone(folder / "lock", "the same training"):
         if not _weights(folder).exists():
             _train(job, folder)
-    return Training(_weights(folder), *json.loads((folder / "seconds.json").read_text()))
+    return Training(_weights(folder), *json.loads((folder / "seconds.json").read_text("utf-8")))
 
 
 def measured(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `measure()` found: kept in `path`, or measured now and kept there."""
     if not path.exists():
         _write(path, measure())
-    return json.loads(path.read_text())
+    return json.loads(path.read_text("utf-8"))
 
 
 def _changes(words: Sequence[str]) -> dict[str, Any]:
@@ -251,7 +253,7 @@ def _sources(room: Path) -> Iterator[Path]:
 
 def _write(path: Path, content: Any) -> None:
     with files.replacing(path) as part:
-        part.write_text(json.dumps(content))
+        part.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _clocks() -> tuple[float, float]:

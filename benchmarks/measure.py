@@ -62,7 +62,7 @@ def workspace() -> Iterator[Path]:
 
 def recipe(name: str) -> Params:
     """presets/NAME.yaml, read with what a machine that only computes has."""
-    return Params.model_validate(yaml.safe_load(Path(f"presets/{name}.yaml").read_text()))
+    return Params.model_validate(yaml.safe_load(Path(f"presets/{name}.yaml").read_text("utf-8")))
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def save(folder: Path, name: str, settings: dict[str, Any], results: Any) -> Non
     kept = {k: v for k, v in plain.items() if k not in PRIVATE}
     record = {"date": day, "machine": machine(), "settings": kept, "found": results}
     text = json.dumps(record, indent=2) + "\n"
-    (folder / f"{name}.json").write_text(text)
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
     print(f"-> {folder / name}.json")
 
 
@@ -299,7 +299,7 @@ def _held(process: psutil.Process) -> int:
 
 def _processor() -> str:
     names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.exists() else []
+    lines = names.read_text("utf-8").splitlines() if names.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor()
 

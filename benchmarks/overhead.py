@@ -115,7 +115,7 @@ def _until(clone: Path, words: str, *command: str) -> float:
         env=_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
     )
     assert pipe.stdout is not None
     for line in pipe.stdout:
@@ -129,14 +129,14 @@ def _until(clone: Path, words: str, *command: str) -> float:
 def _change(clone: Path, rate: str) -> None:
     """Another learning rate in params.yaml, so that training is due."""
     file = clone / "params.yaml"
-    lines = file.read_text().splitlines(keepends=True)
+    lines = file.read_text("utf-8").splitlines(keepends=True)
     changed = [f"  lr: {rate}\n" if line.startswith("  lr: ") else line for line in lines]
-    file.write_text("".join(changed))
+    file.write_text("".join(changed), encoding="utf-8")
 
 
 def _imports(stage: str) -> str:
     """All that the stage imports, at once and once its params hold, as a program of its own."""
-    tree = ast.parse(Path(f"stages/{stage}.py").read_text())
+    tree = ast.parse(Path(f"stages/{stage}.py").read_text("utf-8"))
     imports = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
     return "\n".join(ast.unparse(node) for node in imports)
 

@@ -49,7 +49,8 @@ def pictures(config: Data, count: int) -> Pictures:
     labels, shown = index % len(shapes.CLASSES), conflicting(index)
     whole, masks, without = counterfactuals.parts(telling, config.seed, config.size, index)
     conflict = recoloured(telling, config, index, shown)
-    aligned = Split(whole, labels, torch.ones(count), masks, shapes.CLASSES, "shapes", "")
+    about = shapes.CLASSES, "shapes", "", tuple(shapes.names("val", count))
+    aligned = Split(whole, labels, torch.ones(count), masks, *about)
     return Pictures(aligned, without, conflict, shown)
 
 

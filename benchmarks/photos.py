@@ -39,7 +39,7 @@ def archived(archive: Path, folder: Path) -> tuple[dict[str, Path], int, float]:
     started = time.perf_counter()
     source = pack.open_source(config, folder)
     pack.pack(source, config.size, files)
-    return files, sum(source.counts.values()), time.perf_counter() - started
+    return files, sum(map(len, source.files.values())), time.perf_counter() - started
 
 
 def packed_splits(root: Path, size: int) -> Split:

@@ -157,8 +157,8 @@ def _run(options: argparse.Namespace, params: Params, folder: Path) -> None:
     view = CenterCrop(params.evaluate.size, params.evaluate.resize)
     for (mode, seed), file in missing.items():
         pair = itertools.islice(trainings, len(SIDES))
-        kept.measured(file, partial(rehearse, pictures, view, mode, seed, pair))
-        progress.say(f"done: {mode}, seed {seed}; {_line(json.loads(file.read_text()))}")
+        found = kept.measured(file, partial(rehearse, pictures, view, mode, seed, pair))
+        progress.say(f"done: {mode}, seed {seed}; {_line(found)}")
 
 
 def _plan(options: argparse.Namespace, rounds: list[tuple[str, int]]) -> dict[str, Job]:
@@ -177,7 +177,7 @@ def _plan(options: argparse.Namespace, rounds: list[tuple[str, int]]) -> dict[st
 
 def _kept_rounds(folder: Path) -> list[Results]:
     """All rounds in `folder` by seed, of each seed `BASE` first."""
-    rounds = [json.loads(file.read_text()) for file in folder.glob("*.json")]
+    rounds = [json.loads(file.read_text("utf-8")) for file in folder.glob("*.json")]
     return sorted(rounds, key=lambda x: (x["seed"], x["attention"] != BASE, x["attention"]))
 
 

@@ -14,7 +14,7 @@ def main(params: Params, inputs: Inputs) -> None:
     pack.pack(source, params.data.size, files)
     inputs.check()
     for split, path in files.items():
-        progress.say(f"{path}: {source.counts[split]} images of {len(source.classes)} classes")
+        progress.say(f"{path}: {len(source.files[split])} images of {len(source.classes)} classes")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Classify the validation split, without augmentation.
 
--> metrics/evaluate.json, plots/{confusion,per_class,calibration}.csv
+-> metrics/evaluate.json, plots/{confusion,per_class,calibration,predictions}.csv
 """
 
 from pathlib import Path
@@ -36,6 +36,7 @@ def main(params: Params, inputs: Inputs) -> None:
     results.write_table(paths.CONFUSION, evaluate.confusion(plain, val.classes))
     results.write_table(paths.PER_CLASS, evaluate.per_class(plain, val.classes))
     results.write_table(paths.CALIBRATION, evaluate.calibration(plain))
+    results.write_table(paths.PREDICTIONS, evaluate.per_image(plain, val.classes, val.files))
 
 
 if __name__ == "__main__":

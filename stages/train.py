@@ -79,6 +79,7 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
             checkpoint.save_all(paths.CHECKPOINT, snapshots, classes, recipe)
             val_name = "holdout" if params.data.holdout else "val"
             scores = loop.summary(history, params.train, val_name)
+            scores |= {"device": devices.kind(device)}
             results.write_metrics(paths.TRAIN_METRICS, scores)
             results.write_table(paths.HISTORY, pd.DataFrame(history))
             weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)

@@ -3,6 +3,7 @@
 -> outputs/PREFIX_attentions.png, outputs/gallery/, outputs/report.html
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from abn.config.params import Params
@@ -16,7 +17,7 @@ from abn.project.stage import run
 from abn.runtime import device as devices
 from abn.runtime.errors import ParamsError
 from abn.tracking import follow
-from abn.visualize import figures, gallery, report
+from abn.visualize import figures, fonts, gallery, report
 from abn.visualize.overlay import Style
 from abn.visualize.provenance import provenance
 
@@ -39,19 +40,20 @@ def main(params: Params, inputs: Inputs) -> None:
     ranks = gallery.map_that_ranks(name, recommended, trained.model.looks)
     style, scored = Style(config.colours, config.alpha), gallery.of_map(scored, name)
 
-    paths.OUTPUTS.mkdir(exist_ok=True)
-    sheet = paths.OUTPUTS / f"{config.prefix}_attentions.png"
-    first = gallery.first_of_each_class(trained.model, val, view, config.classes, name)
-    figures.save(figures.sheet(first, style, config.dpi), sheet)
-
     predictions = predict(trained.model, val, view, params.evaluate.batch_size, device)
     choices = gallery.by_srg(scored, val.labels, val.classes)
     choices += gallery.confident_errors(predictions, config.errors)
-    items = gallery.items(trained.model, val, view, choices, scored, name, ranks)
-    gallery.write(paths.GALLERY, items, style, config.dpi)
+    paths.OUTPUTS.mkdir(exist_ok=True)
+    sheet = paths.OUTPUTS / f"{config.prefix}_attentions.png"
+    with fonts.drawing(val.classes) as names:
+        shown = replace(val, classes=names)
+        first = gallery.first_of_each_class(trained.model, shown, view, config.classes, name)
+        figures.save(figures.sheet(first, style, config.dpi), sheet)
+        items = gallery.items(trained.model, shown, view, choices, scored, name, ranks)
+        gallery.write(paths.GALLERY, items, style, config.dpi)
 
-    weights, selected_on = checkpoint.sha256(path), str(measured.train["selected_on"])
-    source = provenance(params, trained, train, val, weights, selected_on)
+    kind = devices.kind(device)
+    source = provenance(params, trained, train, val, path, measured.train, kind)
     page = report.render(measured, source, items, config.classes, style, name)
     results.write_text(paths.REPORT, page)
     inputs.check()

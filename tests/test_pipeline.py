@@ -89,10 +89,11 @@ def test_every_folder_of_the_package_has_tests():
     assert all(any((ROOT / "tests" / folder).glob("test_*.py")) for folder in folders)
 
 
-def test_only_the_client_imports_mlflow_and_nothing_imports_dvc():
+def test_only_the_client_imports_mlflow_and_only_the_tree_of_images_dvc_to_ask_what_it_watches():
     for path in [*(ROOT / "abn").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
         source = path.read_text()
-        assert not re.search(r"^\s*(import|from) dvc\b", source, re.M)
+        dvc = re.search(r"^\s*(import|from) dvc\b", source, re.M)
+        assert path.match("datasets/tree.py") or not dvc
         mlflow = re.search(r"^\s*(import|from) mlflow\b", source, re.M)
         assert path.match("tracking/client.py") or not mlflow
 
@@ -121,6 +122,53 @@ def test_no_code_can_run_what_it_reads(folder):
                 assert name not in UNSAFE_CALLS, path
                 assert not keywords.keys() & {"shell", "allow_pickle", "weights_only"}, path
                 assert name != "yaml.load" or ast.unparse(keywords["Loader"]) == "_Loader", path
+
+
+BYTES = {"Image", "gzip", "os", "tarfile"}  # whose `open` takes no encoding
+
+
+def text_without_encoding(call: ast.Call) -> bool:
+    """Whether `call` reads or writes text in whatever encoding the locale has."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    if "encoding" in keywords:
+        return False
+    if name in ("read_text", "write_text"):
+        return len(call.args) < (1 if name == "read_text" else 2)
+    if name in ("open", "fdopen", "TemporaryFile", "NamedTemporaryFile"):
+        owner = getattr(getattr(call.func, "value", None), "id", "")
+        return owner not in BYTES and not any("b" in mode for mode in _modes(call))
+    return bool(keywords.keys() & {"text", "universal_newlines"})
+
+
+def _modes(call: ast.Call) -> list[str]:
+    """The words among the arguments of an `open`, all but a file's name."""
+    values = [*call.args, *(k.value for k in call.keywords if k.arg == "mode")]
+    constants = [node for value in values for node in ast.walk(value)]
+    words = [node.value for node in constants if isinstance(node, ast.Constant)]
+    return [word for word in words if isinstance(word, str) and len(word) < 4]
+
+
+LOCALES_CHOICE = """open(p) open(p,"w") p.open() p.open("a") p.read_text() p.write_text(x)
+    p.write_text("a") run(c,text=True) NamedTemporaryFile("w")"""
+NAMED = """open(p,"rb") p.open("ab"if(size)else"wb") p.read_text("utf-8") p.read_text(encoding=e)
+    p.write_text(x,encoding="utf-8") p.write_text(x,"utf-8") run(c,encoding="utf-8")
+    Image.open(p) run(c)"""
+
+
+@pytest.mark.parametrize(("calls", "odd"), [(LOCALES_CHOICE, True), (NAMED, False)])
+def test_text_without_an_encoding_is_found(calls, odd):
+    for source in calls.split():
+        call = ast.parse(source, mode="eval").body
+        assert isinstance(call, ast.Call) and text_without_encoding(call) == odd, source
+
+
+@pytest.mark.parametrize("folder", ["abn", "stages", "benchmarks"])
+def test_every_text_is_read_and_written_in_an_encoding_that_is_named(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        calls = (n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call))
+        odd = [call.lineno for call in calls if text_without_encoding(call)]
+        assert odd == [], path
 
 
 def test_the_lock_pins_every_package_by_hash_and_names_no_index():

@@ -218,6 +218,14 @@ def test_an_experiment_shows_up_in_dvcs_tables_and_in_mlflow(finished):
 
 
 @pytest.mark.slow
+def test_plots_are_compared_where_the_pictures_of_head_were_never_made(finished, tmp_path):
+    finished.run(f"git clone -q . {tmp_path / 'clone'}")
+    clone = Project(tmp_path / "clone")
+    assert "file://" in clone.run("dvc plots diff")
+    assert "vegaEmbed('#Loss'" in (clone.root / "dvc_plots" / "index.html").read_text("utf-8")
+
+
+@pytest.mark.slow
 def test_a_temporary_experiment_is_tracked_in_the_main_project(finished):
     runs = len(finished.tracked())
     finished.run("dvc exp run --temp -n aside -S seed=7 -S train.epochs=1")
@@ -279,6 +287,34 @@ def test_images_behind_a_link_are_read_and_watched(project, tmp_path_factory):
     project.run("dvc repro download")
     (photos / "a/1.png").unlink()
     assert "modified:           photos" in project.run("dvc status download")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["exp run --temp", "exp run --queue"])
+def test_an_experiment_in_a_copy_sees_own_images_that_git_ignores(project, how):
+    draws = np.random.default_rng(0)
+    for name in [f"{split}/{c}/{i}" for split in ("train", "val") for c in "ab" for i in range(3)]:
+        file = project.root / f"images/{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draws.integers(0, 256, (40, 50, 3), np.uint8)).save(file)
+    before = {file: file.read_bytes() for file in (project.root / "images").rglob("*.png")}
+    project.change(data={"name": "folder"}, train={"batch_size": 4, "epochs": 1})
+    project.run("dvc repro download && git add -A && git commit -qm own")
+    lock = (project.root / "dvc.lock").read_text()
+    deps = yaml.safe_load(lock)["stages"]["download"]["deps"]
+    watched = next(dep for dep in deps if dep["path"] == "images")
+    assert watched["nfiles"] == 13  # and .gitkeep
+
+    project.run(f"dvc {how} -n first -S data.size=40 download")
+    if "queue" in how:
+        project.run("dvc queue start && sleep 1 && dvc queue logs first -f")
+    project.run("dvc exp apply first")
+    assert {file: file.read_bytes() for file in before} == before
+    stage = yaml.safe_load((project.root / "dvc.lock").read_text())["stages"]["download"]
+    assert watched in stage["deps"] and stage["params"]["params.yaml"]["data.size"] == 40
+    assert "Data and pipelines are up to date" in project.run("dvc status download")
+    next(iter(before)).unlink()
+    assert "modified:           images" in project.run("dvc status download")
 
 
 def test_a_missing_checkpoint_is_one_line(project):

@@ -28,7 +28,8 @@ def split(count: int = 40, classes: int = 4, size: int = 32, seed: int = 0) -> S
     for i, label in enumerate(labels.tolist()):
         top, left = half * (label // 2), half * (label % 2)
         masks[i, top : top + half, left : left + half] = 1
-    return Split(images, labels, torch.ones(count), masks, NAMES[:classes], "toys", f"seed {seed}")
+    about = NAMES[:classes], "toys", f"seed {seed}", tuple(f"toy/{i}" for i in range(count))
+    return Split(images, labels, torch.ones(count), masks, *about)
 
 
 def samples(split: Split) -> Iterator[Sample]:
@@ -41,7 +42,7 @@ def samples(split: Split) -> Iterator[Sample]:
 def pack(path: Path, split: Split) -> Path:
     """`path`, with `split` in it."""
     size, masks = split.images.shape[1], split.masks is not None
-    writer = Writer(path, len(split), size, split.classes, split.source, masks)
+    writer = Writer(path, split.files, size, split.classes, split.source, masks)
     for sample in samples(split):
         writer.add(sample)
     writer.close()

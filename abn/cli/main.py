@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 from abn import cli
+from abn.runtime import env
 from abn.runtime.errors import UserError
 from abn.version import __version__
 
@@ -32,6 +33,8 @@ class SetupError(UserError):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb that `arguments` (by default the command line) name; return the exit code."""
     try:
+        if arguments is None:
+            env.ensure_utf8()
         return _run(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -104,6 +104,8 @@ class Data(Section):
     """folder: holds train/CLASS/* and val/CLASS/*, or CLASS/*; may be a link; watched by DVC."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     """folder: share of every class for validation where ROOT has no train/ and val/."""
+    allow_duplicates: bool
+    """folder: pack also where an image is in both splits; the scores are then too good."""
     shapes: Shapes
 
     @model_validator(mode="after")

@@ -2,14 +2,16 @@
 
 A split is a safetensors file, written sample by sample and read by memory map, so that it may be
 larger than memory: `images` uint8 [N, S, S, 3] RGB, `labels` int64 [N], `aspect` float32 [N] (width
-over height of the original) and, where they are known, `masks` uint8 [N, S, S]. Its header has one
-key, `abn`, of JSON: the class names, where the images came from, and a digest of the tensors.
+over height of the original), where they are known `masks` uint8 [N, S, S], and `files`: the N names
+of the images, UTF-8 with a zero byte between two. Its header has one key, `abn`, of JSON: the class
+names, where the images came from, and a digest of the tensors without the names.
 """
 
 import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +28,9 @@ from abn.runtime.errors import DataError, ParamsError
 from abn.runtime.rng import generator
 
 PIXELS = ("images", "masks")
+BYTES = (*PIXELS, "files")
 OBJECT = 1  # in the masks
-DTYPES = {"labels": ("I64", "<i8"), "aspect": ("F32", "<f4")} | dict.fromkeys(PIXELS, ("U8", "u1"))
+DTYPES = {"labels": ("I64", "<i8"), "aspect": ("F32", "<f4")} | dict.fromkeys(BYTES, ("U8", "u1"))
 
 
 class Sample(NamedTuple):
@@ -50,6 +53,7 @@ class Split:
     classes: tuple[str, ...]
     source: str
     digest: str
+    files: tuple[str, ...]  # N names: below data.root, in the archive, or split/index of a shape
     rows: Tensor | None = None  # int64 [M]: the rows of images and masks that belong to a subset
 
     def __len__(self) -> int:
@@ -58,8 +62,9 @@ class Split:
     def subset(self, index: Tensor) -> "Split":
         """The samples at `index` int64 [M]; their images and masks stay where they are."""
         rows = index if self.rows is None else self.rows[index]
+        files = tuple(self.files[i] for i in index.tolist())
         return dataclasses.replace(
-            self, labels=self.labels[index], aspect=self.aspect[index], rows=rows
+            self, labels=self.labels[index], aspect=self.aspect[index], files=files, rows=rows
         )
 
     def take(self, index: Tensor) -> "Split":
@@ -86,22 +91,27 @@ class Split:
 
 
 class Writer:
-    """Writes `count` samples of side `size`, in order; `path` appears only when it is closed."""
+    """Writes a sample of side `size` for each name in `files`, in order.
+
+    `path` appears only when it is closed.
+    """
 
     def __init__(
         self,
         path: Path,
-        count: int,
+        files: Sequence[str],
         size: int,
         classes: tuple[str, ...],
         source: str,
         masks: bool = False,
     ) -> None:
         self.path, self.part = path, path.with_name(f"{path.name}.part")
+        count, self.names = len(files), "\0".join(files).encode()
         self.shapes: dict[str, tuple[int, ...]] = {"labels": (count,), "aspect": (count,)}
         self.shapes["images"] = (count, size, size, 3)
         if masks:
             self.shapes["masks"] = (count, size, size)
+        self.shapes["files"] = (len(self.names),)
         self.meta = {"classes": classes, "source": source, "digest": "0" * 64}
         self.labels: list[int] = []
         self.aspect: list[float] = []
@@ -110,6 +120,8 @@ class Writer:
         header, self.offsets, self.size = _header(self.shapes, self.meta)
         self.file = self.part.open("wb")
         self.file.write(header)
+        self.file.seek(self.offsets["files"])
+        self.file.write(self.names)
 
     def add(self, sample: Sample) -> None:
         """Append `sample`."""
@@ -123,7 +135,7 @@ class Writer:
         self.aspect.append(sample.aspect)
 
     def close(self) -> None:
-        """Complete the file; ValueError unless `count` samples were added."""
+        """Complete the file; ValueError unless all samples were added."""
         (count,) = self.shapes["labels"]
         if len(self.labels) != count:
             raise ValueError(f"{len(self.labels)} samples were added, not {count}")
@@ -155,11 +167,12 @@ def read(path: Path) -> Split:
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads(file.metadata()["abn"])
-            names = ("images", "labels", "aspect")
-            images, labels, aspect = (file.get_tensor(name) for name in names)
+            parts = ("images", "labels", "aspect", "files")
+            images, labels, aspect, names = (file.get_tensor(part) for part in parts)
             masks = file.get_tensor("masks") if "masks" in file.keys() else None  # noqa: SIM118  # no dict
         about = tuple(meta["classes"]), meta["source"], meta["digest"]
-        split = Split(images, labels, aspect, masks, *about)
+        files = tuple(names.numpy().tobytes().decode().split("\0"))
+        split = Split(images, labels, aspect, masks, *about, files)
         _check(split)
         return split
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -181,6 +194,8 @@ def _check(split: Split) -> None:
             raise ValueError("tensors whose shapes or types do not fit together")
     if not count or not 0 <= split.labels.min() <= split.labels.max() < len(split.classes):
         raise ValueError("no labels, or labels that are not a class")
+    if len(split.files) != count:
+        raise ValueError("not a name for each image")
     if not (split.aspect.isfinite() & (split.aspect > 0)).all():
         raise ValueError("an aspect that is not positive")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torchvision.datasets import Imagenette  # type: ignore[import-untyped]  # it has no stubs
 
+from abn.datasets.problems import fault_of
 from abn.runtime.errors import DataError
 
 # torchvision's private tables: tests/datasets/test_imagenette.py says so if they move.
@@ -13,7 +14,8 @@ CLASSES: dict[str, str] = {  # WordNet id -> name; the order is the labels'
     wnid: names[0] for wnid, names in Imagenette._WNID_TO_CLASS.items()
 }
 LABELS = {wnid: label for label, wnid in enumerate(CLASSES)}
-_IMAGE = re.compile(r"(?:\./)?[^/]+/(train|val)/([^/]+)/[^/]+\.(?i:JPEG)")
+# A name that starts with a dot is no image: macOS packs ._x.JPEG beside x.JPEG.
+_IMAGE = re.compile(r"(?:\./)?[^/]+/(train|val)/([^/.][^/]*)/[^/.][^/]*\.(?i:JPEG)")
 
 
 def find(names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
@@ -25,6 +27,8 @@ def find(names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
     for name in sorted(names):
         if match := _IMAGE.fullmatch(name):
             split, wnid = match.groups()
+            if fault := fault_of(name):
+                raise DataError(fault, f"member {name!a}", "correct data.url")
             if wnid not in LABELS:
                 what = f"{wnid!r} is not a class of Imagenette"
                 raise DataError(what, f"member {name!r}", "correct data.url")

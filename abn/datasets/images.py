@@ -1,19 +1,39 @@
 """An image file of any common kind as 8-bit RGB, and as a square of pixels."""
 
 import io
+import struct
+import threading
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from abn.runtime.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+try:  # HEIC, where that package is installed
+    import pillow_heif  # type: ignore[import-not-found]
+
+    pillow_heif.register_heif_opener()
+    HEIF: tuple[str, ...] = ("HEIF",)
+except ImportError:
+    HEIF = ()
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", *HEIF)
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 SMALLEST_SIDE = 8  # pixels
-LARGEST_AREA = 50_000_000  # pixels
-UPRIGHT = {  # EXIF orientation -> the transposition that undoes it
+LARGEST_AREA = 89_478_485  # pixels to decode: Pillow's limit
+LARGEST_JPEG = 250_000_000  # pixels of a JPEG that is decoded at a part of its size
+LARGE = 25_000_000  # pixels; of images beyond it, one at a time is in memory
+PREVIEW = 1  # NewSubfileType of a TIFF's picture that is a smaller copy of another
+PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}  # of a PNG
+PNG = b"\x89PNG\r\n\x1a\n"
+
+_one_large = threading.Lock()
+UPRIGHT: dict[object, Image.Transpose] = {  # EXIF orientation -> the transposition that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -33,15 +53,52 @@ def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Ima
     With `size_hint`, the side in pixels of its future canvas, a much larger JPEG is decoded at
     1/2, 1/4 or 1/8 of its size. Raises DataError with `name` for what is not a sound image.
     """
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            _check(image)
-            if size_hint:
-                image.draft(None, (2 * size_hint, 2 * size_hint))
-            return upright_rgb(image)
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        try:
+            return _decoded(data, size_hint)
+        except Exception:
+            if not data.startswith(PNG):
+                raise
+            return _decoded(_bare_png(data), size_hint)
     except Exception as error:  # Pillow raises errors of many kinds for damaged files
         raise DataError(_reason(error), name, "replace the file or remove it") from error
+
+
+def _decoded(data: bytes, size_hint: int | None) -> Image.Image:
+    with _open(data) as image:
+        full = image.width * image.height
+        if size_hint and min(image.size) >= SMALLEST_SIDE:
+            image.draft(None, (2 * size_hint, 2 * size_hint))
+        _check(image, full)
+        with _one_large if full > LARGE else nullcontext():
+            return upright_rgb(image)
+
+
+def _open(data: bytes) -> Image.Image:
+    """The image in `data`, not yet decoded."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS and not HEIF:
+            raise ValueError("HEIC: convert it to JPEG, or `pip install pillow-heif`") from None
+        raise
+    except Exception:
+        if not data.startswith(b"\xff\xd8"):
+            raise
+        # A JPEG too large to decode whole, or with an odd index of further pictures (MPO).
+        return JpegImageFile(io.BytesIO(data))
+
+
+def _bare_png(data: bytes) -> bytes:
+    """The PNG `data` without its texts, profiles and dates: they never decide over the pixels."""
+    kept, place = [PNG], len(PNG)
+    while place + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        chunk = data[place : (place := place + size + 12)]
+        if kind in PIXEL_CHUNKS:
+            kept.append(chunk)
+    return b"".join(kept)
 
 
 def square(image: Image.Image, size: int) -> tuple[NDArray[np.uint8], float]:
@@ -55,15 +112,20 @@ def square(image: Image.Image, size: int) -> tuple[NDArray[np.uint8], float]:
     return np.array(canvas), image.width / image.height
 
 
-def _check(image: Image.Image) -> None:
-    """ValueError by the header, before a pixel is decoded."""
+def _check(image: Image.Image, full: int) -> None:
+    """ValueError by the header, before a pixel is decoded; `full` is its area in the file."""
     width, height = image.size
     if min(width, height) < SMALLEST_SIDE:
         raise ValueError(f"{width} x {height} pixels, a side under {SMALLEST_SIDE}")
     if width * height > LARGEST_AREA:
-        raise ValueError(f"{width} x {height} pixels, over {LARGEST_AREA:,}")
+        raise ValueError(f"{width} x {height} pixels to decode, over {LARGEST_AREA:,}")
+    if full > LARGEST_JPEG:
+        raise ValueError(f"{full:,} pixels, over {LARGEST_JPEG:,}")
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers of an unknown range")
+    tags = getattr(image, "tag_v2", {})
+    if image.format == "TIFF" and tags.get(ExifTags.Base.NewSubfileType) == PREVIEW:
+        raise ValueError("its first picture is a preview, as in a camera's raw file: convert it")
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -72,7 +134,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     Not by ImageOps.exif_transpose: it fails on sound images whose EXIF it cannot write back.
     """
     image.load()  # Pillow turns a TIFF while loading, and then forgets its orientation
-    undo = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    undo = UPRIGHT.get(_orientation(image))
     if undo is not None:
         image = image.transpose(undo)
     if image.mode.startswith("I"):
@@ -81,6 +143,14 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> object:
+    """The orientation in the EXIF of `image`; 1, upright, where that cannot be read."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as for a damaged file, but the pixels are sound
+        return 1
 
 
 def _gray8(image: Image.Image) -> Image.Image:

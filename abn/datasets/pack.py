@@ -11,16 +11,25 @@ from typing import NamedTuple, TypeVar
 
 from abn.config.params import Data
 from abn.data.packed import Sample, Writer
-from abn.datasets import archive, download, folder, images, shapes
+from abn.datasets import archive, download, folder, images, shapes, tree
+from abn.datasets.copies import Copies, Place
+from abn.datasets.problems import Problem, refused, shown
 from abn.runtime import files, progress
 from abn.runtime.errors import DataError
 
 T = TypeVar("T")
 R = TypeVar("R")
-Item = tuple[bytes | Path, str, str, int]  # content, its name for errors, split, label
 CHUNK = 16  # images that a thread decodes at a time
 AHEAD = 4  # chunks decoded or waiting per thread
-MOST_NAMED = 5  # bad images
+
+
+class Item(NamedTuple):
+    """An image to decode."""
+
+    content: bytes | Path
+    name: str
+    split: str
+    label: int
 
 
 class Source(NamedTuple):
@@ -29,18 +38,19 @@ class Source(NamedTuple):
     classes: tuple[str, ...]
     origin: str  # a description that is the same on every machine
     masks: bool
-    counts: dict[str, int]  # images of each split
+    files: dict[str, list[str]]  # the names of each split's images, in the order of the samples
     samples: Iterable[tuple[str, Sample]]  # (split, sample); can be read once
 
 
 def open_source(config: Data, cache: Path) -> Source:
-    """The data set that `config` names; downloads are kept in the folder `cache`.
+    """The data set that `config` names; downloads, and lists of
+    what is wrong, are kept in the folder `cache`.
 
     Raises DataError, DiskError, BusyError.
     """
     if config.name == "shapes":
         return _shapes(config)
-    return _imagenette(config, cache) if config.name == "imagenette" else _folder(config)
+    return _imagenette(config, cache) if config.name == "imagenette" else _folder(config, cache)
 
 
 def pack(source: Source, size: int, paths: dict[str, Path]) -> None:
@@ -53,10 +63,10 @@ def pack(source: Source, size: int, paths: dict[str, Path]) -> None:
         writers = {}
         for split, path in paths.items():
             about = source.classes, source.origin, source.masks
-            writers[split] = Writer(path, source.counts[split], size, *about)
+            writers[split] = Writer(path, source.files[split], size, *about)
             discarding.callback(writers[split].discard)
         files.require_room(folder, sum(writer.size for writer in writers.values()))
-        with progress.bar("packing", sum(source.counts.values()), "image") as bar:
+        with progress.bar("packing", sum(map(len, source.files.values())), "image") as bar:
             for split, sample in progress.counted(source.samples, bar):
                 writers[split].add(sample)
         for writer in writers.values():
@@ -70,7 +80,8 @@ def _shapes(config: Data) -> Source:
         for split, count in counts.items()
         for index in range(count)
     )
-    return Source(shapes.CLASSES, f"shapes, seed {config.seed}", True, counts, samples)
+    files = {split: shapes.names(split, count) for split, count in counts.items()}
+    return Source(shapes.CLASSES, f"shapes, seed {config.seed}", True, files, samples)
 
 
 def _imagenette(config: Data, cache: Path) -> Source:
@@ -79,48 +90,78 @@ def _imagenette(config: Data, cache: Path) -> Source:
     official_url, official_md5 = imagenette.ARCHIVES[config.variant]
     url, md5 = config.url or official_url, config.md5 or official_md5
     file = download.fetch(url, cache / md5 / "imagenette.tgz", md5)
-    splits = imagenette.find(archive.names(file))
+    members = archive.names(file)
+    splits = imagenette.find(members)
     known = {name: (split, label) for split in splits for name, label in splits[split]}
-    items = ((content, name, *known[name]) for name, content in archive.read(file, known))
-    classes, counts = tuple(imagenette.CLASSES.values()), {s: len(splits[s]) for s in splits}
-    samples = _decoded(items, config.size)
-    return Source(classes, f"imagenette, archive md5 {md5}", False, counts, samples)
+    if others := [name for name in members if name not in known]:
+        progress.say(f"{len(others)} file(s) of the archive not read, such as {shown(others[0])}")
+    files = {
+        split: [name for name in members if known.get(name, "?")[0] == split] for split in splits
+    }
+    items = (Item(content, name, *known[name]) for name, content in archive.read(file, known))
+    samples = _samples(_decoded(items, config.size), [], file, cache)
+    return Source(
+        tuple(imagenette.CLASSES.values()), f"imagenette, archive md5 {md5}", False, files, samples
+    )
 
 
-def _folder(config: Data) -> Source:
-    classes, train, val = folder.find(Path(config.root), config.val_fraction, config.seed)
-    splits = {"train": train, "val": val}
-    items = ((path, str(path), split, label) for split in splits for path, label in splits[split])
-    counts = {split: len(splits[split]) for split in splits}
-    return Source(classes, "folder", False, counts, _decoded(items, config.size))
+def _folder(config: Data, cache: Path) -> Source:
+    root = Path(config.root)
+    found = folder.find(root, config.val_fraction, config.seed)
+    for line in found.left_out:
+        progress.say(f"{root}: {line}")
+    splits = {"train": found.train, "val": found.val}
+    items = (
+        Item(tree.path(root, name), name, split, label)
+        for split in splits
+        for name, label in splits[split]
+    )
+    copies = Copies(root, cache, config.allow_duplicates)
+    files = {split: [name for name, _ in labelled] for split, labelled in splits.items()}
+    samples = _samples(_decoded(items, config.size), found.problems, root, cache, copies)
+    return Source(found.classes, "folder", False, files, samples)
 
 
-def _decoded(items: Iterable[Item], size: int) -> Iterator[tuple[str, Sample]]:
-    """Decode `items` in threads, in order; Pillow releases Python's lock.
+Decoded = tuple[Item, Sample | Problem]
+
+
+def _decoded(items: Iterable[Item], size: int) -> Iterator[Decoded]:
+    """Decode `items` in threads, in order; Pillow releases Python's lock."""
+
+    def sample(item: Item) -> Decoded:
+        try:
+            canvas, aspect = images.square(images.decode(item.content, item.name, size), size)
+        except DataError as error:
+            return item, Problem(error.what, item.name)
+        return item, Sample(canvas, item.label, aspect)
+
+    return _in_parallel(sample, items)
+
+
+def _samples(
+    decoded: Iterable[Decoded],
+    problems: list[Problem],
+    root: Path,
+    cache: Path,
+    copies: Copies | None = None,
+) -> Iterator[tuple[str, Sample]]:
+    """The samples in `decoded`; DataError at the end if there is any problem, or `copies` has one.
 
     Bad images are an error, not left out: that would be another data set. All are read before the
-    error, so that it can name several.
+    error, so that it names all that is wrong.
     """
-
-    def sample(item: Item) -> tuple[str, Sample] | str:
-        content, name, split, label = item
-        try:
-            canvas, aspect = images.square(images.decode(content, name, size), size)
-        except DataError as error:
-            return f"{name} ({error.what})"
-        return split, Sample(canvas, label, aspect)
-
-    bad: list[str] = []
-    for result in _in_parallel(sample, items):
-        if isinstance(result, str):
-            bad.append(result)
-        elif not bad:
-            yield result
-    if bad:
-        more = f" and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
-        what = f"{len(bad)} image{'s' * (len(bad) > 1)} cannot be used"
-        where = ", ".join(bad[:MOST_NAMED]) + more
-        raise DataError(what, where, "replace or remove them")
+    problems = list(problems)
+    for item, result in decoded:
+        if isinstance(result, Problem):
+            problems.append(result)
+        elif not problems:
+            if copies:
+                copies.note(Place(item.split, item.label, item.name), result)
+            yield item.split, result
+    if problems:
+        raise refused(problems, root, cache)
+    if copies:
+        copies.check()
 
 
 def _in_parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

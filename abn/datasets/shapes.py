@@ -34,6 +34,11 @@ COLOURS = np.frombuffer(
 ).reshape(10, 3)
 
 
+def names(split: str, count: int) -> list[str]:
+    """What the first `count` pictures of a split are called: val/00012."""
+    return [f"{split}/{index:05}" for index in range(count)]
+
+
 class Scene(NamedTuple):
     """What all layers of one picture share."""
 

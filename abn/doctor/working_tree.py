@@ -67,7 +67,7 @@ def is_complete(content: bytes) -> bool:
 def dvc_tables() -> Iterator[Problem]:
     """DVC's tables of readers and writers: it waits for processes with the numbers they name."""
     for table in filter(Path.exists, TABLES):
-        text = table.read_text(errors="replace")
+        text = table.read_text("utf-8", errors="replace")
         alive = [pid for pid in re.findall(r'"pid": (\d+)', text) if psutil.pid_exists(int(pid))]
         if alive or not re.fullmatch(r"\{.*\}\s*", text, re.S):
             what = f"names process {alive[0]}" if alive else "incomplete"

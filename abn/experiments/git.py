@@ -6,7 +6,9 @@ import subprocess
 def output(*words: str) -> str | None:
     """What `git` prints for `words`; None where it refuses, or is not there."""
     try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", *words], capture_output=True, encoding="utf-8", errors="surrogateescape"
+        )
     except OSError:
         return None
     return done.stdout if done.returncode == 0 else None

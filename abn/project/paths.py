@@ -19,6 +19,7 @@ HISTORY = Path("plots/history.csv")
 CONFUSION = Path("plots/confusion.csv")
 PER_CLASS = Path("plots/per_class.csv")
 CALIBRATION = Path("plots/calibration.csv")
+PREDICTIONS = Path("plots/predictions.csv")
 
 OUTPUTS = Path("outputs")
 GALLERY = OUTPUTS / "gallery"

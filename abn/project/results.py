@@ -5,18 +5,24 @@ A diff of two results then shows only what changed.
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from abn.project import paths
 from abn.runtime import files
 from abn.runtime.errors import DataError
 
 DIGITS = 6
-NAMES = ("class", "actual", "predicted", "truth")  # of classes, which may be called 007 or NA
+NAMES = (  # of classes, which may be called 007 or NA, and of files
+    *("class", "actual", "predicted", "truth", "file", "label", "prediction"),
+    "attention_prediction",
+)
+FORMULA = re.compile(r"'*\s*[=+\-@＝＋－＠]")  # noqa: RUF001  # what a spreadsheet may run
 
 Table = pd.DataFrame
 Metrics = Mapping[str, Any]
@@ -46,8 +52,15 @@ def write_metrics(path: Path, metrics: Mapping[str, float | int | str]) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """A CSV with a header; an empty field is a value that was not measured."""
-    write_text(path, table.round(DIGITS).to_csv(index=False, lineterminator="\n"))
+    """A CSV with a header; an empty field is a value that was not measured.
+
+    A text that a spreadsheet would run as a formula gets a ' before it; `table` takes it off.
+    """
+    texts = {
+        str(name): table[name].map(_escaped) for name in table if not is_numeric_dtype(table[name])
+    }
+    written = table.round(DIGITS).assign(**texts)
+    write_text(path, written.to_csv(index=False, lineterminator="\n"))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -77,7 +90,17 @@ def table(path: Path) -> pd.DataFrame:
     """A CSV with a header; an empty field was not measured."""
     text = io.StringIO(_text(path))
     kinds = dict.fromkeys(NAMES, str)
-    return pd.read_csv(text, dtype=kinds, keep_default_na=False, na_values=[""])
+    found = pd.read_csv(text, dtype=kinds, keep_default_na=False, na_values=[""])
+    return found.assign(**{name: found[name].map(_plain) for name in NAMES if name in found})
+
+
+def _escaped(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+
+
+def _plain(value: Any) -> Any:
+    is_escaped = isinstance(value, str) and value.startswith("'") and FORMULA.match(value)
+    return value[1:] if is_escaped else value
 
 
 def _text(path: Path) -> str:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from abn.config import params as parameters
 from abn.config.params import Params
-from abn.project import inputs, paths
+from abn.project import inputs, own_images, paths
 from abn.project.inputs import Inputs
-from abn.runtime import launch, locks, signals
+from abn.runtime import env, launch, locks, signals
 from abn.runtime.errors import DeviceError, DiskError, LostError, UserError
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -36,6 +36,7 @@ def begin() -> None:
     """Check params.yaml and note the inputs, before torch is imported."""
     if "-m" not in sys.orig_argv:  # `python -mstages.NAME`: `run` does it
         return
+    env.ensure_utf8()
     stage = sys.orig_argv[sys.orig_argv.index("-m") + 1].rpartition(".")[2]
     with _errors_reported(stage):
         _checked.append(_load(stage))
@@ -72,6 +73,8 @@ def run(main: Callable[[Params, Inputs], None]) -> None:
 
 def _load(stage: str) -> tuple[Params, Inputs]:
     params = parameters.load(paths.PARAMS)
+    if stage == "download" and params.data.name == "folder":
+        own_images.link(Path(params.data.root))
     return params, inputs.look(stage, params)
 
 

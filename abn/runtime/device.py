@@ -63,6 +63,13 @@ def describe(device: torch.device) -> str:
     return f"{device} ({torch.get_num_threads()} threads)"
 
 
+def kind(device: torch.device) -> str:
+    """What kind of processor it is, in words: results are equal to the bit on one kind only."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def identity(device: torch.device) -> list[str]:
     """All of this machine and its libraries that the bits of a result depend on."""
     versions = [platform.python_version(), np.__version__, torch.__version__]

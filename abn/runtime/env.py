@@ -1,7 +1,9 @@
-"""Numbers from environment variables: they change how a result is computed, not the result."""
+"""What a process takes from its environment: numbers, none of which changes a result, and UTF-8."""
 
+import locale
 import math
 import os
+import sys
 
 from abn.runtime.errors import ParamsError
 
@@ -16,3 +18,15 @@ def number(name: str, default: float, least: float = 0.0) -> float:
     if not (math.isfinite(value) and value >= least):
         raise ParamsError("wrong value", f"{name}={text}", f"use a number of at least {least:g}")
     return value
+
+
+def ensure_utf8() -> None:
+    """Start this process again in Python's UTF-8 mode where the locale has another encoding.
+
+    Else the names of files, the pipes of a child and the console would be in that encoding, and a
+    class in the folder `Käfer` would be `KÃ¤fer` in every result. The process keeps its number;
+    those that it starts inherit the mode (PEP 540).
+    """
+    if not sys.flags.utf8_mode and locale.getencoding().lower() != "utf-8":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])

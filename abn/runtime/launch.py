@@ -33,7 +33,7 @@ def report(line: str) -> bool:
     """Hand `line` to the process that started this worker; False: print it here."""
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         content = {"message": line, "timestamp": int(time.time())}
-        Path(file).write_text(json.dumps(content))
+        Path(file).write_text(json.dumps(content), encoding="utf-8")
     return is_worker() and "ABN_LAUNCHED" in os.environ
 
 

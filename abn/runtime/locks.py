@@ -24,10 +24,10 @@ def alone(path: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=env.number("ABN_WAIT", WAIT))
     except Timeout:
-        holder = f"process {path.read_text() or 'unknown'}"
+        holder = "process " + (path.read_text("utf-8") or "unknown")
         raise BusyError(f"{what} is under way", holder, "wait for it, or stop it") from None
     try:
-        path.write_text(str(os.getpid()))
+        path.write_text(str(os.getpid()), encoding="utf-8")
         yield
     finally:
         path.unlink(missing_ok=True)  # a waiting process notices and creates it again

@@ -42,7 +42,13 @@ def _start() -> "subprocess.Popen[str] | None":
     command = [sys.executable, "-m", "abn.tracking.follow", str(time.time())]
     try:  # in a session of its own: Ctrl-C is not meant for it
         return subprocess.Popen(
-            command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True, text=True
+            command,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            start_new_session=True,
+            encoding="utf-8",
+            errors="replace",
         )
     except OSError as error:
         say(f"tracking: not started ({error.strerror}); `abn sync` sends everything later")

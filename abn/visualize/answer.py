@@ -1,6 +1,6 @@
 """What the report says first: whether the attention map explains, and which map to show."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from abn.visualize.tiles import ATTENTION, map_name
@@ -27,12 +27,14 @@ def by_map(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
 
 
 def first_sentence(explain: Row, gates: Sequence[Row]) -> tuple[str, str]:
-    """The answer in a word or two, and the sentence that says it."""
+    """The answer in a word or two, and the sentence that says it.
+
+    No test is called by its name here: the reader has not met it yet.
+    """
     answer, claim = SHORT.get(explain.get("verdict", ""), UNKNOWN)
-    if explain.get("verdict") == "undecided" and _named(gates, "fail"):
+    if explain.get("verdict") == "undecided" and _outcomes(gates)[1]:
         claim = AT_MOST_PARTLY
-    reasons = "; ".join(_reasons(gates))
-    return answer, f"{claim}: {reasons}." if reasons else f"{claim}."
+    return answer, f"{claim}.{_reasons(gates)}"
 
 
 def advice(explain: Row, maps: Mapping[str, Mapping[str, Row]], drawn: str) -> str:
@@ -47,8 +49,9 @@ def advice(explain: Row, maps: Mapping[str, Mapping[str, Row]], drawn: str) -> s
         return f"No map passes all its tests. {_drawn(drawn)}"
     if best == ATTENTION:
         return f"It is the map to show. {_drawn(drawn) if drawn != ATTENTION else ''}".rstrip()
-    passed = _named(maps.get(best, {}).values(), "pass")
-    proof = f": it passes {_list(passed)}" if passed else ""
+    passed, failed, open_ = _outcomes(maps.get(best, {}).values())
+    measured = len(passed) + len(failed) + len(open_)
+    proof = f": it passes {len(passed)} of the {measured} tests measured for it" if passed else ""
     remedy = f" {_drawn(drawn)} Set visualize.map to recommended to draw {map_name(best)}."
     claim = f"Show {map_name(best)} instead"
     if explain.get("verdict") == "explains":
@@ -56,32 +59,36 @@ def advice(explain: Row, maps: Mapping[str, Mapping[str, Row]], drawn: str) -> s
     return f"{claim}{proof}.{'' if best == drawn else remedy}"
 
 
-def _reasons(gates: Sequence[Row]) -> Iterator[str]:
-    """What passes, fails and is undecided, by name; the first is only counted."""
-    passed, failed, open_ = (_named(gates, word) for word in ("pass", "fail", "undecided"))
-    if measured := len(passed) + len(failed) + len(open_):
-        yield f"it passes {len(passed)} of the {measured} tests that were measured"
+def _reasons(gates: Iterable[Row]) -> str:
+    """How many tests it passes, what it fails, and how many are undecided; "" for none."""
+    passed, failed, open_ = _outcomes(gates)
+    measured = len(passed) + len(failed) + len(open_)
+    parts = [f"It passes {len(passed)} of the {measured} tests that were measured"]
     if failed:
-        yield f"it fails {_list(failed)}"
+        questions = _list([f"“{row['question']}”" for row in failed])
+        parts.append(f"it fails {len(failed)}: {questions}")
     if open_:
-        yield f"undecided {_verb(open_)} {_list(open_)}{_images(gates)}"
+        parts.append(f"{len(open_)} {'is' if len(open_) == 1 else 'are'} undecided{_images(open_)}")
+    return f" {'; '.join(parts)}." if measured else ""
 
 
-def _images(gates: Sequence[Row]) -> str:
+def _images(undecided: Iterable[Row]) -> str:
     """How many images would decide all that is undecided, where that is known."""
-    needed = [row.get("images_needed") for row in gates if row["outcome"] == "undecided"]
-    known = [int(count) for count in needed if count is not None]
-    if not known or len(known) < len(needed):
+    needed = [row.get("images_needed") for row in undecided]
+    if None in needed:
         return ""
-    return f" (about {max(known):,} images would decide)"
+    return (
+        f" (about {max(int(count) for count in needed if count is not None):,} images would decide)"
+    )
 
 
-def _named(gates: Iterable[Row], outcome: str) -> list[str]:
-    return [row["gate"].replace("_", " ") for row in gates if row["outcome"] == outcome]
-
-
-def _verb(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"
+def _outcomes(gates: Iterable[Row]) -> tuple[list[Row], list[Row], list[Row]]:
+    """The gates that pass, that fail, and that are undecided."""
+    rows = list(gates)
+    passed, failed, open_ = (
+        [row for row in rows if row["outcome"] == word] for word in ("pass", "fail", "undecided")
+    )
+    return passed, failed, open_
 
 
 def _list(names: Sequence[str]) -> str:

@@ -49,6 +49,7 @@ def line_chart(
     x: str,
     series: Series,
     x_label: str,
+    y_label: str,
     x_range: Range | None = None,
     y_range: Range | None = None,
     sizes: str | None = None,
@@ -66,7 +67,7 @@ def line_chart(
         return None
     with matplotlib.rc_context(RC | {"svg.hashsalt": title}):
         figure = Figure(SIZE, layout="constrained")
-        axes = figure.add_subplot(xlabel=x_label)
+        axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
         if diagonal:
             axes.plot([0, 1], [0, 1], REFERENCE[1], color=REFERENCE[0], lw=2, label=diagonal)
         for name, rows in reversed(lines.items()):  # the first series is drawn on top

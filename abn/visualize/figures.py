@@ -1,18 +1,22 @@
 """The PNG figures: a sheet of overlays, and one figure for each image of the gallery."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from numpy.typing import NDArray
 
+from abn.visualize.names import cut, cut_left
 from abn.visualize.overlay import Style
 from abn.visualize.tables import number, plain
-from abn.visualize.tiles import GalleryItem, Pixels, Row, Tile, rows, short
+from abn.visualize.tiles import GalleryItem, Pixels, Row, Tile, rows
 
 GREEN, RED, INK, GREY = "#116329", "#b3191e", "#1f2328", "#59636e"  # contrast on white above 5:1
 LARGE, SMALL = 8.0, 6.5  # points
@@ -22,12 +26,13 @@ _IMAGE, _SEAM = 1.5, 0.05
 _ABOVE, _BELOW = 0.19, 0.17
 _GAP_X, _GAP_Y, _BORDER, _NOTE = 0.32, 0.08, 0.18, 0.2
 _TILE_HEIGHT = _ABOVE + _IMAGE + _BELOW
+_ITEM, _PANEL = 4.5, 1.25  # width of a gallery item, and of a picture in it, at least
 
-_EVIDENCE = """What the attention branch
-counts for (red) and against
-(blue) each class. Below
-each map is its mean, the
-logit."""
+_EVIDENCE = """What the attention
+branch counts for (red)
+and against (blue) each
+class. Below each map is
+its mean, the logit."""
 
 
 def sheet(tiles: Sequence[Tile], style: Style, dpi: int) -> Figure:
@@ -66,9 +71,9 @@ def columns(count: int, pictures: int = 2) -> int:
 def item_figure(item: GalleryItem, style: Style, dpi: int) -> Figure:
     """Rows of pictures: the maps, what the decision needs, and for an error the evidence."""
     drawn = rows(item, style)
-    figure = Figure((4.5, 0.4 + 1.5 * len(drawn)), dpi, facecolor="white", layout="constrained")
+    figure = Figure((_ITEM, 0.52 + 1.5 * len(drawn)), dpi, facecolor="white", layout="constrained")
     heading: dict[str, Any] = {"ha": "left", "fontsize": LARGE, "parse_math": False}
-    figure.suptitle(_heading(item), x=0.01, color=_mark(item.tile)[0], **heading)
+    figure.suptitle(_heading(figure, item), x=0.01, color=_mark(item.tile)[0], **heading)
     grid = figure.subplots(len(drawn), 3, squeeze=False)
     for axes, row in zip(grid, drawn, strict=True):
         _row(figure, axes, row)
@@ -107,12 +112,31 @@ def _tile(figure: Figure, left: float, bottom: float, tile: Tile, style: Style) 
     original, heat, last = drawn[0], drawn[1], drawn[-1]
     colour, mark = _mark(tile)
     title: dict[str, Any] = {"color": colour, "fontsize": LARGE, "pad": 4, "parse_math": False}
-    original.set_title(f"{short(tile.truth)} → {short(tile.prediction)}", loc="left", **title)
-    last.set_title(f"{tile.confidence:.0%} {mark}", loc="right", **title)
+    sure = f"{tile.confidence:.0%} {mark}"
+    room = len(pictures) * (_IMAGE + _SEAM) - _SEAM - _width(figure, sure, LARGE) - 2 * _SEAM
+    original.set_title(_fitted(figure, tile.pair, LARGE, room), loc="left", **title)
+    last.set_title(sure, loc="right", **title)
     place: dict[str, Any] = {"transform": last.transAxes, "ha": "right", "va": "top"}
     last.text(1, -0.03, tile.range, color=GREY, fontsize=SMALL, **place)
     if tile.flat:
         _stamp(heat)
+
+
+def _fitted(figure: Figure, text: str, size: float, room: float) -> str:
+    """`text` at `size` points, its marked names cut so that it is at most `room` inches wide."""
+    return cut(text, lambda candidate: _width(figure, candidate, size) <= room)
+
+
+def _width(figure: Figure, text: str, size: float) -> float:
+    """How wide `figure` shows a line of text at `size` points, inches."""
+    font, ruler = FontProperties(size=size), _ruler(figure.dpi)
+    return float(ruler.get_text_width_height_descent(text, font, False)[0]) / figure.dpi
+
+
+@cache
+def _ruler(dpi: float) -> RendererAgg:
+    """What measures text: letters snap to pixels, so their width depends on `dpi`."""
+    return RendererAgg(1, 1, dpi)
 
 
 def _mark(tile: Tile) -> tuple[str, str]:
@@ -126,14 +150,16 @@ def _stamp(axes: Axes) -> None:
     axes.text(0.5, 0.5, "flat map", color=INK, bbox=box, transform=axes.transAxes, **style)
 
 
-def _heading(item: GalleryItem) -> str:
-    """Class, prediction and confidence; why it is in the gallery, and its scores."""
+def _heading(figure: Figure, item: GalleryItem) -> str:
+    """Class, prediction and confidence; why it is in the gallery, and its scores; its file."""
     tile = item.tile
     srg = "not scored" if item.srg is None else f"SRG {number(item.srg)}"
     why = "confident error" if item.role == "error" else f"{item.role} of its class by SRG"
-    names = f"{short(tile.truth)} → {short(tile.prediction)}"
-    outcome = f"{names}  {tile.confidence:.0%} {_mark(tile)[1]}"
-    return f"{outcome}\n{why} · {srg} · {tile.strength}"
+    outcome = f"{tile.pair}  {tile.confidence:.0%} {_mark(tile)[1]}"
+    room = 0.96 * _ITEM
+    file = cut_left(item.file, lambda text: _width(figure, text, LARGE) <= room)
+    outcome = _fitted(figure, outcome, LARGE, room)
+    return f"{outcome}\n{why} · {srg} · {tile.strength}\n{file}".rstrip()
 
 
 def _row(figure: Figure, places: NDArray[Any], row: Row) -> None:
@@ -143,7 +169,7 @@ def _row(figure: Figure, places: NDArray[Any], row: Row) -> None:
         if panel is not None:
             axes.imshow(panel.pixels, interpolation="nearest" if panel.cells else "bilinear")
             text = {"fontsize": SMALL, "color": GREY, "parse_math": False}
-            axes.set_title(panel.caption, loc="left", y=-0.15, **text)
+            axes.set_title(_fitted(figure, panel.text, SMALL, _PANEL), loc="left", y=-0.15, **text)
     if row.palette:
         _colour_bar(figure, places, row)
 

@@ -18,8 +18,11 @@ from abn.models.abn import AttentionBranchNetwork
 from abn.predict import Predictions
 from abn.visualize import figures, looking
 from abn.visualize.looking import DRAWN
+from abn.visualize.names import start
 from abn.visualize.overlay import Style
 from abn.visualize.tiles import ATTENTION, GalleryItem, Tile
+
+SLUG = 48  # characters at most, of up to four bytes in UTF-8: a file's name has up to 255
 
 
 class Choice(NamedTuple):
@@ -65,14 +68,20 @@ def first_of_each_class(
 
 
 def slugs(names: Sequence[str]) -> list[str]:
-    """A file name for each of `names`: lower-case ASCII, no two alike."""
+    """A file name for each of `names`: its letters, of any script, in lower case; no two alike."""
     taken: list[str] = []
     for name in names:
-        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-        base = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48] or "class"
+        base = start(_letters(name), SLUG).strip("-") or "class"
         tries = (base if n == 1 else f"{base}-{n}" for n in range(1, len(taken) + 2))
         taken.append(next(slug for slug in tries if slug not in taken))
     return taken
+
+
+def _letters(name: str) -> str:
+    """Letters with their marks and digits of `name` in lower case, a hyphen for all between."""
+    plain = unicodedata.normalize("NFC", name.lower())
+    kept = (x if unicodedata.category(x)[0] in "LMN" else "-" for x in plain)
+    return re.sub("-+", "-", "".join(kept)).strip("-")
 
 
 def by_srg(scored: pd.DataFrame, labels: Tensor, classes: Sequence[str]) -> list[Choice]:
@@ -134,6 +143,7 @@ def items(
             evidence[i] if choice.role == "error" else None,
             enough[i],
             what_if[i] if choice.role == "error" else None,
+            split.files[choice.place],
         )
         for i, choice in enumerate(choices)
     ]

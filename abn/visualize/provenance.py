@@ -1,12 +1,15 @@
 """Which network was trained on which data, for the report: facts, checksums, parameters."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from abn.config.params import Params
 from abn.data.packed import Split
+from abn.models import checkpoint
 from abn.models.checkpoint import Checkpoint
+from abn.visualize.names import apart
 
 NAMED = 20  # classes; the others are only counted
 SELECTED = {"nothing": "of the last epoch", "holdout": "of the best epoch on the hold-out"}
@@ -22,23 +25,38 @@ class Provenance(NamedTuple):
     params: dict[str, str]  # by dotted name
     warnings: list[str]  # what the reader must know first
     looks: bool = False  # whether the map lies on the picture: look, then decide
+    search: str = ""  # the command that finds the commits of this run
 
 
 def provenance(
-    params: Params, trained: Checkpoint, train: Split, val: Split, weights: str, selected_on: str
+    params: Params,
+    trained: Checkpoint,
+    train: Split,
+    val: Split,
+    weights: Path,
+    measured: Mapping[str, Any],
+    device: str,
 ) -> Provenance:
-    """The provenance of a report on `trained`, whose file has the SHA-256 `weights`."""
-    checksums = {"training data": train.digest, "validation data": val.digest, "weights": weights}
+    """The provenance of a report on `trained`, whose file is `weights`.
+
+    `measured` are the metrics of the train stage, `device` the kind that this page was made on.
+    There is no commit and no time in it: equal inputs give equal bytes, and several commits may
+    hold the same run. What finds them is the MD5 of the weights, which dvc.lock records.
+    """
+    checksums = {"training data": train.digest, "validation data": val.digest}
+    checksums["weights"] = checkpoint.sha256(weights)
     current = params.model_dump(mode="json", include={"data", "evaluate", "explain", "visualize"})
     current["data"] |= trained.params["data"]  # as the training read them, from the weights file
     return Provenance(
         trained.arch,
         trained.classes,
-        _facts(params, trained, train, val, selected_on),
+        _facts(params, trained, train, val, str(measured["selected_on"]))
+        | {"Processor": _processors(measured.get("device"), device)},
         checksums,
         dict(_flat(trained.params | current)),
         list(_warnings(params)),
         trained.model.looks,
+        _search(weights),
     )
 
 
@@ -47,7 +65,7 @@ def _facts(
 ) -> dict[str, str]:
     recipe, holdout = trained.params["train"], trained.params["data"]["holdout"]
     count = sum(weight.numel() for weight in trained.model.parameters())
-    named = ", ".join(trained.classes[:NAMED])
+    named = ", ".join(map(apart, trained.classes[:NAMED]))
     rest = f" and {len(trained.classes) - NAMED} more" if len(trained.classes) > NAMED else ""
     side = train.images.shape[1]
     biased = f"of the best epoch on {selected_on}, so its scores are too high"
@@ -60,10 +78,23 @@ def _facts(
         + f"; {len(val):,} for validation",
         f"{len(trained.classes)} classes": named + rest,
         "Training": f"{recipe['epochs']} epochs, {recipe['batch_size']} images per step, "
-        f"crops of {' to '.join(map(str, recipe['sizes']))} px",
+        f"crops of {' to '.join(map(str, recipe['sizes']))} px, learning rate {recipe['lr']:g}, "
+        f"seed {trained.params['seed']}",
         "Evaluation": f"the short side resized to {params.evaluate.resize} px, then the centre "
         f"{params.evaluate.size} px",
     }
+
+
+def _processors(trained: str | None, device: str) -> str:
+    if trained == device:
+        return f"{device}, for the training and for this page"
+    return f"{trained or 'not recorded'} for the training, {device} for this page"
+
+
+def _search(weights: Path) -> str:
+    with weights.open("rb") as file:
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return f"git log --all --oneline -S {md5} -- dvc.lock"
 
 
 def _warnings(params: Params) -> Iterator[str]:

@@ -19,6 +19,7 @@ from matplotlib.colors import to_hex
 from abn.project.results import Results, Table
 from abn.visualize import answer, overlay, tables, tiles
 from abn.visualize.charts import AXIS, FIRST, REFERENCE, SECOND, THIRD, VIOLET, Style, line_chart
+from abn.visualize.names import apart, path, shown
 from abn.visualize.provenance import Provenance
 from abn.visualize.tables import records
 from abn.visualize.tiles import GalleryItem, Panel
@@ -71,7 +72,8 @@ def render(
     )
     for name in ("number", "percent", "plain"):
         environment.filters[name] = getattr(tables, name)
-    environment.filters |= {"data_uri": data_uri, "map_name": tiles.map_name}
+    environment.filters |= {"data_uri": data_uri, "map_name": tiles.map_name, "apart": apart}
+    environment.filters |= {"path": path, "shown": shown}
     environment.filters["rows"] = lambda item: tiles.rows(item, style)
     by_class, gates = _by_class(items), records(results.gates)
     by_map = answer.by_map(records(results.map_gates))
@@ -95,6 +97,7 @@ def render(
         more_classes=max(0, len(by_class) - classes),
         scale=items[0].tile.heat.scale if items else (0, 1),
         errors=errors,
+        typical=[tiles.map_panels(item.tile, style)[:2] for item in items if item.role == "median"],
         misled=[item.what_if for item in errors if item.what_if],
         ramps={name: ramp(name) for name in (tiles.UNIT, tiles.SIGNED)},
     )
@@ -123,16 +126,17 @@ def _charts(results: Results) -> dict[str, Markup | None]:
         "val_attention_top1": ("validation, attention branch", THIRD),
     }
     charts = {
-        "Loss": line_chart("Loss", history, "epoch", loss, "epoch"),
+        "Loss": line_chart("Loss", history, "epoch", loss, "epoch", "loss"),
         "Top-1 accuracy": line_chart(
-            "Top-1 accuracy", history, "epoch", top1, "epoch", y_range=unit
+            "Top-1 accuracy", history, "epoch", top1, "epoch", "share correct", y_range=unit
         ),
         "Calibration": line_chart(
             "Calibration",
             results.calibration,
             "confidence",
-            {"accuracy": ("share correct (area: images)", FIRST)},
+            {"accuracy": ("validation (area: images)", FIRST)},
             "confidence",
+            "share correct",
             unit,
             unit,
             sizes="images",
@@ -142,8 +146,8 @@ def _charts(results: Results) -> dict[str, Markup | None]:
     names = tables.MAPS | tables.CONTROLS
     for title in ("Insertion", "Deletion"):
         series = {f"{m}_{title.lower()}": (names[m], style) for m, style in CURVES.items()}
-        label = "share of the cells, from the map's highest value down"
-        charts[title] = line_chart(title, curves, "fraction", series, label, unit, unit)
+        labels = "share of the cells, from the map's highest value down", "probability of the class"
+        charts[title] = line_chart(title, curves, "fraction", series, *labels, unit, unit)
     return charts
 
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from abn.explain.case import FLAT
 from abn.explain.faithfulness import gain
+from abn.visualize.names import apart, mark, shown
 from abn.visualize.overlay import Style, blend, overlay
 from abn.visualize.tables import MAPS, number, percent
 
 UNIT, SIGNED = "viridis", "RdBu_r"  # colour maps: of a map's values, of evidence for a class
 DASH = "\N{EN DASH}"
 ATTENTION = "attention"  # the name of the network's own map, as in plots/explain_maps.csv
-_NAME = 19  # characters; two names and a confidence fill the line above a pair
 
 Pixels = NDArray[np.uint8]  # [H, W, 3] RGB
 Map = NDArray[np.float32]  # [h, w]
@@ -60,6 +60,11 @@ class Tile(NamedTuple):
     @property
     def correct(self) -> bool:
         return self.truth == self.prediction
+
+    @property
+    def pair(self) -> str:
+        """Truth and prediction, marked as `names.mark` does."""
+        return f"{mark(self.truth)} → {mark(self.prediction)}"
 
     @property
     def heat(self) -> Heat:
@@ -143,6 +148,7 @@ class GalleryItem(NamedTuple):
     a map's mean is the branch's logit."""
     enough: Enough | None = None
     what_if: WhatIf | None = None  # of an error
+    file: str = ""  # the image's name where it came from
 
     @property
     def scale(self) -> float:
@@ -154,9 +160,13 @@ class Panel(NamedTuple):
     """A picture of a gallery item, in its PNG and in the report."""
 
     pixels: Pixels
-    caption: str
+    text: str  # below it; the names of classes in it are marked, see `names.mark`
     alt: str  # the picture in words
     cells: bool = False  # pixels are cells of a map: do not smooth them
+
+    @property
+    def caption(self) -> str:
+        return shown(self.text)
 
 
 class Row(NamedTuple):
@@ -185,7 +195,7 @@ def map_panels(tile: Tile, style: Style) -> list[Panel]:
     what = "attention map" if name == ATTENTION else f"{map_name(name)} map"
     span = f"{low:.2f}{DASH}{high:.2f}" if name == ATTENTION else ""
     return [
-        Panel(tile.image, "image", f"An image of class {tile.truth}"),
+        Panel(tile.image, "image", f"An image of class {apart(tile.truth)}"),
         Panel(tile.overlay(style), "overlay", f"The same image with its {what} laid over it"),
         Panel(
             colours(values, UNIT, *scale),
@@ -200,8 +210,8 @@ def decision_panels(item: GalleryItem) -> list[Panel]:
     """What the network saw, what was enough, and what it says looking for the true class."""
     panels, tile = [], item.tile
     if look := tile.look:
-        alt = f"The image as the network saw it, looking for {look.named}"
-        panels.append(Panel(look.seen, f"what it saw, for {short(look.named)}", alt))
+        alt = f"The image as the network saw it, looking for {apart(look.named)}"
+        panels.append(Panel(look.seen, f"what it saw, for {mark(look.named)}", alt))
     if enough := item.enough:
         by = "" if enough.name == tile.heat.name else f" ({map_name(enough.name)})"
         share = percent(enough.share, 0)
@@ -209,9 +219,9 @@ def decision_panels(item: GalleryItem) -> list[Panel]:
         text = "all of it is needed" if enough.share == 1 else f"these {share} are enough"
         panels.append(Panel(enough.pixels, f"{text}{by}", alt))
     if what_if := item.what_if:
-        answer = f"{what_if.prediction}, {percent(what_if.confidence, 0)}"
-        alt = f"The image under the map of {tile.truth}; the network then says {answer}"
-        panels.append(Panel(what_if.seen, f"for {short(tile.truth)}: {answer}", alt))
+        answer = f"{mark(what_if.prediction)}, {percent(what_if.confidence, 0)}"
+        alt = f"The image under the map of {mark(tile.truth)}; the network then says {answer}"
+        panels.append(Panel(what_if.seen, f"for {mark(tile.truth)}: {answer}", shown(alt)))
     return panels
 
 
@@ -221,9 +231,10 @@ def evidence_panels(item: GalleryItem) -> list[Panel]:
     roles = ("predicted", item.tile.prediction), ("true", item.tile.truth)
     for (role, name), values in zip(roles, item.evidence or (), strict=False):
         logit = number(float(values.mean()), 1)
-        alt = f"Att-CAM of the {role} class {name}, mean {logit}, on a scale of ±{item.scale:.1f}"
+        alt = f"Att-CAM of the {role} class {apart(name)}, mean {logit}, "
+        alt += f"on a scale of ±{item.scale:.1f}"
         pixels = colours(values, SIGNED, -item.scale, item.scale)
-        panels.append(Panel(pixels, f"{short(name)}: {logit}", alt, cells=True))
+        panels.append(Panel(pixels, f"{mark(name)}: {logit}", alt, cells=True))
     return panels
 
 
@@ -239,8 +250,3 @@ def colours(values: Map, palette: str, low: float, high: float) -> NDArray[Any]:
 def map_name(name: str) -> str:
     """A map's name for people."""
     return MAPS.get(name, name)
-
-
-def short(name: str) -> str:
-    """`name`, cut so that it does not run into the text beside it."""
-    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"

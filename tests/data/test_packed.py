@@ -45,6 +45,7 @@ def test_what_is_written_is_read(file: Path, split: Split) -> None:
     found = packed.read(file)
     assert same(found, split)
     assert (found.classes, found.source, len(found)) == (split.classes, "toys", 40)
+    assert found.files == split.files == tuple(f"toy/{i}" for i in range(40))
     assert found.images.dtype == torch.uint8 and found.aspect.dtype == torch.float32
     assert list(file.parent.iterdir()) == [file]
 
@@ -56,6 +57,16 @@ def test_without_masks_there_are_none(tmp_path: Path, split: Split) -> None:
 
 def test_the_same_samples_give_the_same_bytes(tmp_path: Path, file: Path, split: Split) -> None:
     assert toys.pack(tmp_path / "new/again.safetensors", split).read_bytes() == file.read_bytes()
+
+
+def test_any_name_of_a_file_is_kept_and_the_digest_is_that_of_the_pictures_alone(
+    tmp_path: Path, file: Path, split: Split
+) -> None:
+    names = ("a b\n.png", "\u732b/\u00e9.png", "e\u0301", "x" * 3000, *split.files[4:])
+    renamed = dataclasses.replace(split, files=names)
+    found = packed.read(toys.pack(tmp_path / "renamed.safetensors", renamed))
+    assert found.files == names
+    assert found.digest == packed.read(file).digest
 
 
 @pytest.mark.parametrize("name", ["images", "labels", "aspect", "masks"])
@@ -73,7 +84,7 @@ def test_one_changed_value_changes_the_digest(tmp_path: Path, split: Split, name
 def test_an_interrupted_write_leaves_the_former_file(file: Path, split: Split) -> None:
     before = file.read_bytes()
     for path in (file, file.with_name("new.safetensors")):
-        writer = Writer(path, 40, 32, split.classes, "toys", masks=True)
+        writer = Writer(path, split.files, 32, split.classes, "toys", masks=True)
         writer.add(next(toys.samples(split)))
         writer.file.close()  # as the system does when the process is gone
     assert file.read_bytes() == before
@@ -85,7 +96,7 @@ def test_another_number_of_samples_than_announced_leaves_the_former_file(
     file: Path, split: Split, count: int
 ) -> None:
     before = file.read_bytes()
-    writer = Writer(file, count, 32, split.classes, "toys", masks=True)
+    writer = Writer(file, ["name"] * count, 32, split.classes, "toys", masks=True)
     for sample in toys.samples(split):
         writer.add(sample)
     with pytest.raises(ValueError, match=f"^40 samples were added, not {count}$"):
@@ -97,7 +108,7 @@ def test_another_number_of_samples_than_announced_leaves_the_former_file(
 def test_the_size_of_a_file_is_known_at_once_and_one_given_up_leaves_nothing(
     file: Path, split: Split
 ) -> None:
-    writer = Writer(file.with_name("x"), 40, 32, split.classes, "toys", masks=True)
+    writer = Writer(file.with_name("x"), split.files, 32, split.classes, "toys", masks=True)
     assert writer.size == file.stat().st_size
     writer.add(next(toys.samples(split)))
     assert writer.part.exists()
@@ -129,7 +140,20 @@ def tensor(path: Path, name: str, value: Tensor) -> None:
     header(path)
 
 
+def without_names(path: Path) -> None:
+    """As packed before images had names."""
+    kept = {name: value for name, value in load_file(path).items() if name != "files"}
+    save_file(kept, path.with_name("new"), {"abn": "{}"})
+    path.with_name("new").replace(path)
+    header(path)
+
+
 BROKEN = {
+    "of a former version, without names": without_names,
+    "fewer names": lambda path: tensor(path, "files", torch.zeros(38, dtype=torch.uint8)),
+    "names that are not UTF-8": lambda path: tensor(
+        path, "files", torch.full((79,), 255, dtype=torch.uint8)
+    ),
     "deep in brackets": lambda path: save_file(load_file(path), path, {"abn": "[" * 100_000}),
     "labels of another type": lambda path: tensor(path, "labels", torch.zeros(40)),
     "no aspect": lambda path: tensor(path, "aspect", torch.full((40,), float("nan"))),
@@ -184,6 +208,7 @@ def test_a_damaged_file_is_a_split_that_fits_together_or_one_line(
 def test_samples_are_taken_by_index_as_copies(split: Split) -> None:
     part = split.take(torch.tensor([3, 1]))
     assert part.images.equal(split.images[[3, 1]]) and part.masks.equal(split.masks[[3, 1]])
+    assert part.files == ("toy/3", "toy/1")
     part.images.zero_()
     assert split.images[3].any()
 
@@ -195,6 +220,7 @@ def test_a_subset_also_of_a_subset_has_its_own_samples_and_copies_no_image(split
     assert same(part.take(torch.tensor([3, 0])), split.take(torch.tensor([1, 5])))
     again = part.subset(torch.tensor([2, 1]))
     assert again.rows is not None and again.rows.tolist() == [8, 3]
+    assert again.files == copied(again).files == ("toy/8", "toy/3")
     assert same(copied(again), split.take(torch.tensor([8, 3])))
 
 

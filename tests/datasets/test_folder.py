@@ -1,12 +1,14 @@
-"""Finding a folder's images: both layouts, a fair split, and every gap named."""
+"""Finding a folder's images: both layouts, a fair split, every gap named, nothing unwatched."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from abn.datasets.folder import find
+from abn.datasets.folder import Found, find
+from abn.datasets.problems import Problem
 from abn.runtime.errors import DataError
 
 
@@ -33,49 +35,105 @@ def presplit(tmp_path: Path) -> Path:
 
 
 def test_train_and_val_are_taken_as_they_are_in_alphabetical_order(presplit: Path) -> None:
-    classes, train, val = find(presplit, 0.2, seed=0)
-    assert classes == ("cat", "dog")
-    names = [(path.relative_to(presplit / "train").as_posix(), label) for path, label in train]
-    assert names == [("cat/2.png", 0), ("cat/deep/er/1.png", 0), ("dog/a.jpg", 1), ("dog/b.png", 1)]
-    assert val == [(presplit / "val/cat/3.png", 0), (presplit / "val/dog/c.png", 1)]
+    found = find(presplit, 0.2, seed=0)
+    assert found.classes == ("cat", "dog")
+    train = [("cat/2.png", 0), ("cat/deep/er/1.png", 0), ("dog/a.jpg", 1), ("dog/b.png", 1)]
+    assert found.train == [(f"train/{name}", label) for name, label in train]
+    assert found.val == [("val/cat/3.png", 0), ("val/dog/c.png", 1)]
+    assert found.problems == [] and found.left_out == []
 
 
 def test_without_train_and_val_a_share_of_every_class_is_drawn(tmp_path: Path) -> None:
-    classes, train, val = find(unsplit(tmp_path), 0.2, seed=0)
+    classes, train, val, *_ = find(unsplit(tmp_path), 0.2, seed=0)
     assert classes == ("cat", "dog")
     assert [label for _, label in val] == [0] * 2 + [1] * 4
     assert [label for _, label in train] == [0] * 8 + [1] * 16
     assert train == sorted(train) and val == sorted(val)
-    assert sorted(train + val) == sorted((p, p.parent.name == "dog") for p in tmp_path.rglob("*.*"))
+    files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")]
+    assert sorted(train + val) == sorted((str(p), p.parent.name == "dog") for p in files)
 
 
 def test_the_draw_depends_on_the_seed_but_not_on_the_place(tmp_path: Path) -> None:
-    def drawn(name: str, seed: int) -> list[tuple[str, str]]:
-        _, _, val = find(unsplit(tmp_path / name), 0.2, seed)
-        return [(path.parent.name, path.name) for path, _ in val]
+    first, again, other = (
+        find(unsplit(tmp_path / name), 0.2, seed).val
+        for name, seed in ((".cache/here", 0), ("there", 0), ("there", 1))
+    )
+    assert first == again != other
 
-    assert drawn(".cache/here", 0) == drawn("there", 0) != drawn("there", 1)
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_the_validation_split_has_three_names(presplit: Path, name: str) -> None:
+    (presplit / "val").rename(presplit / name)
+    assert find(presplit, 0.2, 0).val == [(f"{name}/cat/3.png", 0), (f"{name}/dog/c.png", 1)]
+
+
+def test_what_lies_beside_the_splits_is_counted_and_named(presplit: Path) -> None:
+    before = find(presplit, 0.2, 0)
+    touch(presplit, "test/cat/4.png", "test/dog/5.png", "notes.txt", "train/labels.csv")
+    found = find(presplit, 0.2, 0)
+    assert found[:4] == before[:4]
+    assert found.left_out == [
+        "1 file(s) not read, outside the folders of classes: train/labels.csv",
+        "3 file(s) not read, neither in train/ nor in val/: notes.txt, test/",
+    ]
+
+
+class Entries(NamedTuple):
+    """What os.scandir gives, of entries in another order."""
+
+    entries: Iterator["os.DirEntry[str]"]
+
+    def __iter__(self) -> Iterator["os.DirEntry[str]"]:  # type: ignore[override]
+        return self.entries
+
+    def __next__(self) -> "os.DirEntry[str]":
+        return next(self.entries)
+
+    def __enter__(self) -> "Entries":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is open."""
 
 
 @pytest.mark.parametrize("split", [True, False], ids=["train and val", "classes alone"])
 def test_the_order_of_directory_entries_changes_nothing(
     presplit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: bool
 ) -> None:
-    root, entries = presplit if split else unsplit(tmp_path / "unsplit"), Path.iterdir
+    root, entries = presplit if split else unsplit(tmp_path / "unsplit"), os.scandir
 
     def found(backwards: bool) -> object:
-        order = lambda path: iter(sorted(entries(path), reverse=backwards))  # noqa: E731
-        monkeypatch.setattr(Path, "iterdir", order)
+        def order(path: Path) -> Iterator["os.DirEntry[str]"]:
+            return iter(sorted(entries(path), key=lambda entry: entry.name, reverse=backwards))
+
+        monkeypatch.setattr("abn.datasets.tree.os.scandir", lambda path: Entries(order(path)))
         return find(root, 0.2, seed=0)
 
     assert found(backwards=True) == found(backwards=False)
 
 
-def test_what_systems_leave_behind_is_ignored(presplit: Path) -> None:
-    before = find(presplit, 0.2, 0)
-    touch(presplit, ".DS_Store", "train/.hidden/x.png", "train/cat/.DS_Store", "val/dog/Thumbs.db")
-    touch(presplit, "train/cat/.ipynb_checkpoints/2.png", "train/readme.txt")
-    assert find(presplit, 0.2, 0) == before
+LITTER = (
+    *("cat/@eaDir/0.png/SYNOPHOTO_THUMB_M.png", "cat/#recycle/0.png", "cat/.hidden/x.png"),
+    *("@eaDir/cat/0.png", "__MACOSX/cat/._0.png", "$RECYCLE.BIN/x.png", "lost+found/x.png"),
+    *("System Volume Information/x.png", "cat/@Recycle/x.png", "cat/~snapshot/x.png"),
+    *(".DS_Store", "cat/.DS_Store", "cat/._0.png", "dog/Thumbs.db", "dog/thumbs.DB", "dog/Icon\r"),
+    *("dog/desktop.ini", "dog/Thumbs.db:encryptable", "dog/0.png~", "dog/9.png.part"),
+    *("cat/.ipynb_checkpoints/2.png",),
+)
+
+
+@pytest.mark.parametrize("split", [True, False], ids=["train and val", "classes alone"])
+def test_what_systems_leave_is_counted_and_not_read(
+    presplit: Path, tmp_path: Path, split: bool
+) -> None:
+    root = presplit if split else unsplit(tmp_path / "unsplit")
+    before = find(root, 0.2, 0)
+    touch(root / "train" if split else root, *LITTER)
+    found = find(root, 0.2, 0)
+    assert found[:4] == before[:4]
+    assert len(found.left_out) == 1
+    assert found.left_out[0].startswith(f"{len(LITTER)} file(s) not read, left by a system or")
+    assert found.left_out[0].endswith(" more")
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -95,34 +153,81 @@ def in_both(change: Callable[[Path], object]) -> Callable[[Path], object]:
     return lambda root: [change(root / split) for split in ("train", "val")]
 
 
-NOT_A_FILE = "not a file: a pipe, a device, a link to a folder or a broken link; ROOT/train/cat/"
 GAPS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (rename("", "../gone"), "no such folder; ROOT; correct data.root"),
     "a link to itself": (
         lambda root: (root.rename(root.with_name("gone")), root.symlink_to(root)),
         "no such folder",
     ),
-    "no val/": (rename("val", "../gone"), "train/ holds folders, but there is no val/; ROOT; add"),
-    "Train/": (rename("train", "Train"), "val/ holds folders, but there is no train/"),
+    "no val/": (
+        rename("val", "../gone"),
+        "train/ holds folders, not images: parts of a data set, or classes?; ROOT; add val/; if",
+    ),
+    "Train/": (
+        rename("train", "Train"),
+        "Train/ and val/ both hold a folder cat: parts of a data set, or classes?; ROOT; "
+        "rename Train/ to train/; if these are classes, put their images right into their folders",
+    ),
+    "training/ and validation/": (
+        lambda root: (rename("train", "training")(root), rename("val", "validation")(root)),
+        "training/ and validation/ both hold a folder cat: parts of a data set, or classes?; "
+        "ROOT; rename training/ to train/; if these",
+    ),
+    "Train/ and Test/": (
+        lambda root: (rename("train", "Train")(root), rename("val", "Test")(root)),
+        "Test/ and Train/ both hold a folder cat: parts of a data set, or classes?; "
+        "ROOT; rename Train/ to train/, rename Test/ to val/; if these",
+    ),
+    "folds": (
+        lambda root: (rename("train", "fold1")(root), rename("val", "fold2")(root)),
+        "fold1/ and fold2/ both hold a folder cat: parts of a data set, or classes?; "
+        "ROOT; name the train part train/, name the val part val/; if these",
+    ),
+    "test/ of loose images": (
+        lambda root: (
+            rename("train", "Training")(root),
+            rename("val", "../gone")(root),
+            touch(root, "test/1.png"),
+        ),
+        "Training/ holds folders, not images: parts of a data set, or classes?; ROOT; "
+        "rename Training/ to train/, add val/; if these",
+    ),
+    "folds in train/": (
+        lambda root: touch(root, "train/f/x/1.png", "train/g/x/1.png"),
+        "f/ and g/ both hold a folder x: parts of a data set",
+    ),
+    "val/ and valid/": (
+        lambda root: (root / "valid").mkdir(),
+        "val/ and valid/: which one is the validation split?; ROOT; keep one of them",
+    ),
+    "train/ behind a link": (
+        lambda root: (rename("train", "../real")(root), link("train", "../real")(root)),
+        "a link to a folder, behind which DVC does not look: copy the folder, or link all of",
+    ),
     "a class missing in val/": (rename("val/cat", "../gone"), "1 class folder(s), at least 2"),
     "a class renamed in val/": (rename("val/cat", "val/kat"), "class 'cat' is not in both train/"),
     "a class more in val/": (lambda root: (root / "val/bird").mkdir(), "class 'bird' is not in"),
-    "an empty class": (
-        lambda root: (root / "val/cat/3.png").rename(root / "val/cat/.hidden"),
-        "no images; ROOT/val/cat; add some or remove the folder",
-    ),
-    "a folder called like an image": (
-        lambda root: ((root / "val/cat/3.png").unlink(), (root / "val/cat/3.png").mkdir()),
-        "no images; ROOT/val/cat",
-    ),
     "no classes": (in_both(rename("dog", "cat/dog")), "1 class folder(s), at least 2 needed"),
     "a class whose name has a line break": (
         in_both(rename("cat", "c\nt")),
         r"class 'c\nt' has a name that cannot be shown; ROOT/train; rename it",
     ),
-    "a link in circles": (link("train/cat/3.png", ".."), NOT_A_FILE),
-    "a broken link": (link("train/cat/3.png", "/nowhere/3.png"), NOT_A_FILE),
-    "a pipe": (lambda root: os.mkfifo(root / "train/cat/3.png"), NOT_A_FILE),
+    "two classes that look alike": (
+        in_both(lambda root: touch(root, "caf\u00e9/1.png", "cafe\u0301/2.png")),
+        "two names that look alike, 'cafe\\u0301' and 'caf\\xe9': rename one; ROOT/train; then",
+    ),
+    "two classes that differ in a space": (
+        in_both(lambda root: touch(root, "sea lion/1.png", "sea  lion/2.png")),
+        r"classes 'sea\x20\x20lion' and 'sea\x20lion' look alike; ROOT/train; rename one, or put",
+    ),
+    "a class that is not UTF-8": (
+        lambda root: Path(os.fsdecode(os.fsencode(root) + b"/train/caf\xe9")).mkdir(),
+        r"class 'caf\udce9' has a name that cannot be shown; ROOT/train; rename it",
+    ),
+    "a Cyrillic letter": (
+        rename("val/cat", "val/\u0441at"),
+        "class 'cat' is not in both train/ and val/ (also there: '\u0441at' ('\\u0441at'))",
+    ),
 }
 
 
@@ -137,21 +242,111 @@ def test_a_gap_is_refused_by_name(presplit: Path, gap: str) -> None:
 
 
 def test_one_image_of_each_class_is_drawn_at_least_and_one_must_be_left(tmp_path: Path) -> None:
-    assert [label for _, label in find(unsplit(tmp_path, 2), 0.01, seed=0)[2]] == [0, 1]
-    with pytest.raises(DataError, match=r"^1 image\(s\), too few to split; .*bird; add more"):
-        find(touch(unsplit(tmp_path), "bird/1.png"), 0.2, seed=0)
+    assert [label for _, label in find(unsplit(tmp_path, 2), 0.01, seed=0).val] == [0, 1]
+    found = find(touch(unsplit(tmp_path), "bird/1.png"), 0.2, seed=0)
+    assert found.problems == [Problem("1 image(s), too few to split: add more", "bird")]
+
+
+def test_both_unicode_forms_of_a_name_are_one_class(tmp_path: Path) -> None:
+    touch(tmp_path, "train/caf\u00e9/1.png", "val/cafe\u0301/1.png", "train/a/1", "val/a/1")
+    found = find(tmp_path, 0.2, 0)
+    assert found.classes == ("a", "caf\u00e9") and found.problems == []
+    assert found.val == [("val/a/1", 0), ("val/cafe\u0301/1.png", 1)]  # as the folder spells it
+
+
+AT_FAULT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no images": (
+        lambda root: (root / "val/cat/3.png").rename(root / "val/cat/.hidden"),
+        "val/cat",
+    ),
+    "no images ": (  # a folder called like an image
+        lambda root: ((root / "val/cat/3.png").unlink(), (root / "val/cat/3.png").mkdir()),
+        "val/cat",
+    ),
+    "a link to a folder, behind which DVC does not look": (
+        lambda root: (
+            rename("train/cat", "../cat")(root),
+            link("train/cat", "../../cat")(root),
+        ),
+        "train/cat",
+    ),
+    "a link to a folder, behind which DVC does not look ": (
+        link("train/cat/3.png", ".."),
+        "train/cat/3.png",
+    ),
+    "not a file": (link("train/cat/3.png", "/nowhere/3.png"), "train/cat/3.png"),
+    "not a file ": (lambda root: os.mkfifo(root / "train/cat/3.png"), "train/cat/3.png"),
+    "its name has a control character": (
+        lambda root: touch(root, "val/cat/a\n.png"),
+        "val/cat/a\n.png",
+    ),
+    "its name is not UTF-8": (
+        lambda root: Path(os.fsdecode(os.fsencode(root) + b"/val/cat/\xff.png")).touch(),
+        "val/cat/\udcff.png",
+    ),
+    "two names that look alike, 'cafe\\u0301.png' and 'caf\\xe9.png': rename one": (
+        lambda root: touch(root, "val/cat/caf\u00e9.png", "val/cat/cafe\u0301.png"),
+        "val/cat",
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", AT_FAULT)
+def test_what_is_at_fault_in_a_class_is_named_and_the_rest_still_found(
+    presplit: Path, reason: str
+) -> None:
+    damage, name = AT_FAULT[reason]
+    damage(presplit)
+    found = find(presplit, 0.2, seed=0)
+    assert [problem.name for problem in found.problems] == [name]
+    assert found.problems[0].reason.startswith(reason.strip())
+    assert found.classes == ("cat", "dog") and ("train/dog/a.jpg", 1) in found.train
 
 
 def test_a_folder_that_cannot_be_read_is_named(
     presplit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entries = Path.iterdir
+    entries = os.scandir
 
     def refuse(path: Path) -> object:
-        if path.name == "deep":  # root, who runs the tests, may read all
+        if Path(path).name == "deep":  # root, who runs the tests, may read all
             raise PermissionError(13, "Permission denied", str(path))
         return entries(path)
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(DataError, match=r"^cannot be read: Permission denied; .*/deep; check its"):
-        find(presplit, 0.2, seed=0)
+    monkeypatch.setattr(os, "scandir", refuse)
+    expected = Problem("cannot be read: Permission denied", "train/cat/deep")
+    assert find(presplit, 0.2, seed=0).problems == [expected]
+
+
+def names(found: Found) -> set[str]:
+    return {name for name, _ in found.train + found.val}
+
+
+@pytest.mark.parametrize("where", [".dvcignore", "images/.dvcignore", "images/cat/.dvcignore"])
+def test_what_dvc_does_not_watch_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = unsplit(Path("images"))
+    touch(root, "cat/x.raw", "cat/raw/1.png", "cat/kept.raw", "dog/x.raw")
+    touch(tmp_path, ".dvc/config")
+    Path(where).write_text("*.raw\nraw\n!kept.raw\n")
+    dropped = {"cat/x.raw", "cat/raw/1.png"} | ({"dog/x.raw"} if "cat" not in where else set())
+    found = find(root, 0.2, 0)
+    assert {"cat/x.raw", "cat/raw/1.png", "cat/kept.raw", "dog/x.raw"} - names(found) == dropped
+    line = f"{len(dropped)} file(s) not read, which DVC does not watch (.dvcignore): cat/raw, cat/x"
+    assert line in found.left_out[-1]
+
+
+def test_dvc_watches_every_class_folder_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rules = Path(__file__).parents[2] / ".dvcignore"
+    touch(tmp_path, ".dvc/config")
+    Path(".dvcignore").write_bytes(rules.read_bytes())
+    names = ("gear.part", "mlartifacts", "mlflow.db", "metrics")
+    touch(Path("images"), *(f"{name}/{i}.png" for name in names for i in range(2)))
+    found = find(Path("images"), 0.2, 0)
+    assert found.classes == ("gear.part", "metrics", "mlartifacts", "mlflow.db")
+    assert found.left_out == []

@@ -37,6 +37,7 @@ def test_labels_follow_that_order_whatever_the_order_of_the_archive() -> None:
 
 def test_what_is_not_an_image_is_ignored() -> None:
     extra = ["top/noisy_imagenette.csv", "top/readme.JPEG", f"top/train/{WNIDS[0]}/list.txt"]
+    extra += [f"top/train/{WNIDS[0]}/._a.JPEG", "top/val/._x/a.JPEG", "top/val/.x/a.JPEG"]
     assert imagenette.find(NAMES + extra) == imagenette.find(NAMES)
 
 
@@ -45,6 +46,10 @@ def test_what_is_not_an_image_is_ignored() -> None:
     [
         ([*NAMES, "top/val/n9/a.JPEG"], "'n9' is not a class of Imagenette; member 'top/val/n9/"),
         ([name for name in NAMES if f"val/{WNIDS[3]}" not in name], f"no image; val/{WNIDS[3]} in"),
+        (
+            [*NAMES, f"top/val/{WNIDS[0]}/\udcff.JPEG"],
+            "its name is not UTF-8: rename it; memb",
+        ),
         (NAMES[10:], f"no image; val/{WNIDS[0]} in the archive; correct data.url"),
         (["other/file.txt"], f"no image; train/{WNIDS[0]} in the archive"),
     ],

@@ -21,7 +21,7 @@ from abn.config import params as parameters
 from abn.config.params import Data, Params
 from abn.data import packed
 from abn.data.packed import Split
-from abn.datasets import imagenette, pack, shapes
+from abn.datasets import imagenette, images, pack, shapes
 from abn.runtime import files
 from abn.runtime.errors import DataError, DiskError, UserError
 from tests.tars import tgz
@@ -39,7 +39,7 @@ def config(params: Params, changed: Make) -> Data:
 def pack_both(config: Data, folder: Path) -> tuple[Split, Split]:
     """Both splits as they are read back."""
     source = pack.open_source(config, folder / "cache")
-    pack.pack(source, config.size, {s: folder / f"{s}.safetensors" for s in source.counts})
+    pack.pack(source, config.size, {s: folder / f"{s}.safetensors" for s in source.files})
     return packed.read(folder / "train.safetensors"), packed.read(folder / "val.safetensors")
 
 
@@ -60,7 +60,7 @@ def put(path: Path, content: bytes) -> None:
 
 @pytest.fixture
 def own(tmp_path: Path, config: Data, changed: Make) -> Data:
-    """Thirty shades of two classes, some much slower to decode than others."""
+    """Thirty shades of two classes, some much slower to decode than others; no two the same."""
     for i in range(30):
         side = 1000 if i % 5 == 0 else 20
         split = "train" if i < 20 else "val"
@@ -98,6 +98,7 @@ def test_shapes_are_rendered_with_their_masks(config: Data, tmp_path: Path) -> N
     assert train.classes == shapes.CLASSES and train.source == "shapes, seed 0"
     assert train.labels.tolist() == [*range(10), 0, 1]
     assert (train.aspect == 1).all()
+    assert train.files[10:] == ("train/00010", "train/00011") and val.files[0] == "val/00000"
     assert train.masks is not None and (train.masks == 1).flatten(1).any(1).all()
     assert not train.images[:10].equal(val.images)
 
@@ -123,6 +124,8 @@ def test_a_folder_is_packed_in_order_although_decoded_in_threads(
     assert train.images[:, 0, 0, 0].tolist() == shades
     assert train.labels.tolist() == [0] * 10 + [1] * 10
     assert val.labels.tolist() == [0] * 5 + [1] * 5
+    numbers = [*range(0, 20, 2), *range(1, 20, 2)]
+    assert train.files == tuple(f"train/{'ab'[i % 2]}/{i:02}.png" for i in numbers)
     assert train.classes == ("a", "b") and train.masks is None
     assert str(tmp_path).encode() not in (tmp_path / "train.safetensors").read_bytes()
 
@@ -147,6 +150,14 @@ def test_imagenette_is_packed_from_a_local_archive(
         shades = split.images[:, 16, 16, 0].int() - 20 * split.labels
         assert shades.abs().max() <= 2
         assert (split.aspect == 2).all() and split.masks is None
+        found = [
+            (name.split("/")[1:3], label)
+            for name, label in zip(split.files, split.labels, strict=True)
+        ]
+        part = "train" if split is train else "val"
+        assert found == [([part, list(imagenette.CLASSES)[label]], label) for _, label in found]
+    wnid = list(imagenette.CLASSES)[-1]  # the archive's first
+    assert train.files[:2] == tuple(f"imagenette2-160/train/{wnid}/{i}.JPEG" for i in "ba")
 
 
 def test_without_a_url_the_variants_own_archive_is_fetched(
@@ -165,16 +176,121 @@ def test_without_a_url_the_variants_own_archive_is_fetched(
     assert asked == [(url, tmp_path / md5 / "imagenette.tgz", md5)]
 
 
-def test_bad_images_are_counted_and_named_and_nothing_is_written(
-    own: Data, archive: Callable[..., Data], tmp_path: Path
+def test_every_bad_file_is_named_by_reason_in_one_run_and_nothing_is_written(
+    own: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(tmp_path / "images/train/b/05.png", b"not an image")
-    with pytest.raises(DataError, match=r"^1 image cannot be used; .*train/b/05\.png \(not an im"):
+    put(tmp_path / "images/val/a/\x1b.png", b"neither")
+    put(tmp_path / "images/val/a/x.png", b"neither")
+    put(tmp_path / "images/train/a/02.png", picture(7, 4, 4))
+    for split in ("train", "val"):
+        (tmp_path / f"images/{split}/c").mkdir()
+    with pytest.raises(DataError) as caught:
         pack_both(own, tmp_path / "out")
-    wnid = list(imagenette.CLASSES)[-1]  # the archive's first
-    with pytest.raises(DataError, match=rf"^30 images .*/train/{wnid}/a\.JPEG \(.* and 25 more; "):
-        pack_both(archive(b""), tmp_path / "out")
+    first = r"val/a/\x1b.png (its name has a control character: rename it)"
+    where = f"{tmp_path}/images: {first} and 5 more, listed above"
+    expected = f"6 files or folders cannot be used; {where}; replace or remove them"
+    assert str(caught.value) == expected
+    reason = f"not an image of the kinds {', '.join(images.FORMATS)}"
+    assert said(capsys) == [
+        *("its name has a control character: rename it (1):", r"  val/a/\x1b.png"),
+        *("no images (2):", "  train/c", "  val/c"),
+        *("4 x 4 pixels, a side under 8 (1):", "  train/a/02.png"),
+        *(f"{reason} (2):", "  train/b/05.png", "  val/a/x.png"),
+    ]
     assert not list(tmp_path.glob("out/*.safetensors*"))
+
+
+def test_a_long_list_of_bad_files_goes_to_a_file(
+    own: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(60):
+        put(tmp_path / f"images/val/a/x{i:02}.png", b"")
+    with pytest.raises(DataError, match=r"^60 files .* and 59 more, listed in .*bad-images\.txt"):
+        pack_both(own, tmp_path / "out")
+    lines = (tmp_path / "out/cache/bad-images.txt").read_text("utf-8").splitlines()
+    assert lines[1:] == [f"  val/a/x{i:02}.png" for i in range(60)]
+    assert said(capsys)[:50] == lines[:50]
+
+
+def test_bad_images_of_an_archive_are_named(
+    archive: Callable[..., Data], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wnid = list(imagenette.CLASSES)[-1]  # the archive's first
+    with pytest.raises(DataError, match=rf"^30 .*small\.tgz: .*/val/{wnid}/v\.JPEG \(.* 29 more"):
+        pack_both(archive(b""), tmp_path / "out")
+    assert capsys.readouterr().err.count("\n  imagenette2-160/") == 30
+    assert not list(tmp_path.glob("out/*.safetensors*"))
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines on stderr, without the bar's."""
+    lines = capsys.readouterr().err.splitlines()
+    return [line for line in lines if line and not line.startswith("packing:")]
+
+
+def copied(tmp_path: Path, *pairs: tuple[str, str]) -> None:
+    """Copies of the files of `own`."""
+    for source, target in pairs:
+        put(tmp_path / f"images/{target}", (tmp_path / f"images/{source}").read_bytes())
+
+
+def test_an_image_in_both_splits_is_an_error_unless_allowed(
+    own: Data, changed: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied(tmp_path, ("train/a/02.png", "val/a/x.png"), ("train/b/03.png", "val/b/y.png"))
+    put(tmp_path / "images/val/b/y.png", picture(24, 20, 20, "BMP"))  # the same pixels
+    with pytest.raises(DataError) as caught:
+        pack_both(own, tmp_path / "out")
+    first = "train/a/02.png (train) = val/a/x.png (val)"
+    remedy = "remove them from one split, or allow it with data.allow_duplicates: true"
+    where = f"{tmp_path}/images: {first}, listed above"
+    assert str(caught.value) == f"2 image(s) in both splits; {where}; {remedy}"
+    assert said(capsys) == [
+        first,
+        "train/b/03.png (train) = val/b/y.png (val)",
+    ]
+    assert not list(tmp_path.glob("out/*.safetensors*"))
+    train, val = pack_both(changed(own, allow_duplicates=True), tmp_path / "out")
+    assert (len(train), len(val)) == (20, 12)
+    assert "2 image(s) in both splits, which data.allow" in capsys.readouterr().err
+
+
+def test_an_image_in_two_classes_is_named_and_copies_in_one_are_counted(
+    own: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied(tmp_path, ("train/a/02.png", "train/b/x.png"), ("train/b/03.png", "train/b/y.png"))
+    train, _ = pack_both(own, tmp_path / "out")
+    assert len(train) == 22
+    assert said(capsys) == [
+        "warning: 1 image(s) in more than one class:",
+        "train/a/02.png (train) = train/b/x.png (train)",
+        "1 image(s) are copies of another of the same class and split",
+    ]
+
+
+def test_two_pictures_of_another_form_are_no_copies(own: Data, tmp_path: Path) -> None:
+    put(tmp_path / "images/val/a/x.png", picture(16, 20, 40))
+    assert len(pack_both(own, tmp_path / "out")[1]) == 11
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not keep such names")
+def test_names_are_utf8_whatever_the_locale(own: Data, tmp_path: Path) -> None:
+    (tmp_path / "images/train/a").rename(tmp_path / "images/train/K\u00e4fer")
+    (tmp_path / "images/val/a").rename(tmp_path / "images/val/K\u00e4fer")
+    code = (
+        "import sys; from pathlib import Path; from abn.config import params as p;"
+        "from tests.datasets.test_pack import pack_both;"
+        "d = p.load(Path(sys.argv[1])).data; root = sys.argv[2];"
+        "d = d.model_copy(update=dict(name='folder', size=32, root=root + '/images'));"
+        "train, _ = pack_both(d, Path(root, 'out'));"
+        "print(ascii((train.classes, train.files[0])))"
+    )
+    env = os.environ | {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", code, str(ROOT / "params.yaml"), str(tmp_path)]
+    printed = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    expected = (("K\u00e4fer", "b"), "train/K\u00e4fer/00.png")
+    assert printed.stdout.strip() == ascii(expected), printed.stderr
 
 
 @contextmanager

@@ -232,7 +232,7 @@ def shaped(params: Params, changed: Callable[..., Shapes]) -> tuple[Split, Reren
     rerender = partial(counterfactuals.parts, look, 0, 32)
     whole, masks, _ = rerender(torch.arange(20))
     labels = torch.arange(20) % len(CLASSES)
-    return Split(whole, labels, torch.ones(20), masks, CLASSES, "shapes", ""), rerender
+    return Split(whole, labels, torch.ones(20), masks, CLASSES, "shapes", "", ("",) * 20), rerender
 
 
 def test_shapes_are_rendered_again_to_see_what_decides(

@@ -1,5 +1,6 @@
 """Metrics and tables: six digits, fixed order, the same bytes, and read back as written."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -49,6 +50,23 @@ def test_classes_keep_their_names_and_gaps_stay_gaps(tmp_path: Path) -> None:
     table = results.table(tmp_path / "a.csv")
     assert table["class"].tolist() == ["007", "NA", "nan"]
     assert table["f1"].isna().tolist() == [False, True, False]
+
+
+RUN = ["=cmd|' /C calc'!A0", "+1", "-2", "@SUM(1)", "\t=1", " =1", "'=1", "''=1", "＝1"]  # noqa: RUF001
+HARMLESS = ["cat", "a=b", "'quoted'", "1-2", "", "'", "5"]
+
+
+@pytest.mark.parametrize("column", results.NAMES)
+def test_no_spreadsheet_runs_a_name_and_it_is_read_back_as_it_was(
+    tmp_path: Path, column: str
+) -> None:
+    write_table(tmp_path / "a.csv", pd.DataFrame({column: RUN + HARMLESS, "loss": -1.5}))
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        cells = [row[0] for row in csv.reader(file)][1:]
+    assert cells == [f"'{name}" for name in RUN] + HARMLESS
+    table = results.table(tmp_path / "a.csv")
+    assert table[column].fillna("").tolist() == RUN + HARMLESS
+    assert (table["loss"] == -1.5).all()  # a number stays one
 
 
 def test_a_missing_file_is_one_line_with_the_remedy(

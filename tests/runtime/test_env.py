@@ -1,4 +1,9 @@
-"""Numbers from the environment, or one line that says what to give."""
+"""Numbers from the environment, or one line that says what to give; UTF-8 in every locale."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +28,27 @@ def test_anything_else_is_refused_with_its_name(monkeypatch: pytest.MonkeyPatch,
         ParamsError, match=rf"^wrong value; ABN_X={text}; use a number of at least 1$"
     ):
         env.number("ABN_X", 3.0, least=1)
+
+
+SAYS = """
+import os, subprocess, sys
+from abn.runtime import env
+number = os.getpid()
+env.ensure_utf8()
+words = [sys.executable, "-c", "import sys; print(sys.getfilesystemencoding())"]
+child = subprocess.run(words, capture_output=True, encoding="utf-8").stdout.strip()
+print(os.listdir(sys.argv[1]), sys.stdout.encoding, child, os.getpid())
+"""
+
+
+@pytest.mark.parametrize("more", [{}, {"PYTHONUTF8": "0"}])
+def test_in_an_ascii_locale_names_of_files_the_console_and_children_are_utf8(
+    tmp_path: Path, more: dict[str, str]
+) -> None:
+    (tmp_path / "Käfer").touch()
+    ascii_locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(Path.cwd())} | more
+    words = [sys.executable, "-c", SAYS, str(tmp_path)]
+    with subprocess.Popen(
+        words, env=os.environ | ascii_locale, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        assert process.communicate()[0].strip() == f"['Käfer'] utf-8 utf-8 {process.pid}"

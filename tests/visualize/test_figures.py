@@ -29,6 +29,7 @@ from abn.visualize.tiles import (
 )
 
 JET = Style("jet", 1.0)
+ARABIC, HEBREW = "خنفساء", "חיפושית"
 VIRIDIS = (68, 1, 84), (253, 231, 36)  # its first and last colour, RGB
 
 
@@ -95,10 +96,29 @@ def test_the_raw_range_is_written_and_only_a_flat_map_is_stamped() -> None:
 
 
 def test_long_class_names_keep_clear_of_the_confidence() -> None:
-    figure = sheet([tile("English springer", "Norwegian elkhound, elkhound")], JET, 50)
+    figure = sheet([tile("English springer", "Norwegian elkhound, elkhound, elkdog")], JET, 50)
     figure.draw_without_rendering()
-    names = texts(figure)["English springer → Norwegian elkhound…"].get_window_extent()
-    assert names.x1 < texts(figure)["88% ✗"].get_window_extent().x0
+    (names,) = (text for said, text in texts(figure).items() if "English springer →" in said)
+    assert names.get_text().endswith("…")
+    assert names.get_window_extent().x1 < texts(figure)["88% ✗"].get_window_extent().x0
+
+
+@pytest.mark.parametrize("name", ["W" * 40, "i" * 200, "a b " * 30])
+def test_a_name_of_any_width_stays_in_its_place(name: str) -> None:
+    error = looking(error=True)
+    given = error._replace(tile=error.tile._replace(truth=name, prediction=name[1:]))
+    for figure in (sheet([given.tile], JET, 50), item_figure(given, JET, 50)):
+        figure.draw_without_rendering()
+        cut = [text for said, text in texts(figure).items() if "…" in said]
+        assert cut and all(text.get_window_extent().x1 <= figure.bbox.x1 for text in cut)
+    titles = [axes.get_title(loc="left") for axes in item_figure(given, JET, 50).axes]
+    assert any(title.startswith("for ") and "…: disc, 61" in title for title in titles)
+
+
+def test_truth_stays_left_of_the_prediction_in_every_script() -> None:
+    """Both names run from right to left: isolated, each keeps its place in a line of ours."""
+    written = texts(sheet([tile(ARABIC, HEBREW)], JET, 50))
+    assert f"\u2068{ARABIC}\u2069 → \u2068{HEBREW}\u2069" in written
 
 
 def test_dollars_in_a_class_name_are_letters(tmp_path: Path) -> None:
@@ -145,6 +165,16 @@ def test_truth_prediction_confidence_srg_and_gain_ratio_are_written() -> None:
         assert "flat map" not in text
     flat = words(item_figure(item(low=0.75, srg=None), JET, 50))
     assert "not scored" in flat and "flat map" in flat
+
+
+def test_the_file_is_written_and_a_long_path_keeps_its_end() -> None:
+    assert words(item_figure(item()._replace(file="val/disc/7.png"), JET, 50)).count("7.png") == 1
+    long = item()._replace(file="val/" + "deep/" * 40 + "disc/7.png")
+    figure = item_figure(long, JET, 50)
+    figure.draw_without_rendering()
+    (heading,) = (text for said, text in texts(figure).items() if "7.png" in said)
+    assert "\n…" in heading.get_text() and heading.get_text().endswith("/disc/7.png")
+    assert heading.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_the_panels_are_the_image_its_overlay_and_the_cells_of_its_map() -> None:

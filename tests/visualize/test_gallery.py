@@ -107,10 +107,18 @@ def test_another_map_is_drawn_for_the_class_predicted_all_on_one_scale() -> None
 
 
 def test_a_slug_is_a_safe_file_name_and_no_two_are_alike() -> None:
-    names = ["English springer", "../../etc/passwd", "Été!", "犬", "", "x" * 99]
-    expected = ["english-springer", "etc-passwd", "ete", "class", "class-2", "x" * 48]
+    names = ["English springer", "../../etc/passwd", "Été!", "🐕", "", "x" * 99, "犬" * 99]
+    expected = ["english-springer", "etc-passwd", "été", "class", "class-2", "x" * 48, "犬" * 48]
     assert slugs(names) == expected
+    assert all(
+        len(f"{slug}-median.png".encode()) <= 255 for slug in slugs(["😀犬" * 99, "𠮷" * 99])
+    )
     assert slugs(["a", "a-2", "A", "a!", "a 2"]) == ["a", "a-2", "a-3", "a-4", "a-2-2"]
+
+
+def test_a_slug_keeps_letters_of_any_script_with_their_marks() -> None:
+    names = ["カブトムシ", "ด้วงน้ำมัน", "भृंग कीट", "خنفساء سوداء", "중국어", "cafe\u0301"]
+    assert slugs(names) == ["カブトムシ", "ด้วงน้ำมัน", "भृंग-कीट", "خنفساء-سوداء", "중국어", "café"]
 
 
 @pytest.mark.parametrize(
@@ -172,6 +180,7 @@ def test_a_score_goes_with_its_image() -> None:
     shown = items(model, split, WHOLE, by_srg(table, split.labels, NAMES), table, *2 * [ATTENTION])
     assert [(e.name, e.srg) for e in shown] == [("blue-best", 0.75), ("blue-worst", 0.25)]
     assert np.array_equal(shown[1].tile.image, split.images[5].numpy())
+    assert [e.file for e in shown] == ["toy/1", "toy/5"]
     assert all(e.evidence is None for e in shown)
 
 

@@ -1,6 +1,10 @@
 """Facts, checksums and parameters of a run; none of them is a time or a commit."""
 
+import hashlib
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from abn.config.params import Params
 from abn.models.checkpoint import Checkpoint
@@ -8,14 +12,33 @@ from abn.visualize.provenance import Provenance, provenance
 from tests import toys
 
 RECIPE = {
-    "train": {"epochs": 3, "batch_size": 8, "sizes": [32, 48]},
+    "seed": 7,
+    "train": {"epochs": 3, "batch_size": 8, "sizes": [32, 48], "lr": 0.03},
     "data": {"holdout": 0.1, "seed": 5},
 }
 
 
-def of(params: Params, selected_on: str = "nothing", recipe: Any = RECIPE) -> Provenance:
-    trained = Checkpoint(toys.network(), "resnet18", toys.NAMES, recipe)
-    return provenance(params, trained, toys.split(40), toys.split(8), "f" * 64, selected_on)
+WEIGHTS = b"weights"
+
+
+@pytest.fixture(autouse=True)
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.safetensors").write_bytes(WEIGHTS)
+
+
+def of(
+    params: Params,
+    selected_on: str = "nothing",
+    recipe: Any = RECIPE,
+    classes: tuple[str, ...] = toys.NAMES,
+    **measured: str,
+) -> Provenance:
+    trained = Checkpoint(toys.network(), "resnet18", classes, recipe)
+    splits, file = (toys.split(40), toys.split(8)), Path("model.safetensors")
+    return provenance(
+        params, trained, *splits, file, {"selected_on": selected_on} | measured, "CPU, AVX2"
+    )
 
 
 def test_the_facts_name_network_data_and_training(params: Params) -> None:
@@ -25,7 +48,7 @@ def test_the_facts_name_network_data_and_training(params: Params) -> None:
         "weights of the last epoch",
         "40 for training, 10% of them held out; 8 for validation",
         "4 classes: red, blue, green, yellow",
-        "3 epochs, 8 images per step, crops of 32 to 48 px",
+        "3 epochs, 8 images per step, crops of 32 to 48 px, learning rate 0.03, seed 7",
     ):
         assert part in facts
 
@@ -36,14 +59,25 @@ def test_a_selection_on_the_reported_split_is_named(params: Params) -> None:
 
 
 def test_many_classes_are_counted(params: Params) -> None:
-    trained = Checkpoint(toys.network(), "resnet18", tuple(map(str, range(25))), RECIPE)
-    facts = provenance(params, trained, toys.split(4), toys.split(4), "f" * 64, "nothing").facts
+    facts = of(params, classes=tuple(map(str, range(25)))).facts
     assert facts["25 classes"].endswith("18, 19 and 5 more")
 
 
 def test_checksums_are_of_content(params: Params) -> None:
     data = {"training data": "seed 0", "validation data": "seed 0"}
-    assert of(params).checksums == data | {"weights": "f" * 64}
+    assert of(params).checksums == data | {"weights": hashlib.sha256(WEIGHTS).hexdigest()}
+
+
+def test_the_commits_of_a_run_are_found_by_what_dvc_records_of_its_weights(params: Params) -> None:
+    md5 = hashlib.md5(WEIGHTS, usedforsecurity=False).hexdigest()
+    assert of(params).search == f"git log --all --oneline -S {md5} -- dvc.lock"
+
+
+def test_the_processor_is_named_for_the_training_and_for_the_page(params: Params) -> None:
+    assert of(params, device="CPU, AVX2").facts["Processor"].startswith("CPU, AVX2, for the tr")
+    other = of(params, device="H100").facts["Processor"]
+    assert other == "H100 for the training, CPU, AVX2 for this page"
+    assert of(params).facts["Processor"].startswith("not recorded for the training")
 
 
 def test_parameters_of_the_training_come_from_the_weights_file_others_from_params_yaml(

@@ -16,12 +16,12 @@ import pytest
 from numpy.typing import NDArray
 
 from abn.project.results import Results
-from abn.visualize import report
+from abn.visualize import report, tables
 from abn.visualize.overlay import Style
 from abn.visualize.provenance import Provenance
 from abn.visualize.report import data_uri, ramp
 from abn.visualize.tiles import UNIT, colours, map_panels
-from tests.visualize.test_figures import VIRIDIS, item, looking
+from tests.visualize.test_figures import ARABIC, HEBREW, VIRIDIS, item, looking
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 VOID = {"meta", "link", "br", "img"}
@@ -171,11 +171,28 @@ def test_a_class_name_is_text_and_never_markup() -> None:
     parsed(source)
 
 
+def test_names_that_run_from_right_to_left_keep_their_place_in_a_sentence() -> None:
+    shown = item(error=True)
+    shown = shown._replace(tile=shown.tile._replace(truth=ARABIC, prediction=HEBREW))
+    source = Provenance("resnet18", (ARABIC, HEBREW), {}, {}, {}, [])
+    whole = report.render(results(), source, [shown], 10, Style(), "attention")
+    assert f"\u2068{ARABIC}\u2069 → \u2068{HEBREW}\u2069" in whole
+    assert f"Att-CAM of the true class \u2068{ARABIC}\u2069, mean" in whole
+
+
+def test_every_picture_of_the_gallery_names_its_file_as_text() -> None:
+    shown = [item()._replace(file="val/<b>/7.png"), item(error=True)._replace(file="val/a/8.png")]
+    source = Provenance("resnet18", ("disc", "ring"), {}, {}, {}, [])
+    whole = report.render(results(), source, shown, 10, Style(), "attention")
+    assert "val/&lt;b&gt;/7.png" in whole and "val/a/8.png" in whole
+
+
 def test_the_first_sentence_is_the_verdict_and_its_reasons() -> None:
     words = text(page())
     assert "Partly. The attention map explains the decisions only in part" in words
-    assert "it fails faithful centre; undecided is causal (about 1,350 images" in words
-    assert "An official ABN: a resnet18, whose map weighs the features, on 9 validation" in words
+    assert "it fails 1: “Is it better?”; 1 is undecided (about 1,350 images would decide)" in words
+    assert "An official ABN: a resnet18, whose map weighs the features, tested on 9 val" in words
+    assert "It names the right class of 75.0" in words
     for verdict, answer in (
         ("explains", "Yes, by these tests."),
         ("does not explain", "No, by these tests."),
@@ -188,7 +205,7 @@ def test_the_first_sentence_is_the_verdict_and_its_reasons() -> None:
 def test_the_map_to_show_is_named_first_and_marked_in_the_table_of_all_maps() -> None:
     best = page(results(explain={"verdict": "does not explain", "recommended": "att_cam"}))
     words = text(best)
-    assert "Show Att-CAM instead: it passes faithful centre. The pictures here show the" in words
+    assert "Show Att-CAM instead: it passes 1 of the 1 tests measured for it. The pict" in words
     assert words.index("Show Att-CAM") < words.index("Is it alive?")
     assert "Test Attention map Att-CAM recommended Live pass 1.25 \N{EN DASH} Faith" in words
     assert "Faithful centre fail \N{MINUS SIGN}0.16 pass 0.21" in words
@@ -211,23 +228,69 @@ def test_a_looking_networks_page_says_what_it_saw_and_what_if() -> None:
     assert "class map range" not in text(page()) and "· gain ratio" in text(page())
 
 
+def test_a_test_is_asked_in_words_before_its_name_is_used() -> None:
+    words = text(page()).lower()
+    for gate, question, *_ in GATES:
+        name = gate.replace("_", " ")
+        assert words.index(question.lower()) <= words.index(f"{question.lower()} {name}")
+    before = words[: words.index("is it alive? live")]
+    assert not [name for name in ("causal", "faithful", "class specific") if name in before]
+
+
+def test_the_first_picture_is_of_the_median_image_beside_the_answer() -> None:
+    shown = [item()._replace(role=role) for role in ("best", "median", "worst")]
+    source = Provenance("resnet18", ("disc", "ring"), {}, {}, {}, [])
+    whole = report.render(results(), source, shown, 10, Style(), "attention")
+    top = whole[: whole.index("<nav")]
+    assert top.count("<img ") == 2 and "its class by the score" in text(top)
+    image, overlay = re.findall(r'src="([^"]+)"', top)
+    assert [image, overlay] == [data_uri(panel) for panel in map_panels(shown[1].tile, Style())[:2]]
+    assert "<img" not in page()[: page().index("<nav")]  # no median there
+
+
+def test_every_chart_names_both_its_axes() -> None:
+    charts = re.findall(r"<svg.*?</svg>", page(), re.S)
+    labels = [re.findall(r"<text[^>]*>([a-z][^<]+)</text>", chart) for chart in charts]
+    expected = ["loss", "share correct", "probability of the class", "probability of the class"]
+    assert [next(x for x in expected if x in each) for each in labels] == expected
+
+
+def test_the_page_says_how_to_find_its_commits_and_holds_none() -> None:
+    source = Provenance("resnet18", ("disc",), {}, {}, {}, [], search="git log -S abc -- dvc.lock")
+    whole = report.render(results(), source, [], 10, Style(), "attention")
+    assert "<code>git log -S abc -- dvc.lock</code>" in whole
+
+
 def test_an_outcome_is_a_word_not_only_a_colour() -> None:
     words = text(page())
     for part in (
-        "pass Live. Is it alive? 1.25 (1.2 to 1.3) gain ratio, threshold 1.1",
-        "undecided Causal. Does it act? 1,350 would do; SRG.",
-        "fail Faithful centre.",
-        "not measured Stable. Is it stable? not measured",
-        "no, by design Class specific.",
+        "pass Is it alive? live 1.25 (1.2 to 1.3) gain ratio, threshold 1.1",
+        "undecided Does it act? causal 1,350 would do; SRG.",
+        "fail Is it better? faithful centre",
+        "not measured Is it stable? stable not measured",
+        "no, by design Classes? class specific",
         "see Att-CAM",
         "project’s own proposals",  # noqa: RUF001
     ):
         assert part in words
 
 
+def test_accuracy_is_set_against_always_naming_the_most_frequent_class() -> None:
+    unequal = results(evaluate={"top1": 0.9, "majority_share": 0.9, "balanced_accuracy": 0.5})
+    words = text(page(unequal))
+    assert "most frequent class gives a top-1 of 90.0" in words
+    assert "balanced accuracy 50.0" in words
+
+
+def test_with_five_classes_or_fewer_top5_is_left_out_and_the_page_says_so() -> None:
+    five, six = (text(page(classes=tuple("abcdef"[:count]))) for count in (5, 6))
+    assert "there is no top-5" in five and "top-5 not measured" not in five
+    assert "there is no top-5" not in six and "top-5 not measured" in six
+
+
 def test_missing_values_are_named() -> None:
     words = text(page(results(evaluate={"top1": 0.75})))
-    assert "top-5 not measured" in words
+    assert "macro F1 not measured" in words
     assert "Not measured: Rank accuracy, Pointing, Pointing, tolerant, Energy, IoU" in words
     assert "· not scored ·" in words
 
@@ -273,22 +336,24 @@ def test_a_ramp_runs_from_the_first_colour_to_the_last() -> None:
     assert ramp(UNIT)[:-1].split(", ")[-1][:6] == last[:6]
 
 
-WIDTH = 360
-PROBE = f"""<!DOCTYPE html><meta charset="utf-8"><body>
-<iframe id="seen" src="report.html" style="width: {WIDTH}px; height: 700px; border: 0"></iframe>
+WIDTH, DESKTOP = 360, 1265  # a small phone; a window of 1280 px with its scroll bar
+PROBE = """<!DOCTYPE html><meta charset="utf-8"><body>
+<iframe id="seen" src="report.html" style="width: WIDTHpx; height: 700px; border: 0"></iframe>
 <script>
-seen.onload = () => {{
+seen.onload = () => {
   const page = seen.contentDocument;
   for (const details of page.querySelectorAll("details")) details.open = true;
   document.body.dataset.width = page.documentElement.scrollWidth;
-}};
+  const cut = [...page.querySelectorAll(".scroll")].filter(x => x.scrollWidth > x.clientWidth);
+  document.body.dataset.cut = cut.map(x => x.getAttribute("aria-label")).join(", ");
+};
 </script>"""
 
 
-def seen(folder: Path, source: str) -> tuple[int, str]:
-    """How wide Chromium lays `source` out on a phone, and what its console says."""
+def seen(folder: Path, source: str, wide: int = WIDTH) -> tuple[int, str, str]:
+    """How wide Chromium lays `source` out in a window, the tables cut off, the console's lines."""
     (folder / "report.html").write_text(source, encoding="utf-8")
-    (folder / "probe.html").write_text(PROBE)
+    (folder / "probe.html").write_text(PROBE.replace("WIDTH", str(wide)), encoding="utf-8")
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --dump-dom"
     quiet = "--disable-background-networking --disable-component-update --disable-sync"
     more = "--allow-file-access-from-files --hide-scrollbars --enable-logging=stderr --v=0"
@@ -300,21 +365,34 @@ def seen(folder: Path, source: str) -> tuple[int, str]:
             (folder / "probe.html").as_uri(),
         ],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
         timeout=120,
     )
-    width = re.search(r'data-width="(\d+)"', done.stdout)
-    assert width, done.stdout[-500:]
-    return int(width[1]), "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    found = re.search(r'data-width="(\d+)" data-cut="([^"]*)"', done.stdout)
+    assert found, done.stdout[-500:]
+    console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    return int(found[1]), found[2], console
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_on_a_phone_nothing_overflows_and_the_console_is_silent(tmp_path: Path) -> None:
-    assert seen(tmp_path, page()) == (WIDTH, "")
+    width, _, console = seen(tmp_path, page())
+    assert (width, console) == (WIDTH, "")
     assert seen(tmp_path, page(classes=tuple("x" * 40 + str(i) for i in range(12))))[0] == WIDTH
     broken = page().replace(
         "</main>", '<p style="width: 500px">wide</p><script>x()</script></main>'
     )
-    width, console = seen(tmp_path, broken)
+    width, _, console = seen(tmp_path, broken)
     assert width > WIDTH and "x is not defined" in console
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_on_a_desktop_no_table_of_scores_is_cut_off(tmp_path: Path) -> None:
+    names = [*tables.MAPS, *tables.CONTROLS, "centre_2x2", "oracle_2x2"]
+    scores = [score for theme in tables.THEMES for score in theme]
+    columns = ["map", "score", "mean", "low", "high", "images"]
+    columns += ["beats_random", "beats_centre", "of_oracle"]
+    rows = [(m, s, -0.51, -0.42, -0.63, 9, 1.0, 1.0, -0.82) for m in names for s in scores]
+    whole = page(results(maps=pd.DataFrame(rows, columns=columns)))
+    assert seen(tmp_path, whole, DESKTOP)[:2] == (DESKTOP, "")
