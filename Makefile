@@ -42,8 +42,8 @@ bench: setup  ## install what the benchmarks compare with (Hugging Face's Traine
 	uv pip install --quiet --require-hashes --requirements requirements-bench.lock
 
 schema: setup  ## write the JSON schema of params.yaml
-	abn schema > schema/params.schema.json.part
-	mv schema/params.schema.json.part schema/params.schema.json
+	abn schema > schema/.params.schema.json.abn.part
+	mv schema/.params.schema.json.abn.part schema/params.schema.json
 
 # A folder that was moved leaves scripts which start another folder's Python: .venv starts over.
 .PHONY: .venv

@@ -1,6 +1,6 @@
 """Draw the overlays, the gallery and the report.
 
--> outputs/PREFIX_attentions.png, outputs/gallery/, outputs/report.html
+-> outputs/abn_attentions.png, outputs/gallery/, outputs/report.html
 """
 
 from pathlib import Path
@@ -40,9 +40,8 @@ def main(params: Params, inputs: Inputs) -> None:
     style, scored = Style(config.colours, config.alpha), gallery.of_map(scored, name)
 
     paths.OUTPUTS.mkdir(exist_ok=True)
-    sheet = paths.OUTPUTS / f"{config.prefix}_attentions.png"
     first = gallery.first_of_each_class(trained.model, val, view, config.classes, name)
-    figures.save(figures.sheet(first, style, config.dpi), sheet)
+    figures.save(figures.sheet(first, style, config.dpi), paths.SHEET)
 
     predictions = predict(trained.model, val, view, params.evaluate.batch_size, device)
     choices = gallery.by_srg(scored, val.labels, val.classes)

@@ -8,6 +8,7 @@ is imported, so `abn --help` is fast.
 
 import argparse
 import importlib
+import io
 import os
 import pkgutil
 import re
@@ -31,6 +32,8 @@ class SetupError(UserError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb that `arguments` (by default the command line) name; return the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _run(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:

@@ -97,7 +97,7 @@ class Writer:
         source: str,
         masks: bool = False,
     ) -> None:
-        self.path, self.part = path, path.with_name(f"{path.name}.part")
+        self.path, self.part = path, files.partial(path)
         self.shapes: dict[str, tuple[int, ...]] = {"labels": (count,), "aspect": (count,)}
         self.shapes["images"] = (count, size, size, 3)
         if masks:

@@ -21,6 +21,7 @@ PER_CLASS = Path("plots/per_class.csv")
 CALIBRATION = Path("plots/calibration.csv")
 
 OUTPUTS = Path("outputs")
+SHEET = OUTPUTS / "abn_attentions.png"
 GALLERY = OUTPUTS / "gallery"
 REPORT = OUTPUTS / "report.html"
 

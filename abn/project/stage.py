@@ -21,7 +21,10 @@ from abn.project.inputs import Inputs
 from abn.runtime import launch, locks, signals
 from abn.runtime.errors import DeviceError, DiskError, LostError, UserError
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+DISK = {  # what the disk, its permissions, or something in the place of a file can cause
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG),
+}
 MEMORY = re.compile(r"out of memory|can't allocate memory", re.I)
 PEERS = re.compile(  # the backend's name, or words of gloo's messages
     r"gloo|nccl|by peer|timed out waiting|pair closure|socket closed|connect timeout", re.I

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from abn.experiments import dvc
-from abn.runtime import redaction
+from abn.runtime import files, redaction
 from abn.tracking.mirror import RunRecord
 
 EXPERIMENT = "attention-branch-network"
@@ -60,10 +60,8 @@ class Store:
         local = (dvc.root() / "mlartifacts").as_uri() if sqlite else None
         with _lock():
             if sqlite and not (path.exists() and path.stat().st_size):
-                part = path.with_name(f"{path.name}.part")  # half a database never opens again
-                part.unlink(missing_ok=True)
-                MlflowClient(f"sqlite:///{part}")
-                part.replace(path)
+                with files.replacing(path) as part:  # half a database never opens again
+                    MlflowClient(f"sqlite:///{part}")
             self._client = MlflowClient(address())
             found = self._client.get_experiment_by_name(EXPERIMENT)
             create = self._client.create_experiment

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -40,8 +40,8 @@ LOCK = "lock"  # in the folder of a running training
 # The names of what we write. Nothing else is ever removed, nor a copy of a folder.
 FOLDER = re.compile("[0-9a-f]{16}")
 FILE = r"(state-\d+-\d+|epoch-\d+)\."
-PARTIAL = re.compile(rf"{FILE}safetensors\.part|\.tmp\w{{6}}")  # the second is safetensors' own
-OURS = re.compile(rf"{FILE}(safetensors|bad)|{PARTIAL.pattern}|{DONE}|{LOCK}")
+PARTIAL = re.compile(rf"\.?{FILE}safetensors(\.abn)?\.part|\.tmp\w{{6}}")  # the last: safetensors'
+OURS = re.compile(rf"{FILE}(safetensors|bad)|{PARTIAL.pattern}|{DONE}|{LOCK}(\.soft)?")
 
 DAMAGE = (OSError, SafetensorError, ValueError, KeyError, TypeError)  # what reading it raises
 
@@ -122,7 +122,7 @@ class ResumeStore:
         ours = [path for path in self.folder.glob("*") if OURS.fullmatch(path.name)]
         # Newest state first, snapshots after all states: a state needs those of earlier epochs.
         for path in sorted(ours, key=lambda path: path.name, reverse=True):
-            if path.name != LOCK:
+            if not path.name.startswith(LOCK):
                 path.unlink(missing_ok=True)
 
     def remove_partial(self) -> None:
@@ -181,11 +181,12 @@ def make_room(trainings: Path, current: Path, max_bytes: float = MAX_BYTES) -> N
 
 def _remove(folder: Path) -> None:
     """Remove a training unless it is running."""
-    with suppress(Timeout), FileLock(folder / LOCK, timeout=0):
+    with suppress(Timeout), locks.acquire(folder / LOCK, timeout=0):
         if not (folder / DONE).exists():
             progress.say(f"{folder}: unfinished and old, removed to make room")
         ResumeStore(folder).clear()
-        (folder / LOCK).unlink(missing_ok=True)
+        for lock in (folder / LOCK, locks.soft(folder / LOCK)):
+            lock.unlink(missing_ok=True)
         with suppress(OSError):  # a file that is not ours stays, and so does its folder
             folder.rmdir()
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from abn.config.params import Params, Train
 from abn.models import checkpoint
-from abn.runtime import locks
+from abn.runtime import files, locks
 from abn.runtime.errors import BusyError, DataError
 from abn.runtime.signals import GracefulStop, Stopped
 from abn.training import optim, resume
@@ -220,7 +220,7 @@ def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(
 ) -> None:
     store.save(state_of(toys.network(), config, epochs=1))
     (store.folder / ".tmpAbCdEf").write_bytes(b"half")  # safetensors' temporary file
-    (store.folder / "state-0003-00000000.safetensors.part").write_bytes(b"half")
+    files.partial(store.folder / "state-0003-00000000.safetensors").write_bytes(b"half")
     (store.folder / "notes.part").touch()
     store.load(state_of(toys.network(), config))
     assert names(store) == ["notes.part", "state-0001-00000000.safetensors"]
