@@ -1,4 +1,4 @@
-"""Numbers from environment variables: they change how a result is computed, not the result."""
+"""Numbers and words from environment variables: how a result is made, never what it is."""
 
 import math
 import os
@@ -16,3 +16,15 @@ def number(name: str, default: float, least: float = 0.0) -> float:
     if not (math.isfinite(value) and value >= least):
         raise ParamsError("wrong value", f"{name}={text}", f"use a number of at least {least:g}")
     return value
+
+
+def word(name: str, *known: str) -> str:
+    """The variable `name`, one of the words `known` in small letters, or "" where it is not set.
+
+    ParamsError for any other word.
+    """
+    text = os.environ.get(name, "")
+    if text and text.lower() not in known:
+        words = " or ".join(known)
+        raise ParamsError("wrong value", f"{name}={text}", f"use {words}, or leave it out")
+    return text.lower()

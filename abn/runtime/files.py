@@ -38,10 +38,9 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(folder: Path, ours: re.Pattern[str]) -> Iterator[Path]:
     """A new folder to fill, put in place of `folder` at the end of the block; removed on an error.
 
-    A link stays, and what it leads to is replaced. DiskError, before anything is removed, where
-    `folder` holds a file whose name is not one of `ours`.
+    DiskError, before anything is removed, where `folder` is a link or a file, or holds a file whose
+    name is not one of `ours`.
     """
-    folder = folder.resolve() if folder.is_symlink() else folder
     part = partial(folder)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -60,8 +59,8 @@ def replacing_folder(folder: Path, ours: re.Pattern[str]) -> Iterator[Path]:
 
 def require_only(folder: Path, ours: re.Pattern[str]) -> None:
     """DiskError unless `folder` is missing, or a folder of files with names of `ours`."""
-    found = [folder] if folder.is_file() else sorted(folder.glob("*"))
-    for path in found:
+    is_other = folder.is_symlink() or folder.is_file()
+    for path in [folder] if is_other else sorted(folder.glob("*")):
         if path.is_dir() or not (ours.fullmatch(path.name) or SYSTEM.fullmatch(path.name)):
             what = "not written by this project, and in the place of an output"
             raise DiskError(what, path, "move it elsewhere, then run the same command again")

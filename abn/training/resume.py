@@ -11,7 +11,6 @@ removed, and when: see `make_room`.
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -43,7 +42,10 @@ FILE = r"(state-\d+-\d+|epoch-\d+)\."
 PARTIAL = re.compile(rf"\.?{FILE}safetensors(\.abn)?\.part|\.tmp\w{{6}}")  # the last: safetensors'
 OURS = re.compile(rf"{FILE}(safetensors|bad)|{PARTIAL.pattern}|{DONE}|{LOCK}(\.soft)?")
 
-DAMAGE = (OSError, SafetensorError, ValueError, KeyError, TypeError)  # what reading it raises
+DAMAGE = (  # what reading and checking a file raises
+    *(OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError),
+    *(OverflowError, RecursionError, RuntimeError),  # the last: of torch
+)
 
 
 def fingerprint(*inputs: Any) -> str:
@@ -72,7 +74,7 @@ class ResumeStore:
         started = time.monotonic()
         epoch, step = state.position
         try:
-            self._write(f"state-{epoch:04d}-{step:08d}", state.tensors(), state.history)
+            self._write(_name(epoch, step), state.tensors(), state.history)
         except OSError as error:
             self.remove_partial()
             progress.say(f"{self.folder}: state not saved ({error.strerror}); training continues")
@@ -86,6 +88,9 @@ class ResumeStore:
         for path in self._files("state-"):
             try:
                 tensors, history = _read(path)
+                state.check(tensors, history)
+                if path.stem != _name(len(history), len(tensors["step_losses"])):
+                    raise ValueError("its name is that of another state")
             except DAMAGE as error:
                 progress.say(f"{path}: damaged ({error}); set aside, the state before it is used")
                 path.replace(path.with_suffix(".bad"))
@@ -152,9 +157,10 @@ def open_store(folder: Path) -> Iterator[ResumeStore]:
 
     ABN_CHECKPOINT_EVERY sets the seconds between two states. ABN_RESUME=never clears it first.
     """
+    never = env.word("ABN_RESUME", "never") == "never"
     store = ResumeStore(folder, env.number("ABN_CHECKPOINT_EVERY", EVERY))
     with locks.alone(folder / LOCK, "the same training"):
-        if os.environ.get("ABN_RESUME") == "never":
+        if never:
             store.clear()
         with suppress(FileNotFoundError):  # another process removed it first
             make_room(folder.parent, folder)
@@ -191,12 +197,19 @@ def _remove(folder: Path) -> None:
             folder.rmdir()
 
 
+def _name(epoch: int, step: int) -> str:
+    """The file name, without its ending, of the state after these epochs and steps."""
+    return f"state-{epoch:04d}-{step:08d}"
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], list[Row]]:
-    """The tensors and the history of a file; ValueError where the checksum does not match."""
+    """The tensors and the history of a file; ValueError unless the checksum matches, all finite."""
     header, tensors = checkpoint.read(path)
     state = json.loads(header["state"])
     if state["sha256"] != _digest(tensors, state["history"]):
         raise ValueError("wrong checksum")
+    if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{bad[0]} holds values that are not finite")
     return tensors, state["history"]
 
 

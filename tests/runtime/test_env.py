@@ -23,3 +23,20 @@ def test_anything_else_is_refused_with_its_name(monkeypatch: pytest.MonkeyPatch,
         ParamsError, match=rf"^wrong value; ABN_X={text}; use a number of at least 1$"
     ):
         env.number("ABN_X", 3.0, least=1)
+
+
+@pytest.mark.parametrize(("text", "word"), [("never", "never"), ("NEVER", "never"), ("", "")])
+def test_a_word_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch, text: str, word: str) -> None:
+    monkeypatch.setenv("ABN_X", text)
+    assert env.word("ABN_X", "never", "ever") == word
+    monkeypatch.delenv("ABN_X")
+    assert env.word("ABN_X", "never") == ""
+
+
+@pytest.mark.parametrize("text", ["nver", "0", "no", "never ", " "])
+def test_an_unknown_word_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("ABN_X", text)
+    with pytest.raises(ParamsError) as caught:
+        env.word("ABN_X", "never", "ever")
+    assert str(caught.value).startswith("wrong value; ABN_X=")
+    assert str(caught.value).endswith("; use never or ever, or leave it out")

@@ -72,13 +72,12 @@ def filled(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_a_folder_is_replaced_as_a_whole_and_a_link_to_it_stays(tmp_path: Path) -> None:
-    folder, link = filled(tmp_path / "real", "one.png", "two.png"), tmp_path / "link"
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    folder = filled(tmp_path / "folder", "one.png", "two.png")
     (folder / ".DS_Store").touch()
-    link.symlink_to(folder)
-    filled(link, "three.png")
-    assert link.is_symlink() and [path.name for path in folder.iterdir()] == ["three.png"]
-    assert sorted(tmp_path.iterdir()) == [link, folder]
+    filled(folder, "three.png")
+    assert [path.name for path in folder.iterdir()] == ["three.png"]
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize("theirs", ["notes.txt", "below/one.png", "one.png.txt", ".hidden"])
@@ -93,11 +92,16 @@ def test_a_folder_with_a_file_of_the_users_is_not_replaced(tmp_path: Path, their
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_file_in_the_place_of_a_folder_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "folder").write_text("mine")
-    with pytest.raises(DiskError, match="folder; move it"):
-        filled(tmp_path / "folder", "one.png")
-    assert (tmp_path / "folder").read_text() == "mine"
+def test_a_file_or_a_link_in_the_place_of_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    """A link may lead to somebody's own models."""
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("mine")
+    link.symlink_to(filled(tmp_path / "models", "one.png"))
+    for path in (file, link):
+        with pytest.raises(DiskError, match=f"{path}; move it"):
+            filled(path, "one.png")
+    assert file.read_text() == "mine" and link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [file, link, tmp_path / "models"]
 
 
 def test_too_little_room_is_an_error_with_numbers(tmp_path: Path) -> None:
