@@ -104,11 +104,14 @@ def plant(root: Path, outside: Path, draws: random.Random, by_dvc: bool) -> None
     for name in ("a.txt", "models/model.safetensors", "metrics/train.json"):
         write(outside / name, draws)
     for name in LINKED:
-        if draws.random() < 0.08 and not (by_dvc and Path(name) in OUTS):
+        is_free = not os.path.lexists(root / name) and not (by_dvc and Path(name) in OUTS)
+        if is_free and draws.random() < 0.08:
             (root / name).symlink_to(draws.choice([outside, outside / "models"]))
     for _ in range(draws.randint(4, 24)):
-        folder = Path(draws.choice(FOLDERS))
-        path = folder / draws.choice(FORMS).format(draws.choice(NAMES))
+        path = Path(draws.choice(FOLDERS), draws.choice(NAMES))
+        if draws.random() < 0.5:  # right beside an output
+            path = draws.choice(sorted(OUTS))
+        path = path.with_name(draws.choice(FORMS).format(path.name))
         removed_by_dvc = by_dvc and any(out in path.parents for out in OUTS)
         if not is_ours(path) and not removed_by_dvc:
             with contextlib.suppress(OSError):  # a folder or a file is in its place

@@ -91,9 +91,7 @@ class Output:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())  # for what is written from now on
             os.close(null)
-            if (
-                signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-            ):  # nothing to save yet, or any more
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # there is nothing to save
                 os._exit(128 + signal.SIGPIPE)
             signal.raise_signal(signal.SIGTERM)
 

@@ -10,6 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from abn.runtime import files
 from abn.visualize.overlay import Style
 from abn.visualize.tables import number, plain
 from abn.visualize.tiles import GalleryItem, Pixels, Row, Tile, rows, short
@@ -82,7 +83,8 @@ def item_figure(item: GalleryItem, style: Style, dpi: int) -> Figure:
 
 def save(figure: Figure, path: Path) -> None:
     """Write `figure` to `path` as PNG; the same figure gives the same bytes."""
-    figure.savefig(path, format="png", dpi="figure", metadata={"Software": None})
+    with files.replacing(path) as part:
+        figure.savefig(part, format="png", dpi="figure", metadata={"Software": None})
 
 
 def _key(tile: Tile, style: Style) -> str:

@@ -190,6 +190,7 @@ def test_a_gallery_replaces_the_one_before_as_a_whole_or_not_at_all(tmp_path: Pa
     with pytest.raises(AttributeError):
         gallery.write(folder, [*shown, None], Style(), 50)  # type: ignore[list-item]
     assert [path.name for path in folder.iterdir()] == ["cat-worst.png"]
+    assert list(tmp_path.iterdir()) == [folder]
     gallery.write(folder, shown, Style(), 50)
     assert [path.name for path in folder.iterdir()] == ["red-best.png"]
     assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
