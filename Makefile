@@ -43,8 +43,8 @@ bench: setup  ## install what the benchmarks compare with (Hugging Face's Traine
 	uv pip install --quiet --require-hashes --requirements requirements-bench.lock
 
 schema: setup  ## write the JSON schema of params.yaml
-	abn schema > schema/params.schema.json.part
-	mv schema/params.schema.json.part schema/params.schema.json
+	abn schema > schema/.params.schema.json.abn.part
+	mv schema/.params.schema.json.abn.part schema/params.schema.json
 
 plots-page: setup  ## write the page of `dvc plots`, with the lock's Vega in it
 	python .dvc/plots/offline.py

@@ -1,6 +1,6 @@
 """Draw the overlays, the gallery and the report.
 
--> outputs/PREFIX_attentions.png, outputs/gallery/, outputs/report.html
+-> outputs/abn_attentions.png, outputs/gallery/, outputs/report.html
 """
 
 from dataclasses import replace
@@ -44,11 +44,10 @@ def main(params: Params, inputs: Inputs) -> None:
     choices = gallery.by_srg(scored, val.labels, val.classes)
     choices += gallery.confident_errors(predictions, config.errors)
     paths.OUTPUTS.mkdir(exist_ok=True)
-    sheet = paths.OUTPUTS / f"{config.prefix}_attentions.png"
     with fonts.drawing(val.classes) as names:
         shown = replace(val, classes=names)
         first = gallery.first_of_each_class(trained.model, shown, view, config.classes, name)
-        figures.save(figures.sheet(first, style, config.dpi), sheet)
+        figures.save(figures.sheet(first, style, config.dpi), paths.SHEET)
         items = gallery.items(trained.model, shown, view, choices, scored, name, ranks)
         gallery.write(paths.GALLERY, items, style, config.dpi)
 

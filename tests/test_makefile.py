@@ -87,3 +87,17 @@ def test_an_environment_that_make_did_not_make_is_left_alone(project: Path) -> N
     code, calls, errors = setup(project)
     assert code == 2 and calls == [] and theirs.exists()
     assert errors.startswith("error: .venv was not made by make; move it away")
+
+
+def test_make_repro_runs_dvc_repro_and_nothing_else(project: Path) -> None:
+    """Above all no repair: what looks like the rest of a dead process may be a living one's."""
+    setup(project)
+    dvc = project / ".venv/bin/dvc"
+    dvc.write_text('#!/bin/sh\necho "dvc $*" >> "$LOG"\n')
+    dvc.chmod(0o755)
+    log = project.parent / "log.txt"
+    log.write_text("")
+    command = ["make", "repro", f"PYTHON={project.parent / 'python'}"]
+    env = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    subprocess.run(command, cwd=project, env=env | {"LOG": str(log)}, check=True)
+    assert log.read_text().splitlines() == ["-c ", "dvc repro"]

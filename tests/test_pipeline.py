@@ -1,8 +1,13 @@
 """dvc.yaml against the code: deps are imports, params are those that a stage reads."""
 
 import ast
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +16,7 @@ from abn.config.params import Data, Params
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml_file.read(ROOT / "dvc.yaml")["stages"]
+DVC = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def imports(path: Path) -> set[Path]:
@@ -82,6 +88,93 @@ def test_no_output_persists_and_only_metrics_and_plots_are_not_cached():
         assert all(isinstance(out, str) for out in stage.get("outs", []))
         for entry in stage.get("metrics", []) + stage.get("plots", []):
             assert isinstance(entry, str) or list(entry.values()) == [{"cache": False}]
+
+
+def interpolated(value: Any) -> set[str]:
+    """The keys of params.yaml that stand as `${KEY}` in a part of dvc.yaml."""
+    return set(re.findall(r"\$\{([^}]*)\}", json.dumps(value)))
+
+
+def test_params_are_put_into_deps_only_which_dvc_reads_but_neither_removes_nor_writes():
+    graph = yaml_file.read(ROOT / "dvc.yaml")
+    for stage in graph["stages"].values():
+        assert not interpolated({key: stage[key] for key in stage.keys() - {"deps"}})
+    assert not interpolated({key: graph[key] for key in graph.keys() - {"stages"}})
+    checkpoints = {f"{stage}.checkpoint" for stage in ("evaluate", "explain", "visualize")}
+    assert interpolated(graph) == {"data.root"} | checkpoints
+
+
+# Runs each stage by DVC with a hostile value in its deps; prints how each ended.
+HOSTILE_RUNS = """
+import json, sys
+from pathlib import Path
+import yaml
+from dvc.repo import Repo
+
+for stage, section, key, value in json.load(sys.stdin):
+    Path("params.yaml").write_text(yaml.safe_dump({section: {key: value}}))
+    try:
+        with Repo(".") as repo:
+            repo.reproduce(stage, single_item=True, force=True)
+            print("ended: well")
+    except Exception as error:
+        print("ended:", type(error).__name__)
+"""
+HOSTILE = ["../victim", "../victim/a.txt", "VICTIM", "../victim/*", "link", "link/a.txt", ".", ""]
+HOSTILE += ["..", ".git", "dvc.yaml", "file://VICTIM/a.txt", "~", "mine", None, ["../victim"], 7]
+HOSTILE += [{"path": "../victim", "persist": False}, "outputs", "outputs/gallery"]
+HOSTILE += ["a\n- ../victim"]
+
+
+def outputs_and_deps(stage: dict[str, Any]) -> dict[str, Any]:
+    """`stage` without the deps that have no `${...}`; its command only makes the outputs."""
+    kept = {kind: stage[kind] for kind in ("outs", "metrics", "plots") if kind in stage}
+    entries = [each for kind in kept.values() for each in kind]
+    paths = [each if isinstance(each, str) else next(iter(each)) for each in entries]
+    command = "; ".join(f"mkdir -p $(dirname {path}) && touch {path}" for path in paths)
+    return {"cmd": command, "deps": [dep for dep in stage["deps"] if "${" in dep], **kept}
+
+
+def contents(*folders: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file, what is in it, and when it was last changed."""
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    return {str(file): (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+
+def test_no_value_makes_dvc_remove_or_write_what_is_not_an_output(tmp_path):
+    """DVC fills in the params and removes the outputs before our check of params.yaml runs."""
+    project, victim = tmp_path / "project", tmp_path / "victim"
+    stages = {name: stage for name, stage in STAGES.items() if interpolated(stage["deps"])}
+    theirs = [victim / "a.txt", project / "mine/a.txt", project / "outputs/mine.txt"]
+    for file in theirs:
+        file.parent.mkdir(parents=True)
+        file.write_text("mine")
+    (project / "link").symlink_to(victim)
+    graph = {"stages": {name: outputs_and_deps(stage) for name, stage in stages.items()}}
+    (project / "dvc.yaml").write_text(json.dumps(graph))
+    values = json.loads(json.dumps(HOSTILE).replace("VICTIM", str(victim)))
+    runs = [
+        [name, *interpolated(stage["deps"]).pop().split("."), value]
+        for name, stage in stages.items()
+        for value in (values if name == "visualize" else values[:3])
+    ]
+    before = contents(victim, project / "mine")
+    command = f"git init -q && dvc init -q && {sys.executable} -c '{HOSTILE_RUNS}'"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=project,
+        env=DVC | {"HOME": str(project / ".home"), "DVC_SITE_CACHE_DIR": str(project / ".site")},
+        input=json.dumps(runs),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ended = re.findall(r"^ended: (\w+)$", done.stdout, re.M)
+    assert len(ended) == len(runs) and ended.count("well") > 5, done.stdout
+    assert contents(victim, project / "mine") == before
+    assert all(file.read_text() == "mine" for file in theirs)
+    assert sorted(tmp_path.iterdir()) == [project, victim]
 
 
 def test_every_folder_of_the_package_has_tests():

@@ -8,6 +8,7 @@ is imported, so `abn --help` is fast.
 
 import argparse
 import importlib
+import io
 import os
 import pkgutil
 import re
@@ -32,6 +33,8 @@ class SetupError(UserError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb that `arguments` (by default the command line) name; return the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if arguments is None:
             env.ensure_utf8()

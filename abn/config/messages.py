@@ -12,6 +12,9 @@ from abn.runtime.errors import ParamsError
 from abn.runtime.redaction import redacted
 
 LONGEST = 60  # characters of a key or a value
+REMOVED = {  # keys of older versions, and what to do
+    "visualize.prefix": "remove it: the picture is always outputs/abn_attentions.png",
+}
 
 
 class InvalidCombination(ValueError):
@@ -55,6 +58,8 @@ def _shorten(text: str) -> str:
 def _explain(error: ErrorDetails, own: object, model: type[BaseModel]) -> tuple[str, str]:
     """What is wrong, and the remedy; `own` is the exception of a check of ours, if it was one."""
     if error["type"] == "extra_forbidden":
+        if (key := ".".join(map(str, error["loc"]))) in REMOVED:
+            return "unknown key", REMOVED[key]
         known = _keys(model, error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         return "unknown key", f"did you mean {near[0]}?" if near else "remove it"

@@ -266,8 +266,6 @@ class Explain(Section):
 
 class Visualize(Section):
     checkpoint: ProjectPath
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-    """First part of the picture's file name."""
     classes: Count
     """How many classes to show: one image each in the sheet, three in the report."""
     errors: Annotated[int, Field(ge=0, le=100)]

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from abn.runtime import files
 from abn.runtime.errors import DataError, ParamsError
+from abn.runtime.files import partial, settle
 from abn.runtime.rng import generator
 
 PIXELS = ("images", "masks")
@@ -105,7 +105,7 @@ class Writer:
         source: str,
         masks: bool = False,
     ) -> None:
-        self.path, self.part = path, path.with_name(f"{path.name}.part")
+        self.path, self.part = path, partial(path)
         count, self.names = len(files), "\0".join(files).encode()
         self.shapes: dict[str, tuple[int, ...]] = {"labels": (count,), "aspect": (count,)}
         self.shapes["images"] = (count, size, size, 3)
@@ -151,7 +151,7 @@ class Writer:
         self.file.seek(0)
         self.file.write(_header(self.shapes, self.meta)[0])
         self.file.close()
-        files.settle(self.part, self.path)
+        settle(self.part, self.path)
 
     def discard(self) -> None:
         """Remove the file if it was not completed."""

@@ -1,5 +1,6 @@
 """What a killed `dvc exp run` leaves: HEAD on no branch, copies of the project, a git stash."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from abn.experiments import git
 
 FOLDERS = Path(".dvc/tmp/exps")  # where DVC runs what is queued or --temp
 CHANGES = "refs/exps/exec/EXEC_MERGE"  # the start of an experiment, with uncommitted changes
+UNDER_WAY = "refs/exps/exec/EXEC_BASELINE"  # is there until an experiment has ended
+AT_ONCE = 60  # seconds; DVC leaves the branch right after it has stashed
 
 
 def problems() -> Iterator[Problem]:
@@ -18,15 +21,31 @@ def problems() -> Iterator[Problem]:
 
 def detached_head() -> Iterator[Problem]:
     """HEAD on no branch where DVC put it, not where a person did."""
-    head, *by_dvc = (
-        git.output("rev-parse", "--quiet", "--verify", name)
-        for name in ("HEAD", "refs/exps/exec/EXEC_HEAD", "stash^")
-    )
-    if head in by_dvc and not git.output("symbolic-ref", "--quiet", "HEAD"):
+    if not git.output("symbolic-ref", "--quiet", "HEAD") and (_experiments() or _has_stashed()):
         refs = ["for-each-ref", "--points-at=HEAD", "--format=%(refname:short)", "refs/heads"]
         what = f"on no branch; uncommitted changes are in the tree, in git stash or in {CHANGES}"
         for branch in (git.output(*refs) or "").split()[:1]:
             yield Problem(f"{what}; if no DVC is running", "HEAD", ["git", "switch", branch])
+
+
+def _experiments() -> bool:
+    """Whether HEAD is where an experiment began that has not ended."""
+    begun = _commit("HEAD") == _commit("refs/exps/exec/EXEC_HEAD")
+    return begun and bool(_commit(UNDER_WAY))
+
+
+def _has_stashed() -> bool:
+    """Whether HEAD is where the newest stash was made, and came there at once."""
+    moved = git.output("log", "-1", "-g", "--format=%gd", "--date=unix", "HEAD") or ""
+    stashed = git.output("log", "-1", "--format=%ct", "refs/stash") or ""
+    at = re.search(r"\{(\d+)\}", moved)
+    if not (at and stashed.strip() and _commit("HEAD") == _commit("refs/stash^")):
+        return False
+    return int(at[1]) - int(stashed) <= AT_ONCE
+
+
+def _commit(name: str) -> str | None:
+    return git.output("rev-parse", "--quiet", "--verify", name)
 
 
 def folders() -> Iterator[Problem]:

@@ -10,10 +10,11 @@ import psutil
 from abn.config import yaml_file
 from abn.experiments import git
 from abn.project import paths
+from abn.runtime import files
 from abn.runtime.errors import ParamsError
 
 LOCK, TABLES = Path("dvc.lock"), (Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/exps/rwlock"))
-WRITTEN = (  # by the stages, through NAME.part
+WRITTEN = (  # by the stages, each through `files.partial` of it
     *(paths.TRAIN_DATA, paths.VAL_DATA),
     *(paths.CHECKPOINT, paths.TRAIN_METRICS, paths.HISTORY),
     *(paths.EVALUATE_METRICS, paths.CONFUSION, paths.PER_CLASS, paths.CALIBRATION),
@@ -33,10 +34,12 @@ class Problem(NamedTuple):
 
 def problems() -> Iterator[Problem]:
     """Every problem in the working tree."""
-    yield from half_written()
-    yield from dvc_lock()
-    yield from dvc_tables()
-    yield from git_locks()
+    for check in (half_written, dvc_lock, dvc_tables, git_locks):
+        try:
+            yield from check()
+        except OSError as error:
+            what, where = f"cannot be read ({error.strerror})", str(error.filename)
+            yield Problem(what, where, ["ls", "-ld", where])
 
 
 def dvc_lock() -> Iterator[Problem]:
@@ -83,7 +86,7 @@ def git_locks() -> Iterator[Problem]:
 
 def half_written() -> Iterator[Problem]:
     """Files of killed stages, by exact name."""
-    for part in (path.with_name(f"{path.name}.part") for path in WRITTEN):
+    for part in map(files.partial, WRITTEN):
         if part.exists():
             what = "half-written by a killed stage; if no stage is running"
             yield Problem(what, part, ["rm", "-r", str(part)])
@@ -94,7 +97,7 @@ def unfinished() -> Iterator[str]:
     for folder in sorted(paths.RESUME.glob("*/")):
         if (folder / paths.DONE).exists():
             continue
-        files = [file for file in folder.iterdir() if file.is_file()]
+        files = [file for file in folder.glob("*") if file.is_file()]
         states = sorted(re.findall(r"state-(\d+)-(\d+)\.", " ".join(f.name for f in files)))
         place = "after epoch {}, step {}".format(*map(int, states[-1])) if states else "no step yet"
         size = sum(file.stat().st_size for file in files) / 1e6

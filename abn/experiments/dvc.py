@@ -19,7 +19,7 @@ RESULTS = {  # patterns by stage
     "train": (paths.HISTORY,),
     "evaluate": (paths.EVALUATE_METRICS,),
     "explain": (paths.EXPLAIN_METRICS, paths.explain_table("*")),
-    "visualize": (paths.REPORT, paths.OUTPUTS / "*_attentions.png"),
+    "visualize": (paths.REPORT, paths.SHEET),
 }
 TAGS = "dvc.exp", "dvc.baseline_rev"
 REF = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+) ([0-9a-f]{40}) (\d+)")

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from abn.models.abn import AttentionBranchNetwork
 from abn.runtime import files
 from abn.runtime.errors import DataError
 
+NAMES = re.compile(r"(model|epoch-\d{4,})\.safetensors")  # of the files in the train stage's folder
 REMEDY = "use a checkpoint that the train stage wrote, or train again"
 
 
@@ -86,19 +86,14 @@ def save_all(
 ) -> None:
     """Replace `folder` by one with NAME.safetensors for each of `snapshots`, all or nothing.
 
-    `params` is a `recipe`. The same weights give the same bytes. OSError where the disk refuses.
+    `params` is a `recipe`. The same weights give the same bytes. OSError where the disk refuses,
+    DiskError where `folder` holds another's file.
     """
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     about = {"arch": params["arch"], "attention": params["attention"], "classes": classes}
     meta = json.dumps(about | {"params": params}, sort_keys=True)
-    for name, state in snapshots.items():
-        path = part / f"{name}.safetensors"
-        write(path, state, {"abn": meta})
-        files.sync(path)
-    shutil.rmtree(folder, ignore_errors=True)
-    files.settle(part, folder)
+    with files.replacing_folder(folder, NAMES) as part:
+        for name, state in snapshots.items():
+            write(part / f"{name}.safetensors", state, {"abn": meta})
 
 
 def load(path: Path, device: torch.device) -> Checkpoint:

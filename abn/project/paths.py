@@ -22,6 +22,7 @@ CALIBRATION = Path("plots/calibration.csv")
 PREDICTIONS = Path("plots/predictions.csv")
 
 OUTPUTS = Path("outputs")
+SHEET = OUTPUTS / "abn_attentions.png"
 GALLERY = OUTPUTS / "gallery"
 REPORT = OUTPUTS / "report.html"
 

@@ -12,7 +12,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from abn.config import params as parameters
 from abn.config.params import Params
@@ -21,8 +23,13 @@ from abn.project.inputs import Inputs
 from abn.runtime import env, launch, locks, signals
 from abn.runtime.errors import DeviceError, DiskError, LostError, UserError
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
-MEMORY = re.compile(r"out of memory|can't allocate memory", re.I)
+DISK = {  # what the disk, its permissions, or something in the place of a file can cause
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG),
+}
+MEMORY = re.compile(  # the last two: while a library is loaded
+    r"out of memory|can(no|')t allocate memory|unable to allocate|failed to map segment", re.I
+)
 PEERS = re.compile(  # the backend's name, or words of gloo's messages
     r"gloo|nccl|by peer|timed out waiting|pair closure|socket closed|connect timeout", re.I
 )
@@ -34,10 +41,15 @@ _checked: list[tuple[Params, Inputs]] = []  # by `begin`, for `run`
 
 def begin() -> None:
     """Check params.yaml and note the inputs, before torch is imported."""
+    signals.stop_where_nobody_reads()
     if "-m" not in sys.orig_argv:  # `python -mstages.NAME`: `run` does it
         return
     env.ensure_utf8()
-    stage = sys.orig_argv[sys.orig_argv.index("-m") + 1].rpartition(".")[2]
+    module, *arguments = sys.orig_argv[sys.orig_argv.index("-m") + 1 :]
+    stage = module.rpartition(".")[2]
+    sys.excepthook = partial(_report_uncaught, stage)
+    if arguments:  # --help, or a mistake: `run` says so
+        return
     with _errors_reported(stage):
         _checked.append(_load(stage))
 
@@ -54,6 +66,7 @@ def run(main: Callable[[Params, Inputs], None]) -> None:
         epilog="Parameters are in params.yaml; `dvc repro` runs all stages.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
+    signals.stop_where_nobody_reads()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         if "DVC_ROOT" in os.environ or launch.is_worker():
@@ -95,6 +108,17 @@ def _errors_reported(stage: str, params: Params | None = None) -> Iterator[None]
         _exit(user_error.line(), user_error.exit_code)
 
 
+def _report_uncaught(
+    stage: str, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Python's excepthook: what a user can fix is one line also while libraries are imported."""
+    known = as_user_error(error, stage) if isinstance(error, Exception) else None
+    if known is None or os.environ.get("ABN_DEBUG"):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        _exit(known.line(), known.exit_code)
+
+
 def as_user_error(error: Exception, stage: str, params: Params | None = None) -> UserError | None:
     """`error` as one that a user can act on: disk, memory, a lost peer; None: it is a bug."""
     text = str(error)
@@ -107,7 +131,8 @@ def as_user_error(error: Exception, stage: str, params: Params | None = None) ->
         batch = getattr(getattr(params, stage, None), "batch_size", None)
         where = f"{stage}.batch_size = {batch}" if batch else f"the stage {stage}"
         remedy = f"try {batch // 2}, or smaller images" if batch else f"free memory; {AGAIN}"
-        return DeviceError(text.partition(".")[0] or "out of memory", where, remedy)
+        what = "" if isinstance(error, ImportError) else text.partition(". ")[0].rstrip(".")
+        return DeviceError(what or "out of memory", where, remedy)
     if launch.is_worker() and PEERS.search(text):
         what = "another process of this training died or does not answer"
         return LostError(what, f"rank {os.environ['RANK']}", AGAIN)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils import deterministic
 
 from abn.runtime.errors import DeviceError
 
+REMEDY = "use cpu, cuda or cuda:N"
 # glibc's mallopt options: keep freed memory for the next step, because new pages cost page faults.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 
@@ -22,6 +24,8 @@ def choose(number: int = 0) -> torch.device:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     name = os.environ.get("ABN_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):  # torch knows others, which nobody has tried
+        raise DeviceError("no such device", f"ABN_DEVICE={name}", REMEDY)
     name = f"{name}:{number}" if name == "cuda" and number else name
     device = open_device(name, f"ABN_DEVICE={name}")
     # Like use_deterministic_algorithms(True), which also imports the compiler, for 1 to 2 seconds.
@@ -39,7 +43,8 @@ def open_device(name: str | torch.device, where: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).splitlines()[0]
-        raise DeviceError(reason, where, "use cpu, cuda or cuda:N") from None
+        reason = "no such device" if "Expected one of" in reason else reason  # and a list of many
+        raise DeviceError(reason, where, REMEDY) from None
     return device
 
 

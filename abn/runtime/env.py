@@ -1,4 +1,4 @@
-"""What a process takes from its environment: numbers, none of which changes a result, and UTF-8."""
+"""What a process takes from its environment: numbers, words, and UTF-8; none changes a result."""
 
 import locale
 import math
@@ -30,3 +30,15 @@ def ensure_utf8() -> None:
     if not sys.flags.utf8_mode and locale.getencoding().lower() != "utf-8":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def word(name: str, *known: str) -> str:
+    """The variable `name`, one of the words `known` in small letters, or "" where it is not set.
+
+    ParamsError for any other word.
+    """
+    text = os.environ.get(name, "")
+    if text and text.lower() not in known:
+        words = " or ".join(known)
+        raise ParamsError("wrong value", f"{name}={text}", f"use {words}, or leave it out")
+    return text.lower()

@@ -1,6 +1,7 @@
 """Atomic writes that survive a power cut, and disk space."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,18 +9,61 @@ from pathlib import Path
 
 from abn.runtime.errors import DiskError
 
+SYSTEM = re.compile(r"\.DS_Store|\.directory|Thumbs\.db|desktop\.ini")  # what file browsers leave
+
+
+def partial(path: Path) -> Path:
+    """Where `path` is written before it has its name: hidden, beside it, and a name of ours only.
+
+    What is there is a rest of a killed process of ours, so it may be removed.
+    """
+    return path.with_name(f".{path.name}.abn.part")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, renamed to `path` at the end of the block; removed on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
+    part = partial(path)
+    part.unlink(missing_ok=True)
     try:
         yield part
         settle(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(folder: Path, ours: re.Pattern[str]) -> Iterator[Path]:
+    """A new folder to fill, put in place of `folder` at the end of the block; removed on an error.
+
+    DiskError, before anything is removed, where `folder` is a link or a file, or holds a file whose
+    name is not one of `ours`.
+    """
+    part = partial(folder)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        for file in part.iterdir():
+            sync(file)
+        require_only(folder, ours)
+        if folder.exists():
+            shutil.rmtree(folder)
+        settle(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def require_only(folder: Path, ours: re.Pattern[str]) -> None:
+    """DiskError unless `folder` is missing, or a folder of files with names of `ours`."""
+    is_other = folder.is_symlink() or folder.is_file()
+    for path in [folder] if is_other else sorted(folder.glob("*")):
+        if path.is_dir() or not (ours.fullmatch(path.name) or SYSTEM.fullmatch(path.name)):
+            what = "not written by this project, and in the place of an output"
+            raise DiskError(what, path, "move it elsewhere, then run the same command again")
 
 
 def settle(part: Path, path: Path) -> None:

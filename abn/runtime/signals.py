@@ -1,4 +1,4 @@
-"""Stopping on a signal: at once, or after the current piece of work."""
+"""Stopping: on a signal, or where nobody reads the output; at once, or after a piece of work."""
 
 import ctypes
 import os
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, TextIO
 
 # Ctrl-C; kill and schedulers; a closed terminal; SLURM's warning before the time is up.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -59,6 +60,47 @@ class GracefulStop:
     def _raise_if_due(self) -> None:
         if self.requested and not self._depth and not self.ignore:
             raise Stopped
+
+
+class Output:
+    """A text stream; where its reader is gone (`| head -1`), the process is asked to stop.
+
+    It gets SIGTERM, so that a training saves its state. Nothing is printed on it: there is nowhere.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._quiet():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._quiet():
+            self._stream.flush()
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())  # for what is written from now on
+            os.close(null)
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # there is nothing to save
+                os._exit(128 + signal.SIGPIPE)
+            signal.raise_signal(signal.SIGTERM)
+
+
+def stop_where_nobody_reads() -> None:
+    """Make stdout and stderr an `Output` each."""
+    for name in ("stdout", "stderr"):
+        if not isinstance(getattr(sys, name), Output | None):
+            setattr(sys, name, Output(getattr(sys, name)))
 
 
 def end_with_parent() -> None:

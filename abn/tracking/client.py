@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from abn.experiments import dvc
-from abn.runtime import redaction
+from abn.runtime import files, redaction
 from abn.tracking.mirror import RunRecord
 
 EXPERIMENT = "attention-branch-network"
@@ -60,10 +60,8 @@ class Store:
         local = (dvc.root() / "mlartifacts").as_uri() if sqlite else None
         with _lock():
             if sqlite and not (path.exists() and path.stat().st_size):
-                part = path.with_name(f"{path.name}.part")  # half a database never opens again
-                part.unlink(missing_ok=True)
-                MlflowClient(f"sqlite:///{part}")
-                part.replace(path)
+                with files.replacing(path) as part:  # half a database never opens again
+                    MlflowClient(f"sqlite:///{part}")
             self._client = MlflowClient(address())
             found = self._client.get_experiment_by_name(EXPERIMENT)
             create = self._client.create_experiment
@@ -85,7 +83,7 @@ class Store:
     def _update(self, record: RunRecord, name: str, digest: str) -> int:
         """Add what the run of `record` lacks; how many things that is."""
         with _lock():
-            new = self._experiment, record.time, record.keys[0], name
+            new = self._experiment, _valid(record.time), record.keys[0], name
             run = self._find(record) or self._client.create_run(*new)
         mark, id = f"abn.mirrored.{record.place.partition(' ')[0]}", run.info.run_id
         if run.data.tags.get(mark) == digest:
@@ -94,7 +92,8 @@ class Store:
         for file in record.artifacts:  # in place of the one of the same name
             self._client.log_artifact(id, str(file))
         if record.status != run.info.status:
-            self._client.set_terminated(id, record.status, record.ended or record.time)
+            ended = _valid(record.ended or record.time)
+            self._client.set_terminated(id, record.status, ended)
         self._client.set_tag(id, mark, digest)
         return added + len(record.artifacts)
 
@@ -117,15 +116,20 @@ class Store:
         points = self._client.get_metric_history(id, "epoch") if "epoch" in metrics else []
         epochs = {point.step for point in points}
         new = [
-            Metric(key, row[key], time, epoch)
+            Metric(key, row[key], _valid(time), epoch)
             for epoch, (time, row) in record.rows.items()
             if epoch not in epochs
             for key in sorted(row, key="epoch".__eq__)  # last: it says that the row is there
         ]
-        scores = [(key, value, time, 0) for key, (time, value) in record.scores.items()]
+        scores = [(key, value, _valid(time), 0) for key, (time, value) in record.scores.items()]
         new += [Metric(*score) for score in scores if metrics.get(score[0]) != score[1]]
         flat = [Param(*each) for each in redaction.flat(record.params) if each[0] not in params]
         tags = [RunTag(*each) for each in redaction.flat(record.tags)]
         for i in range(0, max(len(new), len(flat), len(tags)), 100):  # MLflow's limit
             self._client.log_batch(id, *(part[i : i + 100] for part in (new, flat, tags)))
         return len(new) + len(flat)
+
+
+def _valid(time: int) -> int:
+    """`time` in ms since 1970; a wrong clock gives one below 0, which MLflow refuses (0: now)."""
+    return max(time, 1)

@@ -11,7 +11,6 @@ removed, and when: see `make_room`.
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -40,10 +39,13 @@ LOCK = "lock"  # in the folder of a running training
 # The names of what we write. Nothing else is ever removed, nor a copy of a folder.
 FOLDER = re.compile("[0-9a-f]{16}")
 FILE = r"(state-\d+-\d+|epoch-\d+)\."
-PARTIAL = re.compile(rf"{FILE}safetensors\.part|\.tmp\w{{6}}")  # the second is safetensors' own
-OURS = re.compile(rf"{FILE}(safetensors|bad)|{PARTIAL.pattern}|{DONE}|{LOCK}")
+PARTIAL = re.compile(rf"\.?{FILE}safetensors(\.abn)?\.part|\.tmp\w{{6}}")  # the last: safetensors'
+OURS = re.compile(rf"{FILE}(safetensors|bad)|{PARTIAL.pattern}|{DONE}|{LOCK}(\.soft)?")
 
-DAMAGE = (OSError, SafetensorError, ValueError, KeyError, TypeError)  # what reading it raises
+DAMAGE = (  # what reading and checking a file raises
+    *(OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError),
+    *(OverflowError, RecursionError, RuntimeError),  # the last: of torch
+)
 
 
 def fingerprint(*inputs: Any) -> str:
@@ -72,7 +74,7 @@ class ResumeStore:
         started = time.monotonic()
         epoch, step = state.position
         try:
-            self._write(f"state-{epoch:04d}-{step:08d}", state.tensors(), state.history)
+            self._write(_name(epoch, step), state.tensors(), state.history)
         except OSError as error:
             self.remove_partial()
             progress.say(f"{self.folder}: state not saved ({error.strerror}); training continues")
@@ -86,6 +88,9 @@ class ResumeStore:
         for path in self._files("state-"):
             try:
                 tensors, history = _read(path)
+                state.check(tensors, history)
+                if path.stem != _name(len(history), len(tensors["step_losses"])):
+                    raise ValueError("its name is that of another state")
             except DAMAGE as error:
                 progress.say(f"{path}: damaged ({error}); set aside, the state before it is used")
                 path.replace(path.with_suffix(".bad"))
@@ -122,7 +127,7 @@ class ResumeStore:
         ours = [path for path in self.folder.glob("*") if OURS.fullmatch(path.name)]
         # Newest state first, snapshots after all states: a state needs those of earlier epochs.
         for path in sorted(ours, key=lambda path: path.name, reverse=True):
-            if path.name != LOCK:
+            if not path.name.startswith(LOCK):
                 path.unlink(missing_ok=True)
 
     def remove_partial(self) -> None:
@@ -152,9 +157,10 @@ def open_store(folder: Path) -> Iterator[ResumeStore]:
 
     ABN_CHECKPOINT_EVERY sets the seconds between two states. ABN_RESUME=never clears it first.
     """
+    never = env.word("ABN_RESUME", "never") == "never"
     store = ResumeStore(folder, env.number("ABN_CHECKPOINT_EVERY", EVERY))
     with locks.alone(folder / LOCK, "the same training"):
-        if os.environ.get("ABN_RESUME") == "never":
+        if never:
             store.clear()
         with suppress(FileNotFoundError):  # another process removed it first
             make_room(folder.parent, folder)
@@ -181,21 +187,29 @@ def make_room(trainings: Path, current: Path, max_bytes: float = MAX_BYTES) -> N
 
 def _remove(folder: Path) -> None:
     """Remove a training unless it is running."""
-    with suppress(Timeout), FileLock(folder / LOCK, timeout=0):
+    with suppress(Timeout), locks.acquire(folder / LOCK, timeout=0):
         if not (folder / DONE).exists():
             progress.say(f"{folder}: unfinished and old, removed to make room")
         ResumeStore(folder).clear()
-        (folder / LOCK).unlink(missing_ok=True)
+        for lock in (folder / LOCK, locks.soft(folder / LOCK)):
+            lock.unlink(missing_ok=True)
         with suppress(OSError):  # a file that is not ours stays, and so does its folder
             folder.rmdir()
 
 
+def _name(epoch: int, step: int) -> str:
+    """The file name, without its ending, of the state after these epochs and steps."""
+    return f"state-{epoch:04d}-{step:08d}"
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], list[Row]]:
-    """The tensors and the history of a file; ValueError where the checksum does not match."""
+    """The tensors and the history of a file; ValueError unless the checksum matches, all finite."""
     header, tensors = checkpoint.read(path)
     state = json.loads(header["state"])
     if state["sha256"] != _digest(tensors, state["history"]):
         raise ValueError("wrong checksum")
+    if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{bad[0]} holds values that are not finite")
     return tensors, state["history"]
 
 

@@ -1,6 +1,7 @@
 """All that changes during a training, as tensors and numbers to save and restore."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from abn.models.checkpoint import weights
 from abn.training.distributed import World
 
 Row = dict[str, float]  # scores of an epoch by name
+ALWAYS = {"epoch", "size", "lr", "train_loss", "train_top1"}  # in every row
 
 
 @dataclass
@@ -39,8 +41,26 @@ class State:
         losses = torch.stack(self.step_losses).cpu() if self.step_losses else torch.empty(0, 2)
         return tensors | {"step_losses": losses}
 
+    def check(self, tensors: dict[str, Tensor], history: list[Row]) -> None:
+        """ValueError, KeyError or TypeError unless `tensors` and `history` fit this training."""
+        check_rows(history)
+        expected = {"step_losses": torch.empty(len(tensors["step_losses"]), 2)}
+        for name, model in self.models.items():
+            expected |= _named(name, model.state_dict())
+        best = _named("best", self.models["model"].state_dict())
+        expected |= best if tensors.keys() & best.keys() else {}
+        momentum = _named("momentum", dict(self._parameters()))  # of those that have had a gradient
+        expected |= {name: momentum[name] for name in tensors.keys() & momentum.keys()}
+        if odd := sorted(tensors.keys() ^ expected.keys()):
+            raise ValueError(f"{odd[0]} is {'of no use' if odd[0] in tensors else 'missing'}")
+        for name, tensor in tensors.items():
+            wanted = expected[name]
+            if (tensor.dtype, tensor.shape) != (wanted.dtype, wanted.shape):
+                found = f"{tensor.dtype} {list(tensor.shape)}"
+                raise ValueError(f"{name} is {found}, not {wanted.dtype} {list(wanted.shape)}")
+
     def restore(self, tensors: dict[str, Tensor], history: list[Row]) -> None:
-        """Replace the present state by `tensors` and `history`."""
+        """Replace the present state by `tensors` and `history`, which were checked."""
         for name, model in self.models.items():
             model.load_state_dict(dict(_under(f"{name}/", tensors)))
         for name, parameter in self._parameters():
@@ -72,6 +92,21 @@ class State:
 
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.models["model"].named_parameters()
+
+
+def check_rows(history: list[Row]) -> None:
+    """ValueError, KeyError or TypeError unless `history` has a row of scores for each epoch."""
+    if not isinstance(history, list):
+        raise TypeError("the history is no list of rows")
+    for epoch, row in enumerate(history, start=1):
+        if row["epoch"] != epoch or not row.keys() >= ALWAYS:
+            raise ValueError(f"the history has no scores of epoch {epoch}")
+        if odd := [key for key, value in row.items() if not math.isfinite(value)]:
+            raise ValueError(f"{odd[0]} of epoch {epoch} is not finite")
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}/{key}": tensor for key, tensor in tensors.items()}
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from numpy.typing import NDArray
 
+from abn.runtime import files
 from abn.visualize.names import cut, cut_left
 from abn.visualize.overlay import Style
 from abn.visualize.tables import number, plain
@@ -87,7 +88,8 @@ def item_figure(item: GalleryItem, style: Style, dpi: int) -> Figure:
 
 def save(figure: Figure, path: Path) -> None:
     """Write `figure` to `path` as PNG; the same figure gives the same bytes."""
-    figure.savefig(path, format="png", dpi="figure", metadata={"Software": None})
+    with files.replacing(path) as part:
+        figure.savefig(part, format="png", dpi="figure", metadata={"Software": None})
 
 
 def _key(tile: Tile, style: Style) -> str:

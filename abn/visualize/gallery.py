@@ -1,7 +1,6 @@
 """Which images the gallery shows: chosen by a rule, never by hand."""
 
 import re
-import shutil
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from abn.data.packed import Split
 from abn.explain.case import collect
 from abn.models.abn import AttentionBranchNetwork
 from abn.predict import Predictions
+from abn.runtime import files
 from abn.visualize import figures, looking
 from abn.visualize.looking import DRAWN
 from abn.visualize.names import start
@@ -23,6 +23,7 @@ from abn.visualize.overlay import Style
 from abn.visualize.tiles import ATTENTION, GalleryItem, Tile
 
 SLUG = 48  # characters at most, of up to four bytes in UTF-8: a file's name has up to 255
+NAMES = re.compile(r"(.+-(best|median|worst)|error-\d+)\.png")  # of the files in the gallery
 
 
 class Choice(NamedTuple):
@@ -151,10 +152,6 @@ def items(
 
 def write(folder: Path, items: Sequence[GalleryItem], style: Style, dpi: int) -> None:
     """NAME.png for each of `items`; `folder` is replaced as a whole, or not at all."""
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for item in items:
-        figures.save(figures.item_figure(item, style, dpi), part / f"{item.name}.png")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    with files.replacing_folder(folder, NAMES) as part:
+        for item in items:
+            figures.save(figures.item_figure(item, style, dpi), part / f"{item.name}.png")

@@ -66,8 +66,7 @@ EDITS = [
     ("mixup: 0.0", "mixup: -1", ["train.mixup = -1", "0"]),
     ("compile: auto", "compile: true", ["train.compile = True", "'off'"]),
     ("root: images", "root: ''", ["data.root = ''", "at least 1 character"]),
-    ("prefix: abn", "prefix: ../abn", ["visualize.prefix = '../abn'", "pattern"]),
-    ("prefix: abn", f"prefix: {'a' * 99}", ["visualize.prefix = 'aaa", "...", "pattern"]),
+    ("alpha: 1.0", "alpha: 1.0\n  prefix: abn", ["visualize.prefix = 'abn'; remove it: the"]),
     ("md5: null", "md5: abc", ["data.md5 = 'abc'", "pattern"]),
     ("crop_scale: [0.9, 1.0]", "crop_scale: [0.6]", ["missing; ", "train.crop_scale.1"]),
     ("crop_scale: [0.9, 1.0]", "crop_scale: [0.6, 1, 1]", ["crop_scale", "at most 2"]),
@@ -137,7 +136,7 @@ HOSTILE = [
     *["*", "{0}", "a" * 300, "a/" * 600, "<script>", ".git/config"],
 ]
 TEXTS = {  # every key whose value is a free text; True: a path
-    **{"data.url": False, "data.root": True, "explain.siblings": True, "visualize.prefix": True},
+    **{"data.url": False, "data.root": True, "explain.siblings": True},
     **{f"{stage}.checkpoint": True for stage in ("evaluate", "explain", "visualize")},
 }
 

@@ -356,7 +356,7 @@ def start(project: Path) -> "subprocess.Popen[str]":
 def packing(project: Path) -> "subprocess.Popen[str]":
     """The stage, while it packs."""
     process = start(project)
-    while not (project / "data/train.safetensors.part").exists():
+    while not files.partial(project / "data/train.safetensors").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     return process

@@ -1,6 +1,7 @@
 """The doctor names what killed processes leave, with commands that repair it."""
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -20,16 +21,20 @@ Report = Callable[..., tuple[int, str]]
 RECORDED = "".join(re.split(r"^(?=  \w+:)", (ROOT / "dvc.lock").read_text(), flags=re.M)[:2])
 LOCK, TABLE = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 OURS = (
-    "data/train.safetensors.part",
-    "data/val.safetensors.part",
-    "checkpoint.part/model.safetensors",
-    "metrics/train.json.part",
-    "plots/explain_maps.csv.part",
-    "outputs/gallery.part/ring-best.png",
-    "outputs/report.html.part",
+    "data/.train.safetensors.abn.part",
+    "data/.val.safetensors.abn.part",
+    ".checkpoint.abn.part/model.safetensors",
+    "metrics/.train.json.abn.part",
+    "plots/.explain_maps.csv.abn.part",
+    "outputs/.gallery.abn.part/ring-best.png",
+    "outputs/.report.html.abn.part",
 )
 THEIRS = (
     "data/holiday-photos.zip.part",
+    "data/train.safetensors.part",
+    "checkpoint.part/notes.txt",
+    "outputs/gallery.part/mine.png",
+    "outputs/report.html.part",
     "data/.tmpAbC123",
     "images/cat.part",
     "plots/notes.csv.part",
@@ -104,7 +109,8 @@ def cut_lock() -> None:
 def detached_by_dvc() -> None:
     head = git("rev-parse", "main")
     git("checkout", "-q", head)
-    git("update-ref", "refs/exps/exec/EXEC_HEAD", head)
+    for name in ("EXEC_HEAD", "EXEC_BASELINE"):
+        git("update-ref", f"refs/exps/exec/{name}", head)
 
 
 @pytest.mark.parametrize(
@@ -175,10 +181,50 @@ def test_a_table_that_dvc_cannot_read_is_named(report: Report, content: str, nam
     assert report()[0] == named
 
 
+@pytest.mark.parametrize("path", [LOCK, TABLE])
+def test_what_cannot_be_read_is_named_and_does_not_hide_the_rest(
+    report: Report, path: Path
+) -> None:
+    path.unlink(missing_ok=True)
+    write(path / "mine.txt")
+    write(OURS[0])
+    code, text = report()
+    assert code == 1 and f"{path}: cannot be read (Is a directory); run: ls -ld {path}\n" in text
+    assert OURS[0] in text
+
+
 def test_a_deliberate_detached_head_is_left_alone(report: Report) -> None:
-    git("checkout", "-q", git("rev-parse", "HEAD"))
+    head = git("rev-parse", "HEAD")
+    git("update-ref", "refs/exps/exec/EXEC_HEAD", head)  # of an experiment that has ended
+    git("checkout", "-q", head)
     assert report() == (0, "")
     assert git("rev-parse", "--abbrev-ref", "HEAD") == "HEAD"
+
+
+@pytest.mark.parametrize(("age", "code"), [(3600, 0), (5, 1)])
+def test_a_detached_head_beside_a_stash_is_named_only_if_both_came_at_once(
+    report: Report, monkeypatch: pytest.MonkeyPatch, age: int, code: int
+) -> None:
+    """DVC stashes and leaves the branch in a moment; a person's stash may be older."""
+    write("README.md", "my edit")
+    monkeypatch.setenv("GIT_COMMITTER_DATE", f"{1_700_000_000 - age} +0000")
+    git("stash", "-q")
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "1700000000 +0000")
+    git("checkout", "-q", git("rev-parse", "HEAD"))
+    found, text = report()
+    assert found == code and ("run: git switch main" in text) == bool(code)
+    assert "git stash: stash@{0}: WIP on main: " in text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "utf-8"])
+def test_a_stash_message_that_is_not_utf_8_is_shown_with_marks(encoding: str) -> None:
+    write("README.md", "my edit")
+    subprocess.run(["git", "stash", "push", "-qm", b"K\xe4fer \xff"], check=True)
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    write("dvc.yaml"), write("params.yaml")
+    done = subprocess.run([sys.executable, "-m", "abn", "doctor"], env=env, capture_output=True)
+    assert done.returncode == 0 and done.stderr == b""
+    assert b"git stash: stash@{0}: On main: K" in done.stdout and b"fer" in done.stdout
 
 
 def test_head_back_on_its_branch_keeps_uncommitted_changes(report: Report) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
+from abn.runtime import files
 from abn.runtime.errors import DataError
 from abn.runtime.rng import generator
 from tests import test_stages, toys
@@ -96,11 +97,12 @@ def test_everyone_may_read_a_checkpoint(tmp_path: Path) -> None:
 def test_the_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     save(folder, **{"model": small(), "epoch-0001": small()})
-    (tmp_path / "checkpoint.part").mkdir()  # of a save that was interrupted
-    (tmp_path / "checkpoint.part/rest.safetensors").touch()
-    save(folder, model=small(), best=small())
+    rest = files.partial(folder)  # of a save that was interrupted
+    rest.mkdir()
+    (rest / "rest.safetensors").touch()
+    save(folder, **{"model": small(), "epoch-0002": small()})
     assert sorted(path.name for path in folder.iterdir()) == [
-        "best.safetensors",
+        "epoch-0002.safetensors",
         "model.safetensors",
     ]
     assert list(tmp_path.iterdir()) == [folder]
@@ -113,6 +115,7 @@ def test_a_failed_save_leaves_the_former_folder(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):  # safetensors refuses tensors that share their memory
         save(folder, model={"a": shared, "b": shared})
     assert checkpoint.sha256(folder / "model.safetensors") == before
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def content(tensors: dict[str, Tensor] | None = None, **meta: Any) -> bytes:

@@ -172,3 +172,19 @@ def test_a_misspelt_stage_or_command_has_no_traceback(
     done = started(ROOT, *command)
     assert done.returncode == code and done.stderr.endswith(end)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("broken", [None, "not: [yaml", "arch: resnet19"])
+def test_help_needs_no_valid_params(tmp_path: Path, broken: str | None) -> None:
+    if broken:
+        (tmp_path / "params.yaml").write_text(broken)
+    done = started(tmp_path, "-m", "stages.download", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: python -m stages.download [-h]")
+
+
+def test_too_little_memory_to_load_a_library_is_one_line() -> None:
+    command = f"ulimit -v 900000; exec {sys.executable} -m stages.evaluate"  # torch needs more
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, text=True, capture_output=True)
+    line = "error[DEVICE] out of memory; the stage evaluate; free memory; run the same command"
+    assert done.returncode == 7 and done.stderr == f"{line} again\n"

@@ -52,3 +52,20 @@ def test_in_an_ascii_locale_names_of_files_the_console_and_children_are_utf8(
         words, env=os.environ | ascii_locale, stdout=subprocess.PIPE, encoding="utf-8"
     ) as process:
         assert process.communicate()[0].strip() == f"['Käfer'] utf-8 utf-8 {process.pid}"
+
+
+@pytest.mark.parametrize(("text", "word"), [("never", "never"), ("NEVER", "never"), ("", "")])
+def test_a_word_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch, text: str, word: str) -> None:
+    monkeypatch.setenv("ABN_X", text)
+    assert env.word("ABN_X", "never", "ever") == word
+    monkeypatch.delenv("ABN_X")
+    assert env.word("ABN_X", "never") == ""
+
+
+@pytest.mark.parametrize("text", ["nver", "0", "no", "never ", " "])
+def test_an_unknown_word_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("ABN_X", text)
+    with pytest.raises(ParamsError) as caught:
+        env.word("ABN_X", "never", "ever")
+    assert str(caught.value).startswith("wrong value; ABN_X=")
+    assert str(caught.value).endswith("; use never or ever, or leave it out")

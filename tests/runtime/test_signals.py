@@ -135,3 +135,46 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+WRITES = """
+import signal, sys
+from abn.runtime import signals
+signals.stop_where_nobody_reads()
+{handler}
+for stream in (sys.stdout, sys.stderr):
+    print("one", file=stream, flush=True)
+sys.stdin.readline()
+for stream in (sys.stdout, sys.stderr):
+    print("two", file=stream, flush=True)
+"""
+HANDLER = """
+def stop(number, frame):
+    open(sys.argv[1], "a").write("asked to stop\\n")
+signal.signal(signal.SIGTERM, stop)
+"""
+
+
+@pytest.mark.parametrize(
+    ("handler", "code", "asked"), [("", 128 + signal.SIGPIPE, 0), (HANDLER, 0, 2)]
+)
+def test_where_nobody_reads_the_process_is_asked_to_stop_and_writes_no_error(
+    tmp_path: Path, handler: str, code: int, asked: int
+) -> None:
+    note = tmp_path / "note"
+    note.touch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITES.format(handler=handler), str(note)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    assert (process.stdout.readline(), process.stderr.readline()) == ("one\n", "one\n")
+    process.stdout.close()
+    process.stderr.close()
+    process.stdin.close()
+    assert process.wait(60) == code  # without a handler it ends at the first line
+    assert note.read_text() == asked * "asked to stop\n"

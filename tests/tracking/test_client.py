@@ -115,3 +115,12 @@ def test_a_database_half_built_does_not_stop_four_first_uses_at_once(root: Path)
     works = [subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
     assert [work.communicate()[1] for work in works] == [""] * 4
     assert curve("f") == [(1, 9.0)] and not list(root.glob("*.part"))
+
+
+def test_times_of_a_clock_before_1970_are_sent_as_1970() -> None:
+    early = {1: (-2000, {"epoch": 1, "loss": 2.0})}
+    given = RunRecord("training", [{"abn.training": "f"}], {}, {}, -3000, early, ended=-1000)
+    assert update(given) == ["2 new"]
+    info = run("f").info
+    assert (info.status, info.start_time, info.end_time) == ("FINISHED", 1, 1)
+    assert curve("f") == [(1, 2.0)]

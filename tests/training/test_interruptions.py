@@ -158,3 +158,20 @@ def error_line(done: subprocess.CompletedProcess[str], kind: str, code: int) -> 
     assert len(lines) == 1 and lines[0].startswith(f"error[{kind}] "), done.stderr
     assert lines[0].count("; ") >= 2 and "Traceback" not in done.stderr, done.stderr
     return lines[0]
+
+
+def test_a_closed_pipe_is_a_quiet_stop_with_a_state(root: Path, expected: dict[str, str]) -> None:
+    """`python -m stages.train 2>&1 | head -1`"""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train"],
+        cwd=root,
+        env=stage_process.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "FRESH\n"
+    process.stdout.close()
+    assert process.wait(600) == 128 + signal.SIGTERM
+    assert any(root.glob(".resume/*/state-*.safetensors")) and not (root / "checkpoint").exists()
+    recover(root, expected)

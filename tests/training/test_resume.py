@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from abn.config.params import Params, Train
 from abn.models import checkpoint
-from abn.runtime import locks
-from abn.runtime.errors import BusyError, DataError
+from abn.runtime import files, locks
+from abn.runtime.errors import BusyError, DataError, ParamsError
 from abn.runtime.signals import GracefulStop, Stopped
 from abn.training import optim, resume
 from abn.training.loop import fit
@@ -71,8 +71,12 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(tensor.equal(weights[name]) for name, tensor in checkpoint.weights(one).items())
 
 
+def row(epoch: int) -> Row:
+    return {"epoch": epoch, "size": 32, "lr": 0.1, "train_loss": 0.5, "train_top1": 0.5}
+
+
 def state_of(model: nn.Module, config: Train, epochs: int = 0) -> State:
-    history: list[Row] = [{"epoch": epoch + 1} for epoch in range(epochs)]
+    history = [row(epoch + 1) for epoch in range(epochs)]
     return State({"model": model}, optim.sgd(model, config), history)
 
 
@@ -156,12 +160,14 @@ def test_a_state_comes_back_bit_for_bit(config: Train, store: ResumeStore) -> No
         state.optimizer = optim.sgd(state.models["model"], config)
     saved.models["model"](torch.ones(2, 3, 32, 32)).logits.sum().backward()
     saved.optimizer.step()
-    saved.history, saved.step_losses = [{"epoch": 1, "loss": 0.1}], [torch.tensor([0.3, 0.7])]
-    saved.best = {"a": torch.arange(3.0)}
+    saved.history, saved.step_losses = [row(1)], [torch.tensor([0.3, 0.7])]
+    saved.best = checkpoint.weights(toys.network(seed=4))
     store.save(saved)
     assert store.load(loaded) and loaded.position == (1, 1)
     assert all(same(saved.models[name], loaded.models[name]) for name in saved.models)
-    assert loaded.history == saved.history and loaded.best["a"].equal(saved.best["a"])
+    assert loaded.history == saved.history and all(
+        tensor.equal(loaded.best[name]) for name, tensor in saved.best.items()
+    )
     assert torch.stack(loaded.step_losses).equal(torch.stack(saved.step_losses))
     for (_, one), (_, other) in zip(saved._parameters(), loaded._parameters(), strict=True):
         if one.grad is not None:
@@ -215,12 +221,71 @@ def test_a_damaged_state_is_set_aside_and_the_one_before_is_used(
         assert path.with_suffix(".bad").read_bytes() == content
 
 
+def poisoned(name: str, change: Callable[[Tensor], Tensor]) -> Callable[..., None]:
+    def edit(tensors: dict[str, Tensor], history: list[Any]) -> None:
+        tensors[name] = change(tensors[name])
+
+    return edit
+
+
+POISON: dict[str, Callable[..., Any]] = {
+    "not finite": poisoned("model/layer1.weight", lambda t: t * torch.nan),
+    "not torch.float32": poisoned("model/layer1.weight", lambda t: t.double()),
+    "is torch.float32 [1": poisoned("model/layer1.weight", lambda t: t.reshape(1, -1)),
+    "layer1.weight is missing": lambda tensors, history: tensors.pop("model/layer1.weight"),
+    "more is of no use": lambda tensors, history: tensors.update(more=torch.zeros(1)),
+    "is missing": lambda tensors, history: tensors.update({"best/layer1.weight": torch.zeros(1)}),
+    "step_losses is": poisoned("step_losses", lambda t: torch.zeros(0, 3)),
+    "another state": poisoned("step_losses", lambda t: torch.zeros(3, 2)),
+    "'step_losses'": lambda tensors, history: tensors.pop("step_losses"),
+    "no scores of epoch 1": lambda tensors, history: history.reverse(),
+    "no scores of epoch 2": lambda tensors, history: history[1].pop("lr"),
+    "train_loss of epoch 2 is not finite": lambda t, history: history[1].update(train_loss=1e999),
+    "must be real number": lambda tensors, history: history[1].update(val_top1="0.9"),
+    "indices": lambda tensors, history: history.__setitem__(0, "junk"),
+    "": lambda tensors, history: history.clear(),
+}
+
+
+@pytest.mark.parametrize("reason", POISON)
+def test_a_state_with_the_right_checksum_and_a_wrong_content_is_set_aside(
+    config: Train, store: ResumeStore, capsys: pytest.CaptureFixture[str], reason: str
+) -> None:
+    first = two_states(store, config)
+    path = store.folder / "state-0002-00000000.safetensors"
+    tensors, history = resume._read(path)
+    POISON[reason](tensors, history)
+    store._write(path.stem, tensors, history)
+    state = state_of(toys.network(), config)
+    assert store.load(state) and len(state.history) == 1 and not state.step_losses
+    assert same(state.models["model"], first)
+    said = capsys.readouterr().err
+    assert reason in said and "set aside, the state before it is used" in said
+
+
+@pytest.mark.parametrize("header", ["[]", "1", "null", "{}", "[" * 9999, '{"history": 1}', "x"])
+def test_a_state_whose_header_is_junk_is_set_aside(
+    config: Train, store: ResumeStore, header: str
+) -> None:
+    store.save(state_of(toys.network(), config, epochs=1))
+    path = store.folder / "state-0002-00000000.safetensors"
+    checkpoint.write(path, {"a": torch.zeros(1)}, {"state": header})
+    assert store.load(state_of(toys.network(), config))
+    assert path.with_suffix(".bad").exists()
+
+
+def test_a_snapshot_that_is_not_finite_is_an_error_with_a_remedy(store: ResumeStore) -> None:
+    store.save_snapshot(1, {"a": torch.tensor([1.0, torch.inf])})
+    with pytest.raises(DataError, match=r"damaged: a holds values .* finite.*ABN_RESUME=never"):
+        store.snapshots()
+
+
 def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(
     config: Train, store: ResumeStore
 ) -> None:
     store.save(state_of(toys.network(), config, epochs=1))
     (store.folder / ".tmpAbCdEf").write_bytes(b"half")  # safetensors' temporary file
-    (store.folder / "state-0003-00000000.safetensors.part").write_bytes(b"half")
+    files.partial(store.folder / "state-0003-00000000.safetensors").write_bytes(b"half")
     (store.folder / "notes.part").touch()
     store.load(state_of(toys.network(), config))
     assert names(store) == ["notes.part", "state-0001-00000000.safetensors"]
@@ -296,6 +361,16 @@ def test_resume_never_starts_again(
     with resume.open_store(store.folder) as opened:
         assert names(opened) == ["lock"]
         assert not opened.load(state_of(toys.network(), config))
+
+
+def test_another_word_in_abn_resume_is_refused_and_nothing_is_removed(
+    config: Train, store: ResumeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_states(store, config)
+    monkeypatch.setenv("ABN_RESUME", "nver")
+    with pytest.raises(ParamsError, match="ABN_RESUME=nver; use never"):
+        resume.open_store(store.folder).__enter__()
+    assert len(names(store)) == 2
 
 
 def test_clearing_interrupted_anywhere_leaves_a_whole_state_or_none(

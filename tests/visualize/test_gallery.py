@@ -193,12 +193,13 @@ def test_an_empty_choice_is_an_empty_gallery(tmp_path: Path) -> None:
 def test_a_gallery_replaces_the_one_before_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "gallery"
     folder.mkdir()
-    (folder / "stale.png").touch()
+    (folder / "cat-worst.png").touch()
     model, split, table = toys.network().eval(), toys.split(4), scored(0.5)
     shown = items(model, split, WHOLE, by_srg(table, split.labels, NAMES), table, *2 * [ATTENTION])
     with pytest.raises(AttributeError):
         gallery.write(folder, [*shown, None], Style(), 50)  # type: ignore[list-item]
-    assert [path.name for path in folder.iterdir()] == ["stale.png"]
+    assert [path.name for path in folder.iterdir()] == ["cat-worst.png"]
+    assert list(tmp_path.iterdir()) == [folder]
     gallery.write(folder, shown, Style(), 50)
     assert [path.name for path in folder.iterdir()] == ["red-best.png"]
     assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
