@@ -15,11 +15,13 @@ from filelock import FileLock
 from abn.experiments import dvc
 from abn.runtime import redaction
 from abn.runtime.errors import TrackingError
-from abn.tracking import address
+from abn.tracking import address, view
 from abn.tracking.mirror import RunRecord
 
 EXPERIMENT, ARTIFACTS = "attention-branch-network", "mlartifacts"
 REMEDY = "no result is lost; start the store or free its disk, then run `abn sync`"
+# MLflow compares runs by what was logged first; "epoch", the last, says that the row is there.
+ORDER = {"val_top1": 0, "epoch": 2}
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the next look tries again
@@ -80,13 +82,15 @@ def _experiment(client: Any) -> str:
     path = address.database_file()
     artifacts = (dvc.root() / ARTIFACTS).as_uri() if path else None
     if not (found := client.get_experiment_by_name(EXPERIMENT)):
-        return str(client.create_experiment(EXPERIMENT, artifacts))
+        return str(client.create_experiment(EXPERIMENT, artifacts, tags=view.tags()))
     if found.lifecycle_stage == "deleted":
         what = f"the experiment {EXPERIMENT} was deleted in MLflow"
         command = f"mlflow experiments restore --experiment-id {found.experiment_id}"
         if not os.environ.get(address.VARIABLE):  # MLflow's own default may be another place
             command = f"{address.VARIABLE}=sqlite:///mlflow.db {command}"
         raise TrackingError(what, address.shown(), f"`{command}` brings it back")
+    for tag, text in view.tags().items() if view.GIVEN not in found.tags else ():
+        client.set_experiment_tag(found.experiment_id, tag, text)
     former = found.artifact_location
     is_ours = former.startswith("file:") and former.endswith(f"/{ARTIFACTS}")
     if path and artifacts and is_ours and path.parent == dvc.root() and former != artifacts:
@@ -127,7 +131,7 @@ class Store:
             digest = hashlib.sha256(repr(record).encode()).hexdigest()[:16]
             if digest in self._sent:
                 continue
-            name = f"{record.params.get('arch')}-s{record.params.get('seed')}"
+            name = record.name()
             added = self._update(record, name, digest)
             self._sent.add(digest)
             if record.outbox and record.status == "FINISHED":
@@ -172,11 +176,12 @@ class Store:
             Metric(key, row[key], time, epoch)
             for epoch, (time, row) in record.rows.items()
             if epoch not in epochs
-            for key in sorted(row, key="epoch".__eq__)  # last: it says that the row is there
+            for key in sorted(row, key=lambda key: ORDER.get(key, 1))
         ]
         scores = [(key, value, time, 0) for key, (time, value) in record.scores.items()]
         new += [Metric(*score) for score in scores if metrics.get(score[0]) != score[1]]
-        flat = [Param(*each) for each in redaction.flat(record.params) if each[0] not in params]
+        given = dict(redaction.flat(record.params))
+        flat = [Param(*each) for each in given.items() if each[0] not in params]
         tags = [RunTag(*each) for each in redaction.flat(record.tags)]
         for i in range(0, max(len(new), len(flat), len(tags)), 100):  # MLflow's limit
             self._client.log_batch(id, *(part[i : i + 100] for part in (new, flat, tags)))

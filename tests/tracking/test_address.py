@@ -86,7 +86,7 @@ def test_a_folder_that_the_user_insists_on_is_used(monkeypatch: Any, root: Path)
     monkeypatch.setenv(address.VARIABLE, "file:./mlruns")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     note("f", 1, 2)
-    assert sync() == ["resnet18-s0, training: 6 new"]
+    assert sync() == ["resnet18-s0-f, training: 6 new"]
     assert list(root.glob("mlruns/*/*/metrics/loss"))
 
 
@@ -99,5 +99,5 @@ def test_a_deleted_experiment_is_named_with_a_command_that_brings_it_back(root: 
     command, path = str(caught.value).split("`")[1], Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{path}:{os.environ['PATH']}"}
     subprocess.run(command, shell=True, check=True, capture_output=True, env=environment)
-    assert sync() == ["resnet18-s0, training: 6 new"]
+    assert sync() == ["resnet18-s0-f, training: 6 new"]
     assert not list(outbox.folder().iterdir())

@@ -1,8 +1,11 @@
 """Runs in MLflow get what they lack, once, and the whole of it."""
 
+import base64
+import json
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,11 +45,35 @@ def test_a_run_holds_what_its_record_says_with_its_own_times() -> None:
     given = record(rows=rows(1), status="FINISHED", ended=9000, tags={"git.commit": "abc"})
     assert update(given) == ["4 new"]  # two points, two params
     info, data = run("f").info, run("f").data
-    assert (info.run_name, info.status) == ("resnet18-s0", "FINISHED")
+    assert (info.run_name, info.status) == ("resnet18-s0-f", "FINISHED")
     assert (info.start_time, info.end_time) == (1000, 9000)
     assert data.params == {"arch": "resnet18", "seed": "0"} and data.tags["git.commit"] == "abc"
     (point,) = Store()._client.get_metric_history(info.run_id, "loss")
     assert (point.step, point.value, point.timestamp) == (1, 2.0, 2000)
+
+
+def test_the_table_can_show_the_verdict_and_comparing_starts_with_validation() -> None:
+    """MLflow's page compares by the metric that was logged first."""
+    row = {"epoch": 1, "size": 64, "val_top1": 0.5, "lr": 0.1}
+    update(record(rows={1: (2000, row)}, scores={"evaluate/top1": (3000, 0.5)}))
+    assert next(iter(run("f").data.metrics)) == "val_top1"
+    client, found = Store()._client, Store()._experiment
+    shown = json.loads(client.get_experiment(found).tags["mlflow.sharedViewState.abn"])
+    packed = base64.b64decode(shown["state"].removeprefix("deflate;"))
+    columns = {"tags.`explain.verdict`", "metrics.`evaluate/top1`", "metrics.`explain/srg`"}
+    assert columns <= {*json.loads(zlib.decompress(packed))["selectedColumns"]}
+
+
+def test_a_view_that_the_user_removed_stays_removed_and_an_older_experiment_gets_it() -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(address())
+    older = client.create_experiment(EXPERIMENT)
+    update(record(rows=rows(1)))
+    assert "mlflow.sharedViewState.abn" in client.get_experiment(older).tags
+    client._tracking_client.store.delete_experiment_tag(older, "mlflow.sharedViewState.abn")
+    update(record(rows=rows(1, 2)))
+    assert "mlflow.sharedViewState.abn" not in client.get_experiment(older).tags
 
 
 def test_the_same_record_adds_nothing_and_another_only_what_is_new() -> None:
