@@ -15,7 +15,7 @@ from filelock import FileLock
 from abn.experiments import dvc
 from abn.runtime import redaction
 from abn.runtime.errors import TrackingError
-from abn.tracking import address, view
+from abn.tracking import address, outbox, view
 from abn.tracking.mirror import RunRecord
 
 EXPERIMENT, ARTIFACTS = "attention-branch-network", "mlartifacts"
@@ -135,7 +135,7 @@ class Store:
             added = self._update(record, name, digest)
             self._sent.add(digest)
             if record.outbox and record.status == "FINISHED":
-                record.outbox.unlink(missing_ok=True)
+                outbox.discard(record.outbox)
             yield f"{name}, {record.place}: {f'{added} new' if added else 'nothing new'}"
 
     def _update(self, record: RunRecord, name: str, digest: str) -> int:

@@ -76,7 +76,9 @@ def _training(path: Path) -> Iterator[RunRecord]:
     running, lines = outbox.read(path)
     starts = [line for line in lines if "start" in line]
     rows = [(line["time"], line["row"]) for line in lines if "row" in line]
-    if starts and rows:  # a finished training that was only restored has none
+    if starts and not rows and not running:  # it was only restored, or killed in its first epoch
+        outbox.discard(path)
+    if starts and rows:
         start, last, key = starts[-1]["start"], lines[-1], {"abn.training": path.stem}
         tags = start["tags"] | key | last.get("end", {})
         record = RunRecord("training", [key], start["params"], tags, starts[0]["time"])

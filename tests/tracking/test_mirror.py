@@ -120,7 +120,10 @@ def test_an_outbox_is_a_run_that_goes_on_was_killed_or_has_finished() -> None:
 def test_a_finished_training_that_was_only_restored_is_no_second_run() -> None:
     with outbox.training("f", {"arch": "resnet18", "seed": 7}, {}) as add:
         add("end", {"weights.sha256": "f"})
+        assert [record.place for record in records()] == ["workspace"]
+        assert list(outbox.folder().iterdir())  # its training writes to it
     assert [record.place for record in records()] == ["workspace"]
+    assert not list(outbox.folder().iterdir())  # it says nothing that the files do not
 
 
 def test_the_workspace_is_a_run_with_its_curves_scores_words_and_artifacts(capsys: Any) -> None:
