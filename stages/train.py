@@ -76,7 +76,8 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
         if store:
             snapshots = {"model": checkpoint.weights(model)} | store.snapshots()
             recipe = checkpoint.recipe(params)
-            checkpoint.save_all(paths.CHECKPOINT, snapshots, classes, recipe)
+            canvas = train.images.shape[1]
+            checkpoint.save_all(paths.CHECKPOINT, snapshots, classes, recipe, canvas)
             val_name = "holdout" if params.data.holdout else "val"
             scores = loop.summary(history, params.train, val_name)
             scores |= {"device": devices.kind(device)}

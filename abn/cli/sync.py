@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from abn.runtime.errors import TrackingError
 from abn.tracking import client, mirror
 
 HELP = "add to MLflow what it lacks: trainings, the results here, DVC's experiments"
@@ -19,6 +18,5 @@ def run(options: argparse.Namespace) -> int:
         for line in client.Store().update(mirror.records(Path.cwd())):
             print(line, flush=True)
     except Exception as error:
-        remedy = "no result is lost; start the store or free its disk, then run `abn sync` again"
-        raise TrackingError(client.reason(error), client.shown(), remedy) from error
+        raise client.failure(error) from error
     return 0

@@ -23,7 +23,13 @@ BLOCK = 1 << 16  # bytes
 
 
 class _Retry(Retry):
-    """Says that it waits."""
+    """Says that it waits; a Retry-After that makes no sense counts as none."""
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        try:
+            return super().get_retry_after(response)
+        except (HTTPError, ValueError, ArithmeticError):
+            return None
 
     def sleep(self, response: BaseHTTPResponse | None = None) -> None:
         progress.say("the server is busy or does not answer; trying again")
@@ -107,7 +113,7 @@ def _complete(url: str, part: Path) -> bool:
             return continued
         except HTTPError as error:
             reason, continued = f"the download broke off ({type(error).__name__})", True
-        except (requests.RequestException, ValueError) as error:  # their text quotes the URL
+        except (requests.RequestException, ValueError, ArithmeticError) as error:  # quotes the URL
             raise _unavailable(f"no usable answer ({type(error).__name__})", url) from None
         if attempt + 1 < TRIES:
             progress.say(f"{redacted(url)}: {reason}; trying again")

@@ -94,12 +94,8 @@ def results(folder: Path, since: float) -> Iterator[Path]:
     dvc.lock has it at a stage that read these weights, or if the stage that runs since `since`
     (seconds) wrote it; others are named on stderr.
     """
-    stages = yaml((folder / LOCK).read_text("utf-8"))["stages"]
     sections = yaml((folder / paths.PARAMS).read_text("utf-8"))
-    weights = digest(folder / MODEL, "md5")
-    used = [each for each in stages.values() if weights in [dep.get("md5") for dep in each["deps"]]]
-    used += [stages["train"]] if used else []  # whose own entry has them in a folder
-    made = {out["path"]: out["md5"] for each in used for out in each["outs"]}
+    made = {out["path"]: out["md5"] for each in _locked(folder) for out in each["outs"]}
     for stage, patterns in RESULTS.items():
         running = sections.get(stage, {}).get("checkpoint") == str(MODEL)
         for file in sorted(file for each in patterns for file in folder.glob(str(each))):
@@ -109,6 +105,24 @@ def results(folder: Path, since: float) -> Iterator[Path]:
                 yield file
             else:
                 say(f"{name}: dvc.lock does not have it as made from the weights here, left out")
+
+
+def params(folder: Path) -> dict[str, Any]:
+    """The params, under dotted keys, by which those results were made, as dvc.lock has them."""
+    return {
+        key: value
+        for each in _locked(folder)
+        for key, value in each.get("params", {}).get(str(paths.PARAMS), {}).items()
+    }
+
+
+def _locked(folder: Path) -> list[dict[str, Any]]:
+    """What dvc.lock has of the stages that read the weights in `folder`, and of those before."""
+    stages = yaml((folder / LOCK).read_text("utf-8"))["stages"]
+    weights = digest(folder / MODEL, "md5")
+    used = [each for each in stages.values() if weights in [dep.get("md5") for dep in each["deps"]]]
+    before = [stages[name] for name in ("download", "train") if name in stages]
+    return used + before if used else []  # the training's own entry has its weights in a folder
 
 
 def digest(path: Path, kind: str) -> str:

@@ -1,7 +1,8 @@
 """Predict with a trained network: image in, classes, confidences and map out.
 
 Needs the core packages only. Images are shown to the network as the training showed those it
-validated on: short side to `train.val_resize`, then the central `train.val_size` square.
+validated on: squashed to the canvas that they were packed on, then the central square that is
+`train.val_size` wide where the short side is `train.val_resize`.
 """
 
 import os
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias, overload
+from typing import NamedTuple, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -29,6 +30,14 @@ from abn.visualize.overlay import overlay
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 BATCH = 16  # images that are on the device at once
 KINDS = "give a path, a PIL image or an RGB array uint8 [H, W, 3]"  # remedy
+
+
+class Picture(NamedTuple):
+    """An image, and what the network sees of it before the crop."""
+
+    pixels: NDArray[np.uint8]  # [H, W, 3] RGB, upright
+    canvas: NDArray[np.uint8]  # [S, S, 3], squashed as in the packed data; or as `pixels`
+    aspect: float  # width over height
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +92,11 @@ class Predictor:
         size: int,
         resize: int,
         device: torch.device,
+        canvas: int | None = None,
     ) -> None:
         self.network, self.classes, self.device = network.eval(), classes, device
         self.size, self.resize = size, resize  # pixels: side of the crop, short side before it
+        self.canvas = canvas  # pixels; None: not known, the image itself is cropped
 
     @overload  # a path is one image, though text is iterable
     def predict(  # type: ignore[overload-overlap]
@@ -100,44 +111,64 @@ class Predictor:
     ) -> Prediction | list[Prediction]:
         """The prediction for one image, or a list of them for several, with `top` classes each.
 
-        Raises DataError, naming the image, where one cannot be read.
+        Raises DataError, naming the image, where one cannot be read, and ValueError for a `top`
+        below 1.
         """
-        if isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4:
-            return self._batch([_pixels(images)], top)[0]
+        if not isinstance(top, int) or top < 1:
+            raise ValueError(f"top is {top!r}, not a whole number of classes from 1")
+        alone = isinstance(images, str | os.PathLike | Image.Image)
+        if alone or not isinstance(images, Iterable) or getattr(images, "ndim", 4) != 4:
+            return self._batch([self._read(images)], top)[0]
         predictions: list[Prediction] = []
-        pixels = map(_pixels, images)
-        while batch := list(islice(pixels, BATCH)):
+        pictures = map(self._read, images)
+        while batch := list(islice(pictures, BATCH)):
             predictions += self._batch(batch, top)
         return predictions
 
+    def _read(self, image: object) -> Picture:
+        """`image` at full size and on its canvas; DataError where it is none."""
+        whole = _opened(image)
+        if min(whole.size) < decoder.SMALLEST_SIDE:
+            what = f"{whole.width} x {whole.height} pixels, a side under {decoder.SMALLEST_SIDE}"
+            where = image if isinstance(image, str | os.PathLike) else type(image).__name__
+            raise DataError(what, where, "use a larger image")
+        pixels, side = np.array(whole), self.canvas
+        if side is None:
+            return Picture(pixels, pixels, whole.width / whole.height)
+        if isinstance(image, str | os.PathLike):  # a large JPEG as it was decoded when packed
+            whole = decoder.decode(Path(image), str(image), side)
+        return Picture(pixels, *decoder.square(whole, side))
+
     @torch.inference_mode()
-    def _batch(self, images: list[NDArray[np.uint8]], top: int) -> list[Prediction]:
-        output = self.network(torch.cat([self._view(image) for image in images]))
+    def _batch(self, pictures: list[Picture], top: int) -> list[Prediction]:
+        output = self.network(torch.cat([self._view(picture) for picture in pictures]))
         perception, attention = (
             scores.float().softmax(1).cpu() for scores in (output.logits, output.attention_logits)
         )
         maps = output.attention[:, 0].float().cpu().numpy()
         return [
-            Prediction(self._best(p, top), self._best(a, top), drawn, image, self._region(image))
-            for p, a, drawn, image in zip(perception, attention, maps, images, strict=True)
+            Prediction(
+                self._best(p, top), self._best(a, top), drawn, each.pixels, self._region(each)
+            )
+            for p, a, drawn, each in zip(perception, attention, maps, pictures, strict=True)
         ]
 
-    def _view(self, image: NDArray[np.uint8]) -> Tensor:
-        """`image` as the network sees it: float32 [1, 3, size, size] in [0, 1]."""
-        pixels, box = torch.from_numpy(image)[None], self._box(image)
+    def _view(self, picture: Picture) -> Tensor:
+        """`picture` as the network sees it: float32 [1, 3, size, size] in [0, 1]."""
+        pixels, box = torch.from_numpy(picture.canvas)[None], self._box(picture)
         mirrored = torch.zeros(1, dtype=torch.bool, device=self.device)
         view = crop(pixels.to(self.device), box.to(self.device), mirrored, self.size)
         return view.contiguous(memory_format=torch.channels_last)
 
-    def _box(self, image: NDArray[np.uint8]) -> Tensor:
-        """The central square [1, 4]: top, left, height and width as shares of `image`."""
-        height, width = image.shape[:2]
-        return centre_boxes(torch.tensor([width / height]), self.size / self.resize)
+    def _box(self, picture: Picture) -> Tensor:
+        """The central square [1, 4]: top, left, height and width as shares of the picture."""
+        return centre_boxes(torch.tensor([picture.aspect]), self.size / self.resize)
 
-    def _region(self, image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    def _region(self, picture: Picture) -> tuple[int, int, int, int]:
         """`_box` in whole pixels."""
-        height, width = image.shape[:2]
-        top, left, tall, wide = (self._box(image)[0] * torch.tensor([height, width] * 2)).tolist()
+        height, width = picture.pixels.shape[:2]
+        box = self._box(picture)[0] * torch.tensor([height, width] * 2)
+        top, left, tall, wide = box.tolist()
         begin, end = (round(top), round(left)), (round(top + tall), round(left + wide))
         return begin[0], begin[1], end[0] - begin[0], end[1] - begin[1]
 
@@ -162,20 +193,26 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
     except KeyError as key:
         what = f"its header lacks train.{key.args[0]}"
         raise DataError(what, path, "train again with this version") from None
-    return Predictor(trained.model, trained.classes, size, resize, place)
+    return Predictor(trained.model, trained.classes, size, resize, place, trained.canvas)
 
 
-def _pixels(image: object) -> NDArray[np.uint8]:
-    """`image` as uint8 [H, W, 3] RGB, upright; DataError where it is none."""
+def _opened(image: object) -> Image.Image:
+    """`image` in RGB, upright; DataError where it is none."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise DataError("not an image", f"an array {image.dtype} {list(image.shape)}", KINDS)
-        return np.array(image)
+        return Image.fromarray(np.ascontiguousarray(image))
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         if not path.is_file():
             raise DataError("no such image", path, "check the path")
-        return np.array(decoder.decode(path, str(path)))
-    if isinstance(image, Image.Image):
-        return np.array(decoder.upright_rgb(image))
-    raise DataError("not an image", type(image).__name__, KINDS)
+        return decoder.decode(path, str(path))
+    if not isinstance(image, Image.Image):
+        raise DataError("not an image", type(image).__name__, KINDS)
+    if image.mode == "F" or not all(image.size):
+        what = f"an image of mode {image.mode}, {image.width} x {image.height} pixels"
+        raise DataError("not an image", what, KINDS)
+    try:
+        return decoder.upright_rgb(image)
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow reads the file only now
+        raise DataError(str(error), type(image).__name__, "replace the image") from error

@@ -8,7 +8,7 @@ the map, and the same trunk looks again at what is left of it.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,7 @@ class AttentionBranchNetwork(nn.Module):
     `attention` is how the map acts. `look` has no weights that `residual` has not, but the trunk's
     batch norms keep statistics of their own (`look_norms`) for the second look, and `contrast`, in
     (0, 1], is how far its map dims the picture where it is lowest: 1 hides what is there.
+    ValueError for any other value.
     """
 
     looks = False
@@ -70,6 +71,7 @@ class AttentionBranchNetwork(nn.Module):
         contrast: float = 1.0,
     ) -> None:
         super().__init__()
+        _check(arch, num_classes, attention, contrast)
         self.looks, self.contrast = attention == "look", contrast
         block, depths = ARCHS[arch]
         wide, top = 256 * block.expansion, 512 * block.expansion
@@ -196,6 +198,18 @@ def losses(output: Output, targets: Tensor, label_smoothing: float = 0.0) -> tup
 def _swap_buffers(pairs: Sequence[tuple[nn.Module, nn.Module]]) -> None:
     for first, second in pairs:
         first._buffers, second._buffers = second._buffers, first._buffers
+
+
+def _check(arch: str, num_classes: int, attention: str, contrast: float) -> None:
+    """ValueError that names what a network cannot be made of."""
+    if arch not in ARCHS:
+        raise ValueError(f"arch is {arch!r}, not one of {', '.join(ARCHS)}")
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes!r}, not a whole number from 1")
+    if attention not in get_args(Attention):
+        raise ValueError(f"attention is {attention!r}, not one of {', '.join(get_args(Attention))}")
+    if not 0 < contrast <= 1:
+        raise ValueError(f"contrast is {contrast!r}, not above 0 and at most 1")
 
 
 def _initialise(module: nn.Module) -> None:

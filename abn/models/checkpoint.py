@@ -1,6 +1,7 @@
 """Checkpoints: a safetensors file of weights, whose header says what network they are of.
 
-The header is one JSON text under the key "abn": arch, attention, classes, params of the training.
+The header is one JSON text under the key "abn": arch, attention, classes, params of the training,
+and the side of the canvases that its images were packed on.
 """
 
 import hashlib
@@ -55,6 +56,7 @@ class Header(BaseModel):
     attention: Attention = "residual"  # older files have no other
     classes: tuple[str, ...] = Field(min_length=1)
     params: Recipe
+    canvas: int | None = Field(None, gt=0)  # older files have none
 
 
 class Checkpoint(NamedTuple):
@@ -64,6 +66,7 @@ class Checkpoint(NamedTuple):
     arch: str
     classes: tuple[str, ...]
     params: dict[str, Any]
+    canvas: int | None = None  # pixels; None: not known
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -83,14 +86,16 @@ def save_all(
     snapshots: dict[str, dict[str, Tensor]],
     classes: tuple[str, ...],
     params: dict[str, Any],
+    canvas: int | None = None,
 ) -> None:
     """Replace `folder` by one with NAME.safetensors for each of `snapshots`, all or nothing.
 
-    `params` is a `recipe`. The same weights give the same bytes. OSError where the disk refuses,
-    DiskError where `folder` holds another's file.
+    `params` is a `recipe`; `canvas` the side of the packed images, pixels. The same weights give
+    the same bytes. OSError where the disk refuses, DiskError where `folder` holds another's file.
     """
     about = {"arch": params["arch"], "attention": params["attention"], "classes": classes}
-    meta = json.dumps(about | {"params": params}, sort_keys=True)
+    about |= {"params": params} | ({"canvas": canvas} if canvas else {})
+    meta = json.dumps(about, sort_keys=True)
     with files.replacing_folder(folder, NAMES) as part:
         for name, state in snapshots.items():
             write(part / f"{name}.safetensors", state, {"abn": meta})
@@ -119,7 +124,8 @@ def load(path: Path, device: torch.device) -> Checkpoint:
         what = f"not a checkpoint of this project ({_one_line(error)})"
         raise DataError(what, path, REMEDY) from None
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Checkpoint(model.eval(), header.arch, header.classes, json.loads(text)["params"])
+    params = json.loads(text)["params"]
+    return Checkpoint(model.eval(), header.arch, header.classes, params, header.canvas)
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

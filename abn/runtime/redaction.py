@@ -7,15 +7,15 @@ from typing import Any
 
 
 def redacted(text: str) -> str:
-    """`text` as it is; an address (scheme://...) without user, password, query and fragment."""
+    """`text` as it is; an address (scheme:...) without user, password, query and fragment."""
     if "://" not in text:
-        return text
+        return re.sub(r"(?s)^([A-Za-z][\w+.-]+:/?).*@", r"\1***@", text)  # a slash was forgotten
     return re.sub(r"(?s)[?#].*", "", re.sub(r"(?s)(?<=://).*@", "***@", text))
 
 
 def sentence(text: str) -> str:
     """`text`, in which any address may stand, without their users, passwords and queries."""
-    return re.sub(r"(://[^\s?#]*)\?[^\s#]*", r"\1?***", re.sub(r"(?<=://)[^/\s]*@", "***@", text))
+    return re.sub(r"(://[^\s?#]*)[?#]\S*", r"\1?***", re.sub(r"(?<=://)\S*@", "***@", text))
 
 
 def within(value: Any) -> Any:
@@ -30,10 +30,10 @@ def within(value: Any) -> Any:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values as texts under dotted keys, each as `sentence` gives it."""
+    """Nested values as texts under dotted keys, addresses in them redacted."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
         else:
-            text = value if isinstance(value, str) else json.dumps(value)
-            yield f"{prefix}{key}", sentence(text)
+            shown = within(value)
+            yield f"{prefix}{key}", shown if isinstance(value, str) else json.dumps(shown)

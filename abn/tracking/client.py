@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import re
+import sqlite3
 import textwrap
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,14 @@ from filelock import FileLock
 
 from abn.experiments import dvc
 from abn.runtime import files, redaction
+from abn.runtime.errors import TrackingError
+from abn.tracking import address, outbox, view
 from abn.tracking.mirror import RunRecord
 
-EXPERIMENT = "attention-branch-network"
+EXPERIMENT, ARTIFACTS = "attention-branch-network", "mlartifacts"
+REMEDY = "no result is lost; start the store or free its disk, then run `abn sync`"
+# MLflow compares runs by what was logged first; "epoch", the last, says that the row is there.
+ORDER = {"val_top1": 0, "epoch": 2}
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the next look tries again
@@ -24,22 +32,78 @@ DEFAULTS = {
 }
 
 
-def address() -> str:
-    """MLFLOW_TRACKING_URI, secrets included, or `mlflow.db` where `mlflow ui` finds it."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{dvc.root()}/mlflow.db"
+def failure(error: Exception) -> TrackingError:
+    """What a user can do about `error`, which `Store` has raised."""
+    if isinstance(error, TrackingError):
+        return error
+    cause = _cause(error)
+    if isinstance(cause, ModuleNotFoundError):
+        what, remedy = f"the package {cause.name} is missing", "install it in the project's Python"
+        return TrackingError(what, address.shown(), f"{remedy}, then run `abn sync`")
+    text = f"{type(cause).__name__}: {redaction.sentence(str(cause))}"
+    what = type(cause).__name__ if address.has_secret() else textwrap.shorten(text, 500)
+    return TrackingError(what, address.shown(), REMEDY)
 
 
-def shown() -> str:
-    """The store's address without secrets."""
-    return redaction.sentence(address())
+def _cause(error: BaseException) -> BaseException:
+    inner = error.__cause__ or error.__context__
+    return _cause(inner) if inner else error
 
 
-def reason(error: BaseException) -> str:
-    """The first cause of `error`; only its type where its message may repeat a password."""
-    if inner := error.__cause__ or error.__context__:
-        return reason(inner)
-    text = f"{type(error).__name__}: {redaction.sentence(str(error))}"
-    return type(error).__name__ if shown() != address() else textwrap.shorten(text, 200)
+def _connect() -> Any:
+    """MLflow's client of the store; TrackingError where its address cannot be one."""
+    from mlflow import MlflowClient
+    from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
+
+    if (path := address.database_file()) and not (path.exists() and path.stat().st_size):
+        with files.replacing(path) as part:  # half a database never opens again
+            MlflowClient(_probe(address.of_file(part)))
+    try:
+        return MlflowClient(_probe(address.address()))
+    except UnsupportedModelRegistryStoreURIException:
+        what = "MLflow knows no store of this kind"
+        raise TrackingError(what, address.VARIABLE, address.USE) from None
+
+
+def _probe(uri: str) -> str:
+    """`uri`; if it is a database's, after one try to connect: MLflow alone tries for minutes."""
+    from sqlalchemy import create_engine, inspect, pool
+
+    if address.is_database():
+        inspect(create_engine(uri, poolclass=pool.NullPool))
+    return uri
+
+
+def _experiment(client: Any) -> str:
+    """The id of our experiment, which is made where it is missing."""
+    path = address.database_file()
+    artifacts = (dvc.root() / ARTIFACTS).as_uri() if path else None
+    if not (found := client.get_experiment_by_name(EXPERIMENT)):
+        return str(client.create_experiment(EXPERIMENT, artifacts, tags=view.tags()))
+    if found.lifecycle_stage == "deleted":
+        what = f"the experiment {EXPERIMENT} was deleted in MLflow"
+        command = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        if not os.environ.get(address.VARIABLE):  # MLflow's own default may be another place
+            command = f"{address.VARIABLE}=sqlite:///mlflow.db {command}"
+        raise TrackingError(what, address.shown(), f"`{command}` brings it back")
+    for tag, text in view.tags().items() if view.GIVEN not in found.tags else ():
+        client.set_experiment_tag(found.experiment_id, tag, text)
+    former = found.artifact_location
+    is_ours = former.startswith("file:") and former.endswith(f"/{ARTIFACTS}")
+    if path and artifacts and is_ours and path.parent == dvc.root() and former != artifacts:
+        _move_artifacts(path, found.experiment_id, former, artifacts)
+    return str(found.experiment_id)
+
+
+def _move_artifacts(database: Path, experiment: str, former: str, new: str) -> None:
+    """Look for artifacts in `new`: the folder was copied or moved, and MLflow keeps whole paths."""
+    columns = {"experiments": "artifact_location", "runs": "artifact_uri"}
+    with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
+        for table, column in columns.items():
+            change = f"update {table} set {column} = ? || substr({column}, ?)"
+            where = f"where experiment_id = ? and {column} || '/' like ? escape '|'"
+            begin = re.sub(r"([|%_])", r"|\1", former) + "/%"
+            connection.execute(f"{change} {where}", (new, len(former) + 1, experiment, begin))
 
 
 def _lock() -> FileLock:
@@ -48,24 +112,15 @@ def _lock() -> FileLock:
 
 
 class Store:
-    """A connected store, made by its first use. Whatever it fails with is raised."""
+    """A connected store, made by its first use. Whatever it fails with is for `failure`."""
 
     def __init__(self) -> None:
         os.environ |= DEFAULTS | dict(os.environ)
-        from mlflow import MlflowClient
-
         self._sent: set[str] = set()  # digests of records
-        sqlite = address().startswith("sqlite:///")
-        path = Path(address().removeprefix("sqlite:///").partition("?")[0])
-        local = (dvc.root() / "mlartifacts").as_uri() if sqlite else None
+        address.check()
         with _lock():
-            if sqlite and not (path.exists() and path.stat().st_size):
-                with files.replacing(path) as part:  # half a database never opens again
-                    MlflowClient(f"sqlite:///{part}")
-            self._client = MlflowClient(address())
-            found = self._client.get_experiment_by_name(EXPERIMENT)
-            create = self._client.create_experiment
-            self._experiment = found.experiment_id if found else create(EXPERIMENT, local)
+            self._client = _connect()
+            self._experiment = _experiment(self._client)
 
     def update(self, records: Iterable[RunRecord]) -> Iterator[str]:
         """Add what runs lack of `records`; yields a line for each that is new to this object."""
@@ -73,11 +128,11 @@ class Store:
             digest = hashlib.sha256(repr(record).encode()).hexdigest()[:16]
             if digest in self._sent:
                 continue
-            name = f"{record.params.get('arch')}-s{record.params.get('seed')}"
+            name = record.name()
             added = self._update(record, name, digest)
             self._sent.add(digest)
             if record.outbox and record.status == "FINISHED":
-                record.outbox.unlink(missing_ok=True)
+                outbox.discard(record.outbox)
             yield f"{name}, {record.place}: {f'{added} new' if added else 'nothing new'}"
 
     def _update(self, record: RunRecord, name: str, digest: str) -> int:
@@ -119,11 +174,12 @@ class Store:
             Metric(key, row[key], _valid(time), epoch)
             for epoch, (time, row) in record.rows.items()
             if epoch not in epochs
-            for key in sorted(row, key="epoch".__eq__)  # last: it says that the row is there
+            for key in sorted(row, key=lambda key: ORDER.get(key, 1))
         ]
         scores = [(key, value, _valid(time), 0) for key, (time, value) in record.scores.items()]
         new += [Metric(*score) for score in scores if metrics.get(score[0]) != score[1]]
-        flat = [Param(*each) for each in redaction.flat(record.params) if each[0] not in params]
+        given = dict(redaction.flat(record.params))
+        flat = [Param(*each) for each in given.items() if each[0] not in params]
         tags = [RunTag(*each) for each in redaction.flat(record.tags)]
         for i in range(0, max(len(new), len(flat), len(tags)), 100):  # MLflow's limit
             self._client.log_batch(id, *(part[i : i + 100] for part in (new, flat, tags)))

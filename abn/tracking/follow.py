@@ -79,8 +79,7 @@ class Follower:
         except Exception as error:
             self.store, self.failures = None, self.failures + 1
             if self.failures == 2 or (last and self.failures == 1):
-                failed = f"{client.shown()} failed ({client.reason(error)})"
-                print(f"{failed}; `abn sync` sends what it lacks", flush=True)
+                print(client.failure(error), flush=True)
 
     def end_with_stdin(self) -> None:
         """Once stdin ends, end this process in time, even out of a call that hangs."""

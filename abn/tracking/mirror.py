@@ -39,6 +39,12 @@ class RunRecord:
     ended: int | None = None
     outbox: Path | None = None  # to be removed when MLflow has it
 
+    def name(self) -> str:
+        """`resnet18-look-s42-1f0c5a`: the network, its seed, and the experiment or the weights."""
+        known = (str(self.params[key]) for key in ("arch", "attention") if key in self.params)
+        own = self.keys[0].get(dvc.TAGS[0]) or next(iter(self.keys[0].values()))[:6]
+        return "-".join([*known, f"s{self.params.get('seed')}", own])
+
     def add_text(self, path: Path, text: str, time: int) -> None:
         """Add one of TEXTS: a table of epochs, or a stage's scores (numbers) and tags (words)."""
         if path == paths.HISTORY:
@@ -70,7 +76,9 @@ def _training(path: Path) -> Iterator[RunRecord]:
     running, lines = outbox.read(path)
     starts = [line for line in lines if "start" in line]
     rows = [(line["time"], line["row"]) for line in lines if "row" in line]
-    if starts and rows:  # a finished training that was only restored has none
+    if starts and not rows and not running:  # it was only restored, or killed in its first epoch
+        outbox.discard(path)
+    if starts and rows:
         start, last, key = starts[-1]["start"], lines[-1], {"abn.training": path.stem}
         tags = start["tags"] | key | last.get("end", {})
         record = RunRecord("training", [key], start["params"], tags, starts[0]["time"])
@@ -89,7 +97,7 @@ def _workspace(folder: Path, since: float) -> Iterator[RunRecord]:
     weights, current = {"weights.sha256": dvc.digest(model, "sha256")}, dvc.current()
     keys = [current] if current else [*(each.tags for each in dvc.applied(folder)[:1]), weights]
     time = int(model.stat().st_mtime * 1000)
-    record = RunRecord("workspace", keys, params, weights | keys[0], time)
+    record = RunRecord("workspace", keys, params | dvc.params(folder), weights | keys[0], time)
     for file in dvc.results(folder, since):
         path = file.relative_to(folder)
         if path in TEXTS:

@@ -41,8 +41,8 @@ def training(fingerprint: str, params: Mapping[str, Any], tags: Mapping[str, str
     try:
         if enabled():
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("ab")
-            fcntl.flock(file, fcntl.LOCK_SH)
+            while not os.fstat((file := _locked(path)).fileno()).st_nlink:  # discarded meanwhile
+                file.close()
     except OSError as error:
         _warn(path, str(error.strerror))
 
@@ -61,6 +61,19 @@ def training(fingerprint: str, params: Mapping[str, Any], tags: Mapping[str, str
     finally:
         with suppress(OSError):
             file.close()
+
+
+def _locked(path: Path) -> BinaryIO:
+    file = path.open("ab")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return file
+
+
+def discard(path: Path) -> None:
+    """Remove an outbox, unless a training writes to it."""
+    with suppress(OSError), path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
 
 
 @functools.cache  # once for each reason

@@ -1,5 +1,6 @@
 """`abn.load` and `predict`: the decisions of the evaluate stage, from image files."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 
 import abn
 from abn.data.loader import CenterCrop
+from abn.datasets import images
 from abn.inference.predictor import Prediction, Predictor
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
@@ -33,7 +35,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = checkpoint.weights(AttentionBranchNetwork("resnet18", 2))
     how = {"arch": "resnet18", "attention": "residual", "seed": 0}
     params = how | {"data": {"holdout": 0.0}, "train": TRAINING}
-    checkpoint.save_all(folder, {"model": state}, ("cat", "dog"), params)
+    checkpoint.save_all(folder, {"model": state}, ("cat", "dog"), params, canvas=48)
     return folder / "model.safetensors"
 
 
@@ -52,6 +54,27 @@ def test_decisions_confidences_and_maps_are_those_of_the_evaluate_stage(
         assert shares == pytest.approx(expected.logits[i].softmax(0).tolist(), abs=1e-5)
         assert branch == pytest.approx(expected.attention_logits[i].softmax(0).tolist(), abs=1e-5)
         assert prediction.map == pytest.approx(expected.attention[i].numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.png"])
+def test_a_photo_is_seen_through_the_very_pixels_of_its_packed_canvas(
+    name: str, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    Image.fromarray(noise).resize((600, 400)).save(tmp_path / name)
+    canvas, aspect = images.square(images.decode(tmp_path / name, name, 48), 48)
+    packed = toys.split(1)
+    packed = dataclasses.replace(
+        packed, images=torch.from_numpy(canvas)[None], aspect=torch.tensor([aspect])
+    )
+    expected = predict(toys.network(), packed, CenterCrop(32, 40), 1, toys.CPU)
+    ours = Predictor(toys.network(), toys.NAMES, 32, 40, toys.CPU, canvas=48)
+    prediction = ours.predict(tmp_path / name)
+    shares = [prediction.classes[name] for name in toys.NAMES]
+    assert shares == expected.logits[0].softmax(0).tolist()
+    assert prediction.image.shape == (400, 600, 3) and prediction.region == (40, 140, 320, 320)
+    of_pil = ours.predict(Image.open(tmp_path / name))
+    assert of_pil.classes == pytest.approx(prediction.classes, abs=0.02)  # Pillow drafts no copy
 
 
 def test_a_wide_image_is_seen_in_its_central_square_without_distortion() -> None:
@@ -123,11 +146,34 @@ def test_a_prediction_reads_as_a_line() -> None:
         (np.zeros((4, 4), np.uint8), r"array uint8 \[4, 4\]"),
         ([np.zeros((0, 4, 3), np.uint8)], r"array uint8 \[0, 4, 3\]"),
         ([7], "not an image; int; give a path"),
+        (7, "not an image; int; give a path"),
+        (None, "not an image; NoneType; give a path"),
+        (torch.zeros(3, 32, 32), "not an image; Tensor; give a path"),
+        (Image.new("RGB", (0, 9)), "mode RGB, 0 x 9 pixels; give a path"),
+        (Image.new("F", (9, 9)), "mode F, 9 x 9 pixels; give a path"),
+        (Image.new("RGB", (7, 9)), "7 x 9 pixels, a side under 8; Image; use a larger"),
+        (np.zeros((9, 7, 3), np.uint8), "7 x 9 pixels, a side under 8; ndarray; use a larger"),
     ],
 )
 def test_what_is_not_an_image_is_refused_in_one_line(image: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         predictor().predict(image)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("top", [0, -1, 2.5, None])
+def test_a_number_of_classes_that_is_none_is_a_value_error(top: object) -> None:
+    with pytest.raises(ValueError, match=f"top is {top!r}, not a whole number of classes"):
+        predictor().predict(toys.split(1).images[0].numpy(), top=top)  # type: ignore[call-overload]
+
+
+def test_a_damaged_picture_that_pillow_opens_late_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(toys.split(1).images[0].numpy()).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
+    with (
+        Image.open(tmp_path / "a.png") as image,
+        pytest.raises(DataError, match="PngImageFile; replace the image"),
+    ):
+        predictor().predict(image)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
@@ -139,6 +185,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_load_takes_classes_and_view_from_the_header(saved: Path) -> None:
     model = abn.load(saved, device="cpu")
     assert (model.classes, model.size, model.resize) == (("cat", "dog"), 32, 40)
+    assert model.canvas == 48
     prediction = model.predict(np.full((40, 60, 3), 90, np.uint8))
     assert prediction.region == (4, 14, 32, 32)
     assert prediction.map.shape == (2, 2) and prediction.classes.keys() == {"cat", "dog"}

@@ -3,6 +3,7 @@
 import copy
 import math
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -219,3 +220,18 @@ def test_the_forward_pass_compiles_to_one_graph():
     with torch.no_grad():
         compiled = torch.compile(model, backend="eager", fullgraph=True)(x)
         assert all(map(torch.equal, compiled, model(x)))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"arch": "resnet19"}, "arch is 'resnet19', not one of resnet18, resnet34"),
+        ({"num_classes": 0}, "num_classes is 0, not a whole number from 1"),
+        ({"num_classes": 2.5}, "num_classes is 2.5, not"),
+        ({"attention": "Look"}, "attention is 'Look', not one of residual, look"),
+        ({"contrast": 0.0}, "contrast is 0.0, not above 0"),
+    ],
+)
+def test_what_no_network_can_be_made_of_is_a_value_error(values: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AttentionBranchNetwork(**({"arch": "resnet18", "num_classes": 10} | values))

@@ -59,7 +59,7 @@ def test_what_was_trained_comes_back(tmp_path: Path, model: AttentionBranchNetwo
     save(tmp_path / "checkpoint", model=checkpoint.weights(model))
     found = checkpoint.load(tmp_path / "checkpoint/model.safetensors", CPU)
     assert (found.arch, found.classes, found.params) == ("resnet18", NAMES, RECIPE)
-    assert not found.model.training
+    assert not found.model.training and found.canvas is None  # as older files
     image = torch.rand(1, 3, 32, 32, generator=generator("image"))
     with torch.inference_mode():
         for one, other in zip(found.model(image), model(image), strict=True):
@@ -78,6 +78,14 @@ def test_the_header_is_one_key_of_json(tmp_path: Path) -> None:
     with safe_open(folder / "model.safetensors", "pt") as file:
         (key,), (value,) = zip(*file.metadata().items(), strict=True)
     assert key == "abn" and json.loads(value) == META | {"classes": list(NAMES)}
+
+
+def test_the_header_holds_the_side_of_the_canvases(
+    tmp_path: Path, model: AttentionBranchNetwork
+) -> None:
+    folder = tmp_path / "checkpoint"
+    checkpoint.save_all(folder, {"model": checkpoint.weights(model)}, NAMES, RECIPE, canvas=64)
+    assert checkpoint.load(folder / "model.safetensors", CPU).canvas == 64
 
 
 def test_weights_are_a_copy_in_the_plain_layout() -> None:

@@ -16,6 +16,8 @@ from abn.runtime.redaction import redacted, sentence, within
         ("https://example.org/a.tgz#secret", "https://example.org/a.tgz"),
         ("https://me:a?b#c@example.org/a?k=\ns", "https://***@example.org/a"),
         ("postgresql://me:secret@db/mlflow", "postgresql://***@db/mlflow"),
+        ("https:me:secret@example.org/a.tgz", "https:***@example.org/a.tgz"),
+        ("https:/me:secret@example.org/a.tgz", "https:/***@example.org/a.tgz"),
     ],
 )
 def test_an_address_loses_user_password_query_and_fragment(address: str, shown: str) -> None:
@@ -38,7 +40,9 @@ def test_addresses_are_found_in_depth() -> None:
     [
         ("http://host:5000/a", "http://host:5000/a"),
         ("postgresql://u:p@ss@host/db?sslkey=k", "postgresql://***@host/db?***"),
-        ("see https://t@h/x?sig=1#f now, a@b", "see https://***@h/x?***#f now, a@b"),
+        ("postgresql://u:p/a?s@host/db", "postgresql://***@host/db"),
+        ("see https://t@h/x?sig=1#f now, a@b", "see https://***@h/x?*** now, a@b"),
+        ("see https://h/x#f", "see https://h/x?***"),
         ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
     ],
 )

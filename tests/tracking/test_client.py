@@ -1,13 +1,20 @@
 """Runs in MLflow get what they lack, once, and the whole of it."""
 
+import base64
+import json
+import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
-from abn.tracking.client import Store
+from abn.tracking.address import address
+from abn.tracking.client import EXPERIMENT, Store
 from abn.tracking.mirror import RunRecord
 from tests.tracking.stores import curve, run
 
@@ -38,11 +45,35 @@ def test_a_run_holds_what_its_record_says_with_its_own_times() -> None:
     given = record(rows=rows(1), status="FINISHED", ended=9000, tags={"git.commit": "abc"})
     assert update(given) == ["4 new"]  # two points, two params
     info, data = run("f").info, run("f").data
-    assert (info.run_name, info.status) == ("resnet18-s0", "FINISHED")
+    assert (info.run_name, info.status) == ("resnet18-s0-f", "FINISHED")
     assert (info.start_time, info.end_time) == (1000, 9000)
     assert data.params == {"arch": "resnet18", "seed": "0"} and data.tags["git.commit"] == "abc"
     (point,) = Store()._client.get_metric_history(info.run_id, "loss")
     assert (point.step, point.value, point.timestamp) == (1, 2.0, 2000)
+
+
+def test_the_table_can_show_the_verdict_and_comparing_starts_with_validation() -> None:
+    """MLflow's page compares by the metric that was logged first."""
+    row = {"epoch": 1, "size": 64, "val_top1": 0.5, "lr": 0.1}
+    update(record(rows={1: (2000, row)}, scores={"evaluate/top1": (3000, 0.5)}))
+    assert next(iter(run("f").data.metrics)) == "val_top1"
+    client, found = Store()._client, Store()._experiment
+    shown = json.loads(client.get_experiment(found).tags["mlflow.sharedViewState.abn"])
+    packed = base64.b64decode(shown["state"].removeprefix("deflate;"))
+    columns = {"tags.`explain.verdict`", "metrics.`evaluate/top1`", "metrics.`explain/srg`"}
+    assert columns <= {*json.loads(zlib.decompress(packed))["selectedColumns"]}
+
+
+def test_a_view_that_the_user_removed_stays_removed_and_an_older_experiment_gets_it() -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(address())
+    older = client.create_experiment(EXPERIMENT)
+    update(record(rows=rows(1)))
+    assert "mlflow.sharedViewState.abn" in client.get_experiment(older).tags
+    client._tracking_client.store.delete_experiment_tag(older, "mlflow.sharedViewState.abn")
+    update(record(rows=rows(1, 2)))
+    assert "mlflow.sharedViewState.abn" not in client.get_experiment(older).tags
 
 
 def test_the_same_record_adds_nothing_and_another_only_what_is_new() -> None:
@@ -80,10 +111,10 @@ def test_a_score_is_replaced_if_it_changed() -> None:
 
 
 def test_the_first_value_of_a_parameter_stays_the_last_of_a_tag_and_no_secret_arrives() -> None:
-    url = "https://me:secret@host/a.tgz?token=secret"
+    url = "https://me:sec/ret@host/a.tgz?token=secret"
     update(record(params={"a": {"b": [1, None]}}, tags={"device": "cpu", "commit": "x"}))
     update(record(params={"a": {"b": 2, "url": url}, "c": True}, tags={"device": "cuda"}))
-    data, shown = run("f").data, "https://***@host/a.tgz?***"
+    data, shown = run("f").data, "https://***@host/a.tgz"
     assert data.params == {"a.b": "[1, null]", "a.url": shown, "c": "true"}
     assert data.tags.items() >= {"device": "cuda", "commit": "x"}.items()
 
@@ -103,6 +134,45 @@ def test_an_artifact_is_replaced_if_its_content_changed(root: Path) -> None:
         assert update(record(artifacts={picture: content})) == [news]
     kept = list((root / "mlartifacts").rglob("*.png"))
     assert [path.read_text() for path in kept] == ["b"]
+
+
+@pytest.mark.parametrize(("way", "name"), [("copied", "100%_a|b?"), ("moved", "a_b")])
+def test_a_folder_copied_or_moved_keeps_its_artifacts_and_leaves_the_former_one_alone(
+    way: str, name: str, root: Path, monkeypatch: Any
+) -> None:
+    former, folder = root / "former" / name, root / "here"
+    former.mkdir(parents=True)
+    shutil.copy(root / "mlflow.db", former)
+    enter(former, monkeypatch)
+    (former / "one.png").write_text("1")
+    update(record(artifacts={former / "one.png": "1"}))
+    shutil.copytree(former, folder) if way == "copied" else former.rename(folder)
+    before = sorted((root / "former").rglob("*"))
+    enter(folder, monkeypatch)
+    (folder / "two.png").write_text("2")
+    update(record(artifacts={folder / "two.png": "2"}))
+    assert sorted((root / "former").rglob("*")) == before
+    place = Path(url2pathname(urlsplit(run("f").info.artifact_uri).path))
+    assert place.is_relative_to(folder / "mlartifacts")
+    assert {path.name for path in place.iterdir()} == {"one.png", "two.png"}
+
+
+def enter(folder: Path, monkeypatch: Any) -> None:
+    """As a new process in `folder` would."""
+    from mlflow.tracking._tracking_service import utils
+
+    monkeypatch.setenv("DVC_ROOT", str(folder))
+    monkeypatch.chdir(folder)
+    utils._artifact_repos_cache.clear()
+
+
+def test_an_artifact_place_that_the_user_chose_is_left_as_it_is(root: Path) -> None:
+    chosen = (root / "elsewhere").as_uri()
+    from mlflow import MlflowClient
+
+    MlflowClient(address()).create_experiment(EXPERIMENT, chosen)
+    update(record(rows=rows(1)))
+    assert run("f").info.artifact_uri.startswith(chosen)
 
 
 @pytest.mark.slow

@@ -66,8 +66,13 @@ def lock() -> None:
 
     outs = [entry(name) for name in FILES]
     stages = {
+        "download": {"deps": [], "outs": [], "params": {"params.yaml": {"data.size": 64}}},
         "train": {"deps": [], "outs": outs[1:2]},
-        "evaluate": {"deps": [entry(str(MODEL))], "outs": outs[2:3]},
+        "evaluate": {
+            "deps": [entry(str(MODEL))],
+            "outs": outs[2:3],
+            "params": {"params.yaml": {"evaluate": {"size": 64}}},
+        },
         "explain": {"deps": [entry(str(MODEL))], "outs": outs[3:]},
     }
     LOCK.write_text(json.dumps({"stages": stages}))  # JSON is YAML
@@ -115,13 +120,17 @@ def test_an_outbox_is_a_run_that_goes_on_was_killed_or_has_finished() -> None:
 def test_a_finished_training_that_was_only_restored_is_no_second_run() -> None:
     with outbox.training("f", {"arch": "resnet18", "seed": 7}, {}) as add:
         add("end", {"weights.sha256": "f"})
+        assert [record.place for record in records()] == ["workspace"]
+        assert list(outbox.folder().iterdir())  # its training writes to it
     assert [record.place for record in records()] == ["workspace"]
+    assert not list(outbox.folder().iterdir())  # it says nothing that the files do not
 
 
 def test_the_workspace_is_a_run_with_its_curves_scores_words_and_artifacts(capsys: Any) -> None:
     (record,) = records()
     assert capsys.readouterr().err == "" and record.place == "workspace"
-    assert record.params == {"arch": "resnet18", "seed": 7}
+    ours = {"arch": "resnet18", "seed": 7, "data.size": 64, "evaluate": {"size": 64}}
+    assert record.params == ours
     assert record.tags == {
         "weights.sha256": dvc.digest(MODEL, "sha256"), "explain.verdict": "explains"
     }  # fmt: skip
@@ -130,6 +139,16 @@ def test_the_workspace_is_a_run_with_its_curves_scores_words_and_artifacts(capsy
     ]  # fmt: skip
     assert scores(record) == {"evaluate/top1": 0.75, "evaluate/loss": 1.25, "explain/srg": 0.5}
     assert [path.name for path in record.artifacts] == ["explain_maps.csv"]
+
+
+def test_a_run_is_named_after_its_network_seed_and_experiment_or_weights() -> None:
+    (record,) = records()
+    assert record.name() == f"resnet18-s7-{dvc.digest(MODEL, 'sha256')[:6]}"
+    experiment("vapid-frog")
+    params = {"arch": "resnet50", "attention": "look", "seed": 42}
+    other = RunRecord("training", [{"abn.training": "1f0c5a77"}], params, {}, 0)
+    names = [record.name() for record in [*records(), other]]
+    assert names == ["resnet18-s7-vapid-frog", "resnet18-s7-vapid-frog", "resnet50-look-s42-1f0c5a"]
 
 
 def test_results_of_other_weights_are_left_out_and_named(capsys: Any) -> None:
@@ -219,7 +238,7 @@ def test_weights_that_were_there_before_their_experiment_was_saved_stay_one_run(
 def test_what_a_stage_has_sent_is_not_sent_again_by_abn_sync(capsys: Any) -> None:
     Follower(Path.cwd(), since=0).look()
     abn.cli.sync.run(argparse.Namespace())
-    assert capsys.readouterr().out == "resnet18-s7, workspace: nothing new\n"
+    assert capsys.readouterr().out.endswith(", workspace: nothing new\n")
 
 
 def test_experiments_that_share_weights_keep_their_own_scores() -> None:
@@ -243,5 +262,5 @@ def test_an_experiment_restored_from_the_cache_gets_its_run_beside_the_workspace
     experiment("restored")
     git("checkout", "--quiet", "--orphan", "other")
     weigh(1)
-    assert "resnet18-s7, experiment restored: 13 new" in sync()
+    assert "resnet18-s7-restored, experiment restored: 13 new" in sync()
     assert paths.HISTORY.exists() and len(runs("dvc.exp", "restored")) == 1

@@ -35,6 +35,14 @@ def test_lines_are_read_back_with_the_times_at_which_they_were_added(box: Path) 
     assert row["row"] == {"epoch": 1, "loss": 2.5} and row["time"] >= start["time"] > 1.7e12
 
 
+def test_an_outbox_is_discarded_only_after_its_training(box: Path) -> None:
+    with outbox.training("f", {}, {}):
+        outbox.discard(box)
+        assert box.exists()
+    outbox.discard(box)
+    assert not box.exists()
+
+
 @pytest.mark.parametrize("torn", [b'{"time": 1, "row": {"lo', b"\xff\x00{", b"[1]", b'{"row": 1}'])
 def test_a_torn_line_is_left_out_and_does_not_corrupt_the_next(box: Path, torn: bytes) -> None:
     with outbox.training("f", {}, {}) as add:

@@ -16,8 +16,8 @@ def test_a_second_sync_adds_nothing(capsys: Any) -> None:
     options = argparse.Namespace()
     assert sync.run(options) == sync.run(options) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "resnet18-s0, training: 6 new"  # 2 x (epoch, loss), 2 params
-    assert second == "resnet18-s0, training: nothing new"
+    assert first == "resnet18-s0-f, training: 6 new"  # 2 x (epoch, loss), 2 params
+    assert second == "resnet18-s0-f, training: nothing new"
     assert curve("f") == [(1, 9.0), (2, 8.0)]
 
 
