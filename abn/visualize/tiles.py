@@ -214,7 +214,7 @@ def decision_panels(item: GalleryItem) -> list[Panel]:
         panels.append(Panel(look.seen, f"what it saw, for {mark(look.named)}", alt))
     if enough := item.enough:
         by = "" if enough.name == tile.heat.name else f" ({map_name(enough.name)})"
-        share = percent(enough.share, 0)
+        share = percent(enough.share, 0 if enough.share >= 0.01 else 1)
         alt = f"The image with all hidden but {share}, by the ranking of {map_name(enough.name)}"
         text = "all of it is needed" if enough.share == 1 else f"these {share} are enough"
         panels.append(Panel(enough.pixels, f"{text}{by}", alt))

@@ -248,6 +248,8 @@ def test_the_part_that_is_enough_is_shown_with_its_share_and_the_map_that_ranked
     part = Enough(np.zeros((8, 8, 3), np.uint8), 0.234, "attention")
     (panel, *_) = rows(item()._replace(enough=part), JET)[1].panels
     assert panel and panel.caption == "these 23\N{NO-BREAK SPACE}% are enough"
+    (panel, *_) = rows(item()._replace(enough=part._replace(share=0.004)), JET)[1].panels
+    assert panel and panel.caption == "these 0.4\N{NO-BREAK SPACE}% are enough"
     (panel, *_) = rows(item()._replace(enough=part._replace(name="att_cam")), JET)[1].panels
     assert panel and panel.caption.endswith("are enough (Att-CAM)")
     (panel, *_) = rows(item()._replace(enough=part._replace(share=1.0)), JET)[1].panels
