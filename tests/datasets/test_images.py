@@ -162,11 +162,23 @@ BROKEN = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_image_is_refused_by_name_in_one_line(kind):
     content, words = BROKEN[kind]
+    if kind == "HEIC" and images.HEIF:
+        words = ""
     with pytest.raises(DataError) as caught:
         images.decode(content, "train/a.JPEG")
     message = str(caught.value)
     assert words in message and caught.value.line().isprintable() and "0x" not in message
     assert message.endswith("; train/a.JPEG; replace the file or remove it")
+
+
+def test_heic_is_read_upright_where_its_package_is_installed():
+    pytest.importorskip("pillow_heif")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    photo = images.decode(
+        save(Image.new("RGB", (64, 48), RED), "HEIF", exif=exif.tobytes()), "a.heic"
+    )
+    assert photo.size == (48, 64) and np.abs(np.asarray(photo).astype(int) - RED).max() <= 8
 
 
 NO_EXIF = b"Exif\0\0MM\0*\0\0"  # a header, and no entries
