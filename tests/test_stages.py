@@ -167,7 +167,7 @@ def test_the_graph_writes_all_outputs_and_is_then_up_to_date(finished):
     assert {"outputs/abn_attentions.png", "outputs/report.html"} < outputs.keys()
     pictures = {name for name in outputs if name.startswith("outputs/gallery/")}
     assert "outputs/gallery/ring-best.png" in pictures
-    assert len(outputs.keys() - pictures) == 20
+    assert len(outputs.keys() - pictures) == 21
     assert "Data and pipelines are up to date" in finished.run("dvc repro")
     assert "up to date" in finished.run("dvc status")
     (training,) = (finished.root / ".resume").iterdir()
