@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASES = "sqlite", "postgresql", "mysql", "mssql"
 FOLDER = re.compile(r"(file:)?[\w./~ -]*")
-USE = "set it to http://HOST:PORT or sqlite:///FILE.db, or unset it"
+USE = f"set {VARIABLE} to http://HOST:PORT or sqlite:///FILE.db, or unset it"
 
 
 def address() -> str:

@@ -19,7 +19,7 @@ from abn.tracking import address, outbox, view
 from abn.tracking.mirror import RunRecord
 
 EXPERIMENT, ARTIFACTS = "attention-branch-network", "mlartifacts"
-REMEDY = "no result is lost; start the store or free its disk, then run `abn sync`"
+REMEDY = "no result is lost; start the store, or check its address and disk, then run `abn sync`"
 # MLflow compares runs by what was logged first; "epoch", the last, says that the row is there.
 ORDER = {"val_top1": 0, "epoch": 2}
 DEFAULTS = {

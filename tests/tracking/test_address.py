@@ -51,7 +51,9 @@ def test_what_is_parsed_is_shown_without_its_secrets(text: str, monkeypatch: Any
 @pytest.mark.parametrize("text", DOUBTFUL)
 def test_what_is_not_parsed_is_neither_used_nor_written(text: str, monkeypatch: Any) -> None:
     monkeypatch.setenv(address.VARIABLE, text)
-    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI; set it to http://HOST") as caught:
+    with pytest.raises(
+        TrackingError, match="MLFLOW_TRACKING_URI; set MLFLOW_TRACKING_URI to"
+    ) as caught:
         Store()
     assert not any(part in caught.value.line() for part in ("abn:", "s3", "cr", "et@"))
     assert address.shown() == address.VARIABLE and address.has_secret()
@@ -59,7 +61,10 @@ def test_what_is_not_parsed_is_neither_used_nor_written(text: str, monkeypatch: 
 
 REFUSED = {
     "file:./mlruns": ("no longer writes to folders; file:./mlruns; ", "`mlflow migrate-filestore`"),
-    "bogus": ("no longer writes to folders; bogus; ", "set it to http://HOST:PORT or sqlite:///"),
+    "bogus": (
+        "no longer writes to folders; bogus; ",
+        "set MLFLOW_TRACKING_URI to http://HOST:PORT",
+    ),
     "bogus://s3cr": ("MLflow knows no store of this kind; MLFLOW_TRACKING_URI; ", "or unset it"),
     "sqlite://": ("a database without a file is lost at once; sqlite://; ", "sqlite:///FILE.db"),
     "postgresql+psycopg2://abn:s3cr@h/d": ("package psycopg2 is missing", "install it in the"),
