@@ -6,14 +6,12 @@ import re
 import sqlite3
 import textwrap
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from abn.experiments import dvc
-from abn.runtime import files, redaction
+from abn.runtime import files, locks, redaction
 from abn.runtime.errors import TrackingError
 from abn.tracking import address, outbox, view
 from abn.tracking.mirror import RunRecord
@@ -106,9 +104,16 @@ def _move_artifacts(database: Path, experiment: str, former: str, new: str) -> N
             connection.execute(f"{change} {where}", (new, len(former) + 1, experiment, begin))
 
 
-def _lock() -> FileLock:
+@contextmanager
+def _alone() -> Iterator[None]:
     """Two first uses at once would break a new database, or make a run twice."""
-    return FileLock(dvc.root() / ".cache" / "mlflow.lock", timeout=60)
+    path = dvc.root() / ".cache" / "mlflow.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = locks.acquire(path, timeout=60)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Store:
@@ -118,7 +123,7 @@ class Store:
         os.environ |= DEFAULTS | dict(os.environ)
         self._sent: set[str] = set()  # digests of records
         address.check()
-        with _lock():
+        with _alone():
             self._client = _connect()
             self._experiment = _experiment(self._client)
 
@@ -137,7 +142,7 @@ class Store:
 
     def _update(self, record: RunRecord, name: str, digest: str) -> int:
         """Add what the run of `record` lacks; how many things that is."""
-        with _lock():
+        with _alone():
             new = self._experiment, _valid(record.time), record.keys[0], name
             run = self._find(record) or self._client.create_run(*new)
         mark, id = f"abn.mirrored.{record.place.partition(' ')[0]}", run.info.run_id

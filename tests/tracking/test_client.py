@@ -1,6 +1,8 @@
 """Runs in MLflow get what they lack, once, and the whole of it."""
 
 import base64
+import errno
+import fcntl
 import json
 import shutil
 import subprocess
@@ -50,6 +52,14 @@ def test_a_run_holds_what_its_record_says_with_its_own_times() -> None:
     assert data.params == {"arch": "resnet18", "seed": "0"} and data.tags["git.commit"] == "abc"
     (point,) = Store()._client.get_metric_history(info.run_id, "loss")
     assert (point.step, point.value, point.timestamp) == (1, 2.0, 2000)
+
+
+def test_a_disk_without_flock_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "refused")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert update(record(rows=rows(1))) == ["4 new"]
 
 
 def test_the_table_can_show_the_verdict_and_comparing_starts_with_validation() -> None:
