@@ -18,6 +18,7 @@ LITTER = {  # names of what systems, network storage and desktops leave; in smal
     *("system volume information", "lost+found", "found.000", "network trash folder"),
     *("temporary items", "thevolumesettingsfolder", "__macosx", "__pycache__", "_vti_cnf", "cvs"),
 }
+OURS = {".gitkeep", ".gitignore", ".dvcignore"}  # not worth a line
 LITTER_ENDINGS = ("~", ".part")  # an editor's backup, an unfinished download
 SYSTEM = "left by a system or an editor"
 UNWATCHED = "which DVC does not watch (.dvcignore)"
@@ -123,6 +124,8 @@ def _note(
     """Add `entry`, which is called `name`, to `tree`."""
     folder = name.rpartition("/")[0]
     is_litter = _is_litter(last(name)) or (name.endswith(LITTER_ENDINGS) and not entry.is_dir())
+    if last(name) in OURS:
+        return
     if is_litter or not is_watched:
         reason = SYSTEM if is_litter else UNWATCHED
         tree.leave_out(reason, name, _count(entry))

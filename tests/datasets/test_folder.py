@@ -128,7 +128,7 @@ def test_what_systems_leave_is_counted_and_not_read(
 ) -> None:
     root = presplit if split else unsplit(tmp_path / "unsplit")
     before = find(root, 0.2, 0)
-    touch(root / "train" if split else root, *LITTER)
+    touch(root / "train" if split else root, *LITTER, ".gitkeep")
     found = find(root, 0.2, 0)
     assert found[:4] == before[:4]
     assert len(found.left_out) == 1
