@@ -10,6 +10,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
+
 from abn.experiments import dvc
 from abn.runtime import files, locks, redaction
 from abn.runtime.errors import TrackingError
@@ -38,6 +40,9 @@ def failure(error: Exception) -> TrackingError:
     if isinstance(cause, ModuleNotFoundError):
         what, remedy = f"the package {cause.name} is missing", "install it in the project's Python"
         return TrackingError(what, address.shown(), f"{remedy}, then run `abn sync`")
+    if isinstance(cause, Timeout):
+        what = "another process of this project is sending to the store"
+        return TrackingError(what, address.shown(), "no result is lost; run `abn sync` later")
     text = f"{type(cause).__name__}: {redaction.sentence(str(cause))}"
     what = type(cause).__name__ if address.has_secret() else textwrap.shorten(text, 500)
     return TrackingError(what, address.shown(), REMEDY)

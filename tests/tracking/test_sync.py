@@ -4,10 +4,11 @@ import argparse
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from abn.cli import sync
 from abn.runtime.errors import TrackingError
-from abn.tracking import outbox
+from abn.tracking import client, outbox
 from tests.tracking.stores import curve, note
 
 
@@ -29,3 +30,11 @@ def test_a_store_that_cannot_be_reached_is_one_line_without_its_password(monkeyp
     line = caught.value.line()
     assert line.startswith("error[TRACKING] ConnectionRefusedError; http://***@127.0.0.1:9; ")
     assert "secret" not in line and len(list(outbox.folder().iterdir())) == 1
+
+
+def test_a_lock_that_another_process_holds_is_named_as_that(root: Any, monkeypatch: Any) -> None:
+    path = root / ".cache" / "mlflow.lock"
+    path.parent.mkdir()
+    monkeypatch.setattr(client, "_lock", lambda: FileLock(path, timeout=0, is_singleton=False))
+    with FileLock(path), pytest.raises(TrackingError, match="another process of this project"):
+        sync.run(argparse.Namespace())
