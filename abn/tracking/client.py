@@ -19,6 +19,7 @@ from abn.tracking import address, outbox, view
 from abn.tracking.mirror import RunRecord
 
 EXPERIMENT, ARTIFACTS = "attention-branch-network", "mlartifacts"
+WAIT = 60.0  # seconds, for another process that sends
 REMEDY = "no result is lost; start the store, or check its address and disk, then run `abn sync`"
 # MLflow compares runs by what was logged first; "epoch", the last, says that the row is there.
 ORDER = {"val_top1": 0, "epoch": 2}
@@ -114,7 +115,7 @@ def _alone() -> Iterator[None]:
     """Two first uses at once would break a new database, or make a run twice."""
     path = dvc.root() / ".cache" / "mlflow.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = locks.acquire(path, timeout=60)
+    lock = locks.acquire(path, WAIT)
     try:
         yield
     finally:

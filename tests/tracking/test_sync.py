@@ -35,6 +35,6 @@ def test_a_store_that_cannot_be_reached_is_one_line_without_its_password(monkeyp
 def test_a_lock_that_another_process_holds_is_named_as_that(root: Any, monkeypatch: Any) -> None:
     path = root / ".cache" / "mlflow.lock"
     path.parent.mkdir()
-    monkeypatch.setattr(client, "_lock", lambda: FileLock(path, timeout=0, is_singleton=False))
+    monkeypatch.setattr(client, "WAIT", 0)
     with FileLock(path), pytest.raises(TrackingError, match="another process of this project"):
         sync.run(argparse.Namespace())
