@@ -38,7 +38,8 @@ def main(params: Params, inputs: Inputs) -> None:
         rerender=rerender if data.name == "shapes" else None,
     )
     inputs.check()
-    results.write_metrics(paths.EXPLAIN_METRICS, explanation.headline)
+    weights = {"weights": checkpoint.sha256(path)}  # what the verdict is on
+    results.write_metrics(paths.EXPLAIN_METRICS, explanation.headline | weights)
     for name, table in explanation.tables().items():
         results.write_table(paths.explain_table(name), table)
 

@@ -30,7 +30,7 @@ LARGEST_JPEG = 250_000_000  # pixels of a JPEG that is decoded at a part of its 
 LARGE = 25_000_000  # pixels; of images beyond it, one at a time is in memory
 PREVIEW = 1  # NewSubfileType of a TIFF's picture that is a smaller copy of another
 PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}  # of a PNG
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # how such files start
 
 _one_large = threading.Lock()
 UPRIGHT: dict[object, Image.Transpose] = {  # EXIF orientation -> the transposition that undoes it
@@ -65,6 +65,18 @@ def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Ima
         raise DataError(_reason(error), name, "replace the file or remove it") from error
 
 
+def full_size(data: bytes, decoded: Image.Image) -> tuple[int, int]:
+    """Height and width of the image file `data` as it is to be seen; `decoded` is from `decode`.
+
+    They differ from those of `decoded` where a JPEG was decoded at a part of its size.
+    """
+    if not data.startswith(JPEG):
+        return decoded.height, decoded.width
+    with _open(data) as image:
+        turned = _orientation(image) in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
 def _decoded(data: bytes, size_hint: int | None) -> Image.Image:
     with _open(data) as image:
         full = image.width * image.height
@@ -84,7 +96,7 @@ def _open(data: bytes) -> Image.Image:
             raise ValueError("HEIC: convert it to JPEG, or `pip install pillow-heif`") from None
         raise
     except Exception:
-        if not data.startswith(b"\xff\xd8"):
+        if not data.startswith(JPEG):
             raise
         # A JPEG too large to decode whole, or with an odd index of further pictures (MPO).
         return JpegImageFile(io.BytesIO(data))

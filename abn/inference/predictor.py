@@ -5,14 +5,18 @@ validated on: squashed to the canvas that they were packed on, then the central 
 `train.val_size` wide where the short side is `train.val_resize`.
 """
 
+import hashlib
 import os
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, overload
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,15 +33,21 @@ from abn.visualize.overlay import overlay
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 BATCH = 16  # images that are on the device at once
+THREADS = min(8, os.cpu_count() or 1)  # that read and decode files
+FRAME = 200  # the short side of an image over the width of the line around what was seen
 KINDS = "give a path, a PIL image or an RGB array uint8 [H, W, 3]"  # remedy
+
+
+NOT_KEPT = np.zeros((0, 0, 3), np.uint8)  # the pixels of an image of a stream
 
 
 class Picture(NamedTuple):
     """An image, and what the network sees of it before the crop."""
 
-    pixels: NDArray[np.uint8]  # [H, W, 3] RGB, upright
+    pixels: NDArray[np.uint8]  # [H, W, 3] RGB, upright; NOT_KEPT
     canvas: NDArray[np.uint8]  # [S, S, 3], squashed as in the packed data; or as `pixels`
     aspect: float  # width over height
+    size: tuple[int, int]  # height and width of the whole image, pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +61,11 @@ class Prediction:
     map: NDArray[np.float32]
     """float32 [h, w] in [0, 1], as the network gave it: it looked at `region`, 16 pixels a cell."""
     image: NDArray[np.uint8]
-    """uint8 [H, W, 3] RGB, upright."""
+    """uint8 [H, W, 3] RGB, upright; [0, 0, 3] from `stream`, which keeps no image."""
     region: tuple[int, int, int, int]
     """Top, left, height and width of what the network saw of `image`, in pixels."""
+    class_map: NDArray[np.float32] | None = None
+    """float32 [h, w], logits: where the attention branch sees `label`."""
 
     @property
     def label(self) -> str:
@@ -66,11 +78,7 @@ class Prediction:
 
         Blue is the map's lowest value, red its highest, however near they are: look at `map`.
         """
-        top, left, height, width = self.region
-        inside = slice(top, top + height), slice(left, left + width)
-        drawn = self.image.copy()
-        drawn[inside] = overlay(np.ascontiguousarray(drawn[inside]), self.map, alpha=1.0)
-        return drawn
+        return drawn(self.image, self.map, self.region)
 
     def __repr__(self) -> str:
         answers = (
@@ -80,6 +88,17 @@ class Prediction:
         h, w = self.map.shape
         span = f"map {h}x{w} from {self.map.min():.3f} to {self.map.max():.3f}"
         return "Prediction({}; attention branch: {}; {})".format(*answers, span)
+
+
+Read: TypeAlias = tuple[str | None, Picture | DataError]  # the digest of a file, and what it holds
+
+
+class Answer(NamedTuple):
+    """What `Predictor.stream` says of one file."""
+
+    path: Path
+    sha256: str | None  # of the file; None: it cannot be read at all
+    prediction: Prediction | DataError  # the error where it is no image
 
 
 class Predictor:
@@ -93,8 +112,10 @@ class Predictor:
         resize: int,
         device: torch.device,
         canvas: int | None = None,
+        path: Path | None = None,
     ) -> None:
         self.network, self.classes, self.device = network.eval(), classes, device
+        self.path = path  # of the checkpoint
         self.size, self.resize = size, resize  # pixels: side of the crop, short side before it
         self.canvas = canvas  # pixels; None: not known, the image itself is cropped
 
@@ -125,32 +146,97 @@ class Predictor:
             predictions += self._batch(batch, top)
         return predictions
 
+    def stream(self, paths: Iterable[Path], top: int = 5) -> Iterator[Answer]:
+        """The answer for each file, in order, with `top` classes each.
+
+        Files are decoded in threads, one batch ahead of the network. Neither an image nor its
+        prediction is kept, so any number of files takes the same memory.
+        """
+        waiting, ahead = iter(paths), deque[list[tuple[Path, Future[Read]]]]()
+        pool = ThreadPoolExecutor(THREADS)
+
+        def submit() -> None:
+            batch = list(islice(waiting, BATCH))
+            ahead.append([(path, pool.submit(self._read_file, path)) for path in batch])
+
+        try:
+            submit()
+            while ahead[0]:
+                submit()
+                reads = [(path, *future.result()) for path, future in ahead.popleft()]
+                yield from self._answers(reads, top)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _answers(
+        self, reads: list[tuple[Path, str | None, Picture | DataError]], top: int
+    ) -> Iterator[Answer]:
+        pictures = [found for _, _, found in reads if isinstance(found, Picture)]
+        predictions = iter(self._batch(pictures, top) if pictures else [])
+        for path, digest, found in reads:
+            said = found if isinstance(found, DataError) else next(predictions)
+            yield Answer(path, digest, said)
+
+    def _read_file(self, path: Path) -> Read:
+        """The digest of the file at `path`, and the picture in it or what is wrong with it."""
+        digest = None
+        try:
+            data = read_bytes(path)
+            digest = hashlib.sha256(data).hexdigest()
+            return digest, self._picture(data, path, keep=False)
+        except DataError as error:
+            return digest, error
+
     def _read(self, image: object) -> Picture:
         """`image` at full size and on its canvas; DataError where it is none."""
+        if isinstance(image, str | os.PathLike):
+            return self._picture(read_bytes(Path(image)), image, keep=True)
         whole = _opened(image)
         if min(whole.size) < decoder.SMALLEST_SIDE:
             what = f"{whole.width} x {whole.height} pixels, a side under {decoder.SMALLEST_SIDE}"
-            where = image if isinstance(image, str | os.PathLike) else type(image).__name__
-            raise DataError(what, where, "use a larger image")
-        pixels, side = np.array(whole), self.canvas
-        if side is None:
-            return Picture(pixels, pixels, whole.width / whole.height)
-        if isinstance(image, str | os.PathLike):  # a large JPEG as it was decoded when packed
-            whole = decoder.decode(Path(image), str(image), side)
-        return Picture(pixels, *decoder.square(whole, side))
+            raise DataError(what, type(image).__name__, "use a larger image")
+        pixels, size = np.array(whole), (whole.height, whole.width)
+        return Picture(pixels, *self._on_canvas(whole), size)
+
+    def _picture(self, data: bytes, where: str | os.PathLike[str], keep: bool) -> Picture:
+        """The image file `data`; its pixels at full size only if they are to be kept."""
+        name = str(where)
+        whole = decoder.decode(data, name) if keep else None
+        # A large JPEG as it was decoded when packed; others are the same at once.
+        if whole is None or (self.canvas and data.startswith(decoder.JPEG)):
+            small = decoder.decode(data, name, self.canvas)
+        else:
+            small = whole
+        size, pixels = decoder.full_size(data, small), np.array(whole) if whole else NOT_KEPT
+        return Picture(pixels, *self._on_canvas(small), size)
+
+    def _on_canvas(self, image: Image.Image) -> tuple[NDArray[np.uint8], float]:
+        if self.canvas is None:
+            return np.array(image), image.width / image.height
+        return decoder.square(image, self.canvas)
 
     @torch.inference_mode()
     def _batch(self, pictures: list[Picture], top: int) -> list[Prediction]:
-        output = self.network(torch.cat([self._view(picture) for picture in pictures]))
+        trace = self.network.trace(torch.cat([self._view(picture) for picture in pictures]))
+        output = trace.output()
         perception, attention = (
             scores.float().softmax(1).cpu() for scores in (output.logits, output.attention_logits)
         )
-        maps = output.attention[:, 0].float().cpu().numpy()
+        labels = output.logits.argmax(1).view(-1, 1, 1, 1)
+        of_label = trace.class_maps.take_along_dim(labels, 1)
+        maps, class_maps = (
+            values[:, 0].float().cpu().numpy() for values in (output.attention, of_label)
+        )
         return [
             Prediction(
-                self._best(p, top), self._best(a, top), drawn, each.pixels, self._region(each)
+                self._best(perception[i], top),
+                self._best(attention[i], top),
+                maps[i],
+                picture.pixels,
+                self._region(picture),
+                class_maps[i],
             )
-            for p, a, drawn, each in zip(perception, attention, maps, pictures, strict=True)
+            for i, picture in enumerate(pictures)
         ]
 
     def _view(self, picture: Picture) -> Tensor:
@@ -166,7 +252,7 @@ class Predictor:
 
     def _region(self, picture: Picture) -> tuple[int, int, int, int]:
         """`_box` in whole pixels."""
-        height, width = picture.pixels.shape[:2]
+        height, width = picture.size
         box = self._box(picture)[0] * torch.tensor([height, width] * 2)
         top, left, tall, wide = box.tolist()
         begin, end = (round(top), round(left)), (round(top + tall), round(left + wide))
@@ -193,7 +279,40 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
     except KeyError as key:
         what = f"its header lacks train.{key.args[0]}"
         raise DataError(what, path, "train again with this version") from None
-    return Predictor(trained.model, trained.classes, size, resize, place, trained.canvas)
+    view = size, resize, place, trained.canvas
+    return Predictor(trained.model, trained.classes, *view, path=Path(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of the image file at `path`; DataError where it cannot be read."""
+    if not path.is_file():
+        raise DataError("no such image", path, "check the path")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(error.strerror or str(error), path, "make it readable") from error
+
+
+def drawn(
+    image: NDArray[np.uint8],
+    values: NDArray[np.float32],
+    region: tuple[int, int, int, int],
+    frame: bool = False,
+) -> NDArray[np.uint8]:
+    """`image` uint8 [H, W, 3] RGB with the map `values` [h, w] in colours over `region`.
+
+    With `frame`, a white line in a black one goes around a region that is not the whole image.
+    """
+    top, left, height, width = region
+    inside = slice(top, top + height), slice(left, left + width)
+    copy = image.copy()
+    copy[inside] = overlay(np.ascontiguousarray(copy[inside]), values, alpha=1.0)
+    if frame and (height, width) != image.shape[:2]:
+        line = max(1, min(image.shape[:2]) // FRAME)
+        corners = (left, top), (left + width - 1, top + height - 1)
+        cv2.rectangle(copy, *corners, (0, 0, 0), 3 * line)
+        cv2.rectangle(copy, *corners, (255, 255, 255), line)
+    return copy
 
 
 def _opened(image: object) -> Image.Image:
@@ -202,11 +321,6 @@ def _opened(image: object) -> Image.Image:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise DataError("not an image", f"an array {image.dtype} {list(image.shape)}", KINDS)
         return Image.fromarray(np.ascontiguousarray(image))
-    if isinstance(image, str | os.PathLike):
-        path = Path(image)
-        if not path.is_file():
-            raise DataError("no such image", path, "check the path")
-        return decoder.decode(path, str(path))
     if not isinstance(image, Image.Image):
         raise DataError("not an image", type(image).__name__, KINDS)
     if image.mode == "F" or not all(image.size):

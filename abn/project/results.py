@@ -5,7 +5,6 @@ A diff of two results then shows only what changed.
 
 import io
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +15,13 @@ from pandas.api.types import is_numeric_dtype
 from abn.project import paths
 from abn.runtime import files
 from abn.runtime.errors import DataError
+from abn.runtime.spreadsheet import escaped, plain
 
 DIGITS = 6
 NAMES = (  # of classes, which may be called 007 or NA, and of files
     *("class", "actual", "predicted", "truth", "file", "label", "prediction"),
     "attention_prediction",
 )
-FORMULA = re.compile(r"'*\s*[=+\-@＝＋－＠]")  # noqa: RUF001  # what a spreadsheet may run
 
 Table = pd.DataFrame
 Metrics = Mapping[str, Any]
@@ -57,7 +56,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     A text that a spreadsheet would run as a formula gets a ' before it; `table` takes it off.
     """
     texts = {
-        str(name): table[name].map(_escaped) for name in table if not is_numeric_dtype(table[name])
+        str(name): table[name].map(escaped) for name in table if not is_numeric_dtype(table[name])
     }
     written = table.round(DIGITS).assign(**texts)
     write_text(path, written.to_csv(index=False, lineterminator="\n"))
@@ -91,16 +90,7 @@ def table(path: Path) -> pd.DataFrame:
     text = io.StringIO(_text(path))
     kinds = dict.fromkeys(NAMES, str)
     found = pd.read_csv(text, dtype=kinds, keep_default_na=False, na_values=[""])
-    return found.assign(**{name: found[name].map(_plain) for name in NAMES if name in found})
-
-
-def _escaped(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
-
-
-def _plain(value: Any) -> Any:
-    is_escaped = isinstance(value, str) and value.startswith("'") and FORMULA.match(value)
-    return value[1:] if is_escaped else value
+    return found.assign(**{name: found[name].map(plain) for name in NAMES if name in found})
 
 
 def _text(path: Path) -> str:

@@ -12,6 +12,11 @@ from abn.runtime.errors import DiskError
 SYSTEM = re.compile(r"\.DS_Store|\.directory|Thumbs\.db|desktop\.ini")  # what file browsers leave
 
 
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """`path` from the root, without `..`; links are not followed, unlike by Path.resolve."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
 def partial(path: Path) -> Path:
     """Where `path` is written before it has its name: hidden, beside it, and a name of ours only.
 

@@ -291,3 +291,24 @@ def test_a_large_jpeg_is_decoded_small_but_not_smaller_than_twice_its_canvas():
     assert images.decode(large, "large").size == (1600, 800)
     assert images.decode(large, "large", size_hint=64).size == (400, 200)
     assert images.decode(large, "large", size_hint=800).size == (1600, 800)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size"), [(1, (200, 300)), (3, (200, 300)), (6, (300, 200))]
+)
+def test_the_size_of_a_jpeg_is_that_of_the_whole_upright_image(
+    orientation: int, size: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    Image.new("RGB", (300, 200)).save(file, "JPEG", exif=exif)
+    small = images.decode(file.getvalue(), "a.jpg", 16)
+    assert max(small.size) < 300
+    assert images.full_size(file.getvalue(), small) == size
+
+
+def test_the_size_of_any_other_image_is_that_of_its_pixels() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(file, "PNG")
+    assert images.full_size(file.getvalue(), images.decode(file.getvalue(), "a.png", 8)) == (20, 30)

@@ -1,0 +1,17 @@
+"""Texts that a spreadsheet would run are escaped, and come back as they were."""
+
+import pytest
+
+from abn.runtime.spreadsheet import escaped, plain
+
+
+@pytest.mark.parametrize("text", ["=1+1", "-x", "@a", "+a", " =b", "'=c"])
+def test_a_formula_gets_a_quote_before_it_and_loses_it_again(text: str) -> None:
+    assert escaped(text) == f"'{text}"
+    assert plain(escaped(text)) == text
+
+
+@pytest.mark.parametrize("value", ["cat", "a=b", "'quoted'", -1.5, None])
+def test_everything_else_stays_as_it_is(value: object) -> None:
+    assert escaped(value) is value
+    assert plain(value) is value
