@@ -13,7 +13,8 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +24,11 @@ from abn.runtime.errors import UserError
 from abn.version import __version__
 
 INTERRUPTED, PIPE_CLOSED = 130, 141  # exit codes, as shells have them
+EXTRAS = {  # which extra installs a package; every other is of `pipeline`
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
+    "huggingface_hub": "hub",
+    **dict.fromkeys(("fastapi", "uvicorn"), "serve"),
+}
 
 
 class SetupError(UserError):
@@ -84,17 +90,25 @@ def _run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)  # which refuses an unknown verb
     if getattr(module, "NEEDS_PROJECT", True):
         os.chdir(project_root(Path.cwd()))
-    code = int(module.run(options))
+    with _extras_named(chosen):  # a verb may import one only where it needs it
+        code = int(module.run(options))
     sys.stdout.flush()  # here, where a closed pipe is handled
     return code
 
 
 def _import(verb: str) -> ModuleType:
-    """The module of `verb`; SetupError where a package of an extra is not installed."""
-    try:
+    with _extras_named(verb):
         return importlib.import_module(f"abn.cli.{verb}")
+
+
+@contextmanager
+def _extras_named(verb: str) -> Iterator[None]:
+    """SetupError where a package of an extra is not installed."""
+    try:
+        yield
     except ModuleNotFoundError as error:
-        if not error.name or error.name.partition(".")[0] in ("abn", "stages"):
+        package = (error.name or "abn").partition(".")[0]
+        if package in ("abn", "stages"):
             raise
-        remedy = "pip install 'attention-branch-network[pipeline]'"
+        remedy = f"pip install 'attention-branch-network[{EXTRAS.get(package, 'pipeline')}]'"
         raise SetupError(f"the package {error.name} is missing", f"abn {verb}", remedy) from None

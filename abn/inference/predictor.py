@@ -267,11 +267,16 @@ class Predictor:
 def load(path: str | os.PathLike[str], device: str | torch.device | None = None) -> Predictor:
     """The network in the checkpoint at `path`, on `device` (by default a GPU if there is one).
 
-    Raises DataError where the file is missing or not a checkpoint of this project, DeviceError
-    where there is no such device.
+    `path` may be hf://USER/REPO, which the Hub's cache has after the first time. Raises DataError
+    where the file is missing or not a checkpoint of this project, DeviceError where there is no
+    such device, HubError where the Hub cannot give it.
     """
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     place = devices.open_device(name, f"device={name}")
+    if str(path).startswith("hf://"):
+        from abn.inference import hub  # here: it needs the extra `hub`
+
+        path = hub.fetch(str(path))
     trained = checkpoint.load(Path(path), place)
     training = trained.params["train"]
     try:

@@ -149,7 +149,8 @@ class AttentionBranchNetwork(nn.Module):
         Linear in the class's own map [B, h, w]: 1 where that is highest, 1 - contrast where it is
         lowest. Where all its cells are within FLAT_RANGE, the map is fainter, down to 1 everywhere.
         """
-        ours = class_maps.take_along_dim(classes.view(-1, 1, 1, 1), dim=1)
+        index = classes.view(-1, 1, 1, 1).expand(-1, 1, *class_maps.shape[2:])
+        ours = class_maps.gather(1, index)
         low, high = ours.amin((2, 3), keepdim=True), ours.amax((2, 3), keepdim=True)
         return 1 - self.contrast * (high - ours) / (high - low).clamp_min(FLAT_RANGE)
 

@@ -129,6 +129,26 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     )
 
 
+@pytest.mark.parametrize(
+    ("package", "extra"),
+    [("onnxruntime", "onnx"), ("huggingface_hub", "hub"), ("uvicorn", "serve")],
+)
+def test_a_package_that_a_verb_misses_only_while_it_runs_is_named_with_its_extra(
+    package: str,
+    extra: str,
+    greet: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    text = GREET.format(more="NEEDS_PROJECT = False")
+    (greet / "greet.py").write_text(text.replace("print(", f"import {package}; print("))
+    assert main(["greet"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error[SETUP] the package {package} is missing; abn greet; ")
+    assert error.endswith(f"pip install 'attention-branch-network[{extra}]'\n")
+
+
 def test_a_reader_that_stops_early_causes_no_traceback(greet: Path) -> None:
     (greet / "greet.py").write_text(
         'HELP = "Count."\nNEEDS_PROJECT = False\ndef configure(parser): ...\n'

@@ -38,7 +38,8 @@ def suits(x: Tensor, weight: Tensor) -> bool:
     """Whether Winograd is faster for features `x` [B, C, H, W] (measured: docs/results.md)."""
     outputs, inputs, height, width = len(weight), *x.shape[1:]
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()  # an exported network runs elsewhere, at other sizes
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and min(inputs, outputs) >= CHANNELS
         and height % 2 == width % 2 == 0
