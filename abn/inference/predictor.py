@@ -6,7 +6,7 @@ validated on: squashed to the canvas that they were packed on, then the central 
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -22,14 +22,14 @@ from torch import Tensor
 from abn.data.crop import centre_boxes, crop
 from abn.datasets import images as decoder
 from abn.models import checkpoint
-from abn.models.abn import AttentionBranchNetwork
+from abn.models.abn import AttentionBranchNetwork, Output, Trace
 from abn.runtime import device as devices
 from abn.runtime.errors import DataError
 from abn.visualize.overlay import overlay
 
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 BATCH = 16  # images that are on the device at once
-KINDS = "give a path, a PIL image or an RGB array uint8 [H, W, 3]"  # remedy
+KINDS = "give a path, a PIL image, an RGB array uint8 [H, W, 3] or a file's bytes"  # remedy
 
 
 class Picture(NamedTuple):
@@ -116,32 +116,63 @@ class Predictor:
         """
         if not isinstance(top, int) or top < 1:
             raise ValueError(f"top is {top!r}, not a whole number of classes from 1")
-        alone = isinstance(images, str | os.PathLike | Image.Image)
+        alone = isinstance(images, str | os.PathLike | bytes | Image.Image)
         if alone or not isinstance(images, Iterable) or getattr(images, "ndim", 4) != 4:
-            return self._batch([self._read(images)], top)[0]
+            return self.answer([self.read(images)], top)[0]
         predictions: list[Prediction] = []
-        pictures = map(self._read, images)
+        pictures = map(self.read, images)
         while batch := list(islice(pictures, BATCH)):
-            predictions += self._batch(batch, top)
+            predictions += self.answer(batch, top)
         return predictions
 
-    def _read(self, image: object) -> Picture:
+    def decide(self, image: ImageLike, attention: NDArray[np.float32], top: int = 5) -> Prediction:
+        """The prediction for one image with `attention` in the place of the network's own map.
+
+        `attention` [h, w], as `grid` says, in [0, 1]. The attention branch's confidences stay what
+        they are: they do not depend on the map (Mitsuhara et al., 1905.03540). Raises DataError for
+        any other map.
+        """
+        self.check_map(attention)
+        return self.answer([self.read(image)], top, [attention])[0]
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the map."""
+        dark = torch.zeros(1, 3, self.size, self.size, device=self.device)
+        with torch.inference_mode():
+            rows, columns = self.network(dark).attention.shape[2:]
+        return rows, columns
+
+    def check_map(self, attention: NDArray[np.float32]) -> None:
+        """DataError unless `attention` can stand in the place of the network's map."""
+        if attention.shape != self.grid or not ((attention >= 0) & (attention <= 1)).all():
+            what = "a map of {} x {} cells in 0 to 1 is needed".format(*self.grid)
+            given = " x ".join(map(str, attention.shape))
+            raise DataError(what, f"a map of {given}", "give every cell a value")
+
+    def read(self, image: object) -> Picture:
         """`image` at full size and on its canvas; DataError where it is none."""
         whole = _opened(image)
         if min(whole.size) < decoder.SMALLEST_SIDE:
             what = f"{whole.width} x {whole.height} pixels, a side under {decoder.SMALLEST_SIDE}"
-            where = image if isinstance(image, str | os.PathLike) else type(image).__name__
-            raise DataError(what, where, "use a larger image")
+            raise DataError(what, _name(image), "use a larger image")
         pixels, side = np.array(whole), self.canvas
         if side is None:
             return Picture(pixels, pixels, whole.width / whole.height)
-        if isinstance(image, str | os.PathLike):  # a large JPEG as it was decoded when packed
-            whole = decoder.decode(Path(image), str(image), side)
+        if isinstance(image, str | os.PathLike | bytes):  # a large JPEG as decoded when packed
+            source = image if isinstance(image, bytes) else Path(image)
+            whole = decoder.decode(source, _name(image), side)
         return Picture(pixels, *decoder.square(whole, side))
 
     @torch.inference_mode()
-    def _batch(self, pictures: list[Picture], top: int) -> list[Prediction]:
-        output = self.network(torch.cat([self._view(picture) for picture in pictures]))
+    def answer(
+        self,
+        pictures: Sequence[Picture],
+        top: int = 5,
+        edited: Sequence[NDArray[np.float32] | None] = (),
+    ) -> list[Prediction]:
+        """Predictions for `pictures` in one batch, each under its map in `edited` if any."""
+        output = self._output(torch.cat([self.view(picture) for picture in pictures]), edited)
         perception, attention = (
             scores.float().softmax(1).cpu() for scores in (output.logits, output.attention_logits)
         )
@@ -153,7 +184,17 @@ class Predictor:
             for p, a, drawn, each in zip(perception, attention, maps, pictures, strict=True)
         ]
 
-    def _view(self, picture: Picture) -> Tensor:
+    def _output(self, views: Tensor, maps: Sequence[NDArray[np.float32] | None]) -> Output:
+        """`network.trace`, with each of `maps` that is not None in place of the network's own."""
+        features = self.network.features(views)
+        class_maps, attention = self.network.attention_branch(features)
+        for own, other in zip(attention, maps, strict=False):
+            if other is not None:
+                own[0] = torch.from_numpy(other)
+        logits = self.network.perception_branch(self.network.attend(views, features, attention))
+        return Trace(features, class_maps, attention, logits).output()
+
+    def view(self, picture: Picture) -> Tensor:
         """`picture` as the network sees it: float32 [1, 3, size, size] in [0, 1]."""
         pixels, box = torch.from_numpy(picture.canvas)[None], self._box(picture)
         mirrored = torch.zeros(1, dtype=torch.bool, device=self.device)
@@ -202,6 +243,8 @@ def _opened(image: object) -> Image.Image:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise DataError("not an image", f"an array {image.dtype} {list(image.shape)}", KINDS)
         return Image.fromarray(np.ascontiguousarray(image))
+    if isinstance(image, bytes):
+        return decoder.decode(image, _name(image))
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         if not path.is_file():
@@ -216,3 +259,8 @@ def _opened(image: object) -> Image.Image:
         return decoder.upright_rgb(image)
     except (OSError, ValueError, SyntaxError) as error:  # Pillow reads the file only now
         raise DataError(str(error), type(image).__name__, "replace the image") from error
+
+
+def _name(image: object) -> str:
+    """What an error calls `image`."""
+    return str(image) if isinstance(image, str | os.PathLike) else type(image).__name__

@@ -5,6 +5,7 @@ import random
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -279,3 +280,12 @@ def test_a_large_jpeg_is_decoded_small_but_not_smaller_than_twice_its_canvas():
     assert images.decode(large, "large").size == (1600, 800)
     assert images.decode(large, "large", size_hint=64).size == (400, 200)
     assert images.decode(large, "large", size_hint=800).size == (1600, 800)
+
+
+def test_the_area_is_read_from_the_header_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (30, 20)).save(path)
+    cut = path.read_bytes()[:60]  # no pixels are left
+    assert images.area(path, "a.png") == images.area(cut, "a.png") == 600
+    with pytest.raises(DataError, match=r"not an image of the kinds .*; b\.png"):
+        images.area(b"text", "b.png")
