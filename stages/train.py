@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import pandas as pd
 import torch
 
-from abn.config.params import Params
+from abn.config.params import Params, Train
 from abn.data import packed
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
@@ -21,8 +21,9 @@ from abn.runtime import device as devices
 from abn.runtime import launch, progress
 from abn.runtime.signals import GracefulStop
 from abn.tracking import follow, outbox
-from abn.training import distributed, loop, resume
+from abn.training import distributed, loop, pretrained, resume
 from abn.training.distributed import World
+from abn.training.pretrained import Start
 
 
 def main(params: Params, inputs: Inputs) -> None:
@@ -42,6 +43,8 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
     splits = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
     train, val = packed.hold_out(*splits, params.data.holdout, params.data.seed)
     data = [checkpoint.sha256(path) for path in (paths.TRAIN_DATA, paths.VAL_DATA)]
+    start = pretrained.read(params.train, params.arch, paths.ROOT)
+    data += [start.sha256] if start else []
     machine = [*devices.identity(device), f"{world.size} processes"]
     name = resume.fingerprint(inputs.params, inputs.code, data, machine)
     world.require_same(name, device)
@@ -54,6 +57,7 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
         params.attention,
         params.train.look.contrast,
     )
+    new = begin(model, classes, params.train, start)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     described = params.model_dump(mode="json"), {"device": devices.describe(device)}
     with (
@@ -71,6 +75,7 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
             resume=store,
             stop=stop,
             on_epoch=lambda row, speed: note("row", row | {"images_per_second": speed}),
+            new=new,
         )
         inputs.check()
         if store:
@@ -86,6 +91,18 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
             weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)
             note("end", {"weights.sha256": weights, "data.sha256": splits[0].digest})
             store.mark_done()
+
+
+def begin(
+    model: AttentionBranchNetwork, classes: tuple[str, ...], config: Train, start: Start | None
+) -> frozenset[str]:
+    """Fill `model` from `start` and freeze what the recipe freezes; the parameters that are new."""
+    filled = pretrained.fill(model, classes, start) if start else None
+    if start and filled:
+        for line in (f"init {start.origin}", *filled.lines()):
+            progress.say(line)
+    pretrained.freeze(model, config.freeze)
+    return pretrained.new_parameters(model, filled)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors import safe_open
 
 from tests.servers import serving
 from tests.tars import imagenette
@@ -316,6 +317,27 @@ def test_an_experiment_in_a_copy_sees_own_images_that_git_ignores(project, how):
     assert "images" not in project.run("dvc status download")
     next(iter(before)).unlink()
     assert "modified:           images" in project.run("dvc status download")
+
+
+def test_a_training_starts_from_a_file_that_is_an_input_of_the_run(finished):
+    """Its checksum is a parameter: DVC sees a change of it, and another file is refused."""
+    finished.run("mkdir starts && cp checkpoint/model.safetensors starts/a.safetensors")
+    digest = hashlib.sha256((finished.root / "starts/a.safetensors").read_bytes()).hexdigest()
+    finished.change(train={"init": "starts/a.safetensors", "freeze": "layer1", "epochs": 1})
+    text = finished.run("python -m stages.train", code=2)
+    assert f"train.init_sha256; if the file is the one you mean, set it to {digest}" in text
+    finished.change(train={"init_sha256": digest})
+    text = finished.run("dvc repro train")
+    assert "init starts/a.safetensors" in text and "new, random: nothing" in text
+    with safe_open(finished.root / "starts/a.safetensors", "pt") as file:
+        start = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
+    with safe_open(finished.root / "checkpoint/model.safetensors", "pt") as file:
+        held = {name for name, x in start.items() if x.equal(file.get_tensor(name))}
+    assert {"conv1.weight", "bn1.running_mean", "layer1.1.bn2.running_var"} <= held
+    assert {"layer2.0.conv1.weight", "fc.weight", "bn_att.running_mean"}.isdisjoint(held)
+    finished.run("cp data/val.safetensors starts/a.safetensors")
+    assert "not the file that was named" in finished.run("python -m stages.train", code=2)
+    finished.run("rm -r starts && git checkout -q . && dvc checkout -q")
 
 
 def test_a_missing_checkpoint_is_one_line(project):

@@ -24,6 +24,7 @@ from abn.runtime.redaction import redacted
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 Attention = Literal["residual", "look"]
+NAMED_STARTS = ("random", "imagenet")  # of train.init; all else is a path
 LARGEST = 10**9  # of any count; beyond it, integers overflow before memory is full
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -175,6 +176,14 @@ class Train(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     zero_init: bool
     """Start every residual block as the identity: its last norm's weight at zero."""
+    init: ProjectPath
+    """First weights: random; imagenet (torchvision's ResNet); or a path, starts/x.safetensors."""
+    init_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    """The SHA-256 of the file that init names; null otherwise."""
+    freeze: Literal["none", "stem", "layer1", "layer2", "layer3"]
+    """Parts up to this one keep their first weights and the statistics of their norms."""
+    new_lr: Annotated[float, Field(gt=0, le=1000)]
+    """Learning rate of the parts that init did not fill, as a multiple of that of the others."""
     look: Look
     """`attention: look` only: how the network learns to decide on pictures under a map."""
     ema: Annotated[float, Field(ge=0, lt=1)]
@@ -209,11 +218,22 @@ class Train(Section):
         all_mixed = self.mix_share == 1 and self.epochs - 1 < self.mix_until * self.epochs
         remedy = "train.attention_loss needs batches that are not mixed: lower this or mix_until"
         _require(not (self.attention_loss and all_mixed), "mix_share", remedy)
+        self._check_start()
         low, high = self.crop_scale
         _require(0 < low <= high, "crop_scale", "give [low, high] with 0 < low <= high <= 1")
         moving = self.momentum > 0 or not self.nesterov
         _require(moving, "nesterov", "Nesterov needs a momentum above 0")
         return self
+
+    def _check_start(self) -> None:
+        """What goes with random first weights, and where a file of first weights may be."""
+        named = self.init in NAMED_STARTS
+        _require(not (named and self.init_sha256), "init_sha256", "null, unless init names a file")
+        inside = PurePosixPath(self.init).parts[:1] == ("checkpoint",)
+        _require(not inside, "init", "this stage replaces checkpoint/: copy the file elsewhere")
+        random = self.init == "random"
+        _require(not random or self.freeze == "none", "freeze", "random weights must learn: none")
+        _require(not random or self.new_lr == 1, "new_lr", "with init: random all is new: give 1.0")
 
 
 class Evaluate(Section):
@@ -300,6 +320,13 @@ class Params(Section):
     evaluate: Evaluate
     explain: Explain
     visualize: Visualize
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        # A frozen norm has statistics of whole pictures only, and look also sees dimmed ones.
+        held = self.attention == "look" and self.train.freeze != "none"
+        _require(not held, "attention", "look trains all its norms: use train.freeze: none")
+        return self
 
 
 def load(path: Path) -> Params:

@@ -8,7 +8,7 @@ the map, and the same trunk looks again at what is left of it.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, get_args
+from typing import NamedTuple, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,7 @@ class AttentionBranchNetwork(nn.Module):
 
     looks = False
     contrast = 1.0
+    frozen: tuple[str, ...] = ()  # parts whose norms stay in eval mode: `pretrained.freeze`
     mean: Tensor
     std: Tensor
 
@@ -103,6 +104,13 @@ class AttentionBranchNetwork(nn.Module):
                 nn.init.zeros_(module.last_norm.weight)
         if self.looks:  # after the draws above, so that both modes start from the same weights
             del self.att_conv3, self.bn_att3
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module's, but what is frozen keeps its statistics."""
+        super().train(mode)
+        for part in map(self.get_submodule, self.frozen):
+            part.eval()
+        return self
 
     def forward(self, images: Tensor) -> Output:
         """Classify RGB `images` [B, 3, H, W] in [0, 1] and say where the network looked."""

@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,14 +107,8 @@ def load(path: Path, device: torch.device) -> Checkpoint:
     """The network at `path` in eval mode on `device`; DataError where it is not a checkpoint."""
     if not path.is_file():
         raise DataError("no such checkpoint", path, "run `dvc repro train`, or name another file")
-    try:
-        metadata, state = read(path)
-        text = metadata.get("abn", "")
-        header = Header.model_validate_json(text, strict=True)
-        if 4 * len(header.classes) ** 2 > path.stat().st_size:  # a float for each pair
-            raise ValueError(f"too small for {len(header.classes)} classes")
-        if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
-            raise ValueError(f"{bad[0]} holds values that are not finite")
+    with _refused(path):
+        header, state, params = _opened(path)
         model = AttentionBranchNetwork(
             header.arch,
             len(header.classes),
@@ -120,12 +116,37 @@ def load(path: Path, device: torch.device) -> Checkpoint:
             contrast=header.params.train.look.contrast,
         )
         model.load_state_dict(state)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Checkpoint(model.eval(), header.arch, header.classes, params, header.canvas)
+
+
+def open_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
+    """The header and the tensors of the checkpoint at `path`; DataError where it is none."""
+    with _refused(path):
+        header, state, _ = _opened(path)
+    return header, state
+
+
+def _opened(path: Path) -> tuple[Header, dict[str, Tensor], dict[str, Any]]:
+    """Header, tensors and params of a checkpoint; what `_refused` catches where it is none."""
+    metadata, state = read(path)
+    text = metadata.get("abn", "")
+    header = Header.model_validate_json(text, strict=True)
+    if 4 * len(header.classes) ** 2 > path.stat().st_size:  # a float for each pair
+        raise ValueError(f"too small for {len(header.classes)} classes")
+    if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{bad[0]} holds values that are not finite")
+    return header, state, json.loads(text)["params"]
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """DataError for what is wrong with the checkpoint at `path`."""
+    try:
+        yield
     except (SafetensorError, ValueError, RuntimeError) as error:  # the last: of load_state_dict
         what = f"not a checkpoint of this project ({_one_line(error)})"
         raise DataError(what, path, REMEDY) from None
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    params = json.loads(text)["params"]
-    return Checkpoint(model.eval(), header.arch, header.classes, params, header.canvas)
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import nn
@@ -40,10 +40,12 @@ def fit(
     resume: ResumeStore | None = None,
     stop: GracefulStop | None = None,
     on_epoch: OnEpoch = lambda row, images_per_second: None,
+    new: Collection[str] = (),
 ) -> list[Row]:
     """Train `model` in place; one row of scores per epoch.
 
     `resume` is where to continue from and save to; None: nothing is saved, as on all ranks but 0.
+    `new` names the parameters that `train.new_lr` is for.
     Raises NotFiniteError when the loss is NaN or infinite, and Stopped, after saving the state,
     when a stop was requested; ParamsError where an attention loss finds no masks.
     """
@@ -51,7 +53,7 @@ def fit(
     train, val = map_losses.usable(train, config), val.without_masks()
     train, val = loader.to_device_if_fits(train, device), loader.to_device_if_fits(val, device)
     distributed.convert_sync_batchnorm(model, world)
-    optimizer = optim.sgd(model, config)
+    optimizer = optim.sgd(model, config, new)
     ema = optim.EMA(model, config.ema) if config.ema else None
     eval_model = ema.model if ema else model
     state = State({"model": model} | ({"ema": eval_model} if ema else {}), optimizer)

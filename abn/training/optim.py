@@ -3,6 +3,7 @@
 import bisect
 import copy
 import math
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -12,15 +13,24 @@ from abn.config.params import Train
 from abn.models.abn import AttentionBranchNetwork
 
 
-def sgd(model: nn.Module, config: Train) -> torch.optim.SGD:
-    """SGD over `model`; norms and biases have no weight decay unless `decay_norm_and_bias`."""
-    kernels = [p for p in model.parameters() if p.ndim > 1]
-    norms_and_biases = [p for p in model.parameters() if p.ndim <= 1]
+def sgd(model: nn.Module, config: Train, new: Collection[str] = ()) -> torch.optim.SGD:
+    """SGD over `model`; norms and biases have no weight decay unless `decay_norm_and_bias`.
+
+    The parameters named in `new`, those that a start did not fill, learn `new_lr` times as fast.
+    """
     free = config.weight_decay if config.decay_norm_and_bias else 0.0
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {
+        (config.weight_decay, 1.0): [],
+        (free, 1.0): [],
+    }
+    for name, parameter in model.named_parameters():
+        decay = config.weight_decay if parameter.ndim > 1 else free
+        factor = config.new_lr if name in new else 1.0
+        groups.setdefault((decay, factor), []).append(parameter)
     return torch.optim.SGD(
         [
-            {"params": kernels, "weight_decay": config.weight_decay},
-            {"params": norms_and_biases, "weight_decay": free},
+            {"params": parameters, "weight_decay": decay, "factor": factor}
+            for (decay, factor), parameters in groups.items()
         ],
         lr=config.lr,
         momentum=config.momentum,
@@ -30,13 +40,16 @@ def sgd(model: nn.Module, config: Train) -> torch.optim.SGD:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of the next step; in place where a CUDA graph reads a tensor."""
-    rate = float(np.float32(rate))  # as the tensor rounds it, so both give the same bits
+    """Set the learning rate of the next step, that of `sgd`'s groups times their factor.
+
+    In place where a CUDA graph reads a tensor.
+    """
     for group in optimizer.param_groups:
+        own = float(np.float32(rate * group["factor"]))  # as the tensor rounds it: the same bits
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(own)
         else:
-            group["lr"] = rate
+            group["lr"] = own
 
 
 def learning_rate(config: Train, progress: float) -> float:

@@ -87,6 +87,12 @@ EDITS = [
     ("val_resize: 64", "val_resize: 48", ["train.val_resize = 48", "crop of 64", "at least that"]),
     ("mix_share: 0.0", "mix_share: 0.5", ["train.mix_share = 0.5", "mixup or cutmix"]),
     ("attention_masks: 1.0", "attention_masks: 0", ["train.attention_masks = 0", "greater than 0"]),
+    ("init: random", "init: /data/a.pth", ["train.init = '/data/a.pth'", "a link will do"]),
+    ("init: random", "init: checkpoint/model.safetensors", ["train.init", "copy the file"]),
+    ("init_sha256: null", "init_sha256: abc", ["train.init_sha256 = 'abc'", "pattern"]),
+    ("init_sha256: null", f"init_sha256: {'a' * 64}", ["train.init_sha256", "unless init names"]),
+    ("freeze: none", "freeze: layer1", ["train.freeze = 'layer1'", "random weights must learn"]),
+    ("new_lr: 1.0", "new_lr: 10.0", ["train.new_lr = 10.0", "give 1.0"]),
     ("attention_loss: 0.0", "attention_loss: -1", ["train.attention_loss = -1", "or equal to 0"]),
 ]
 
@@ -137,6 +143,7 @@ HOSTILE = [
 ]
 TEXTS = {  # every key whose value is a free text; True: a path
     **{"data.url": False, "data.root": True, "explain.siblings": True},
+    "train.init": True,
     **{f"{stage}.checkpoint": True for stage in ("evaluate", "explain", "visualize")},
 }
 
@@ -274,6 +281,14 @@ def test_the_original_recipe_has_none_of_what_came_later() -> None:
     shares = ("jitter", "erase", "mixup", "cutmix", "mix_share", "ema", "label_smoothing")
     assert {getattr(train, name) for name in shares} == {0.0}
     assert (train.zero_init, train.flip, train.sizes) == (False, True, (224,))
+
+
+def test_look_trains_all_its_norms(params: parameters.Params) -> None:
+    frozen = params.train.model_dump() | {"init": "imagenet", "freeze": "stem"}
+    values = params.model_dump() | {"train": frozen}
+    assert parameters.Params.model_validate(values).train.freeze == "stem"
+    with pytest.raises(ValidationError, match="look trains all its norms"):
+        parameters.Params.model_validate(values | {"attention": "look"})
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,18 @@ def test_norms_and_biases_decay_where_the_recipe_says_so(params, changed, networ
     assert found == {id(parameter): 0.01 for parameter in network.parameters()}
 
 
+def test_what_is_new_learns_faster_by_its_factor(params, changed, network):
+    config = changed(params.train, lr=0.5, new_lr=10.0, weight_decay=0.01)
+    optimizer = optim.sgd(network, config, new={"fc.weight", "fc.bias"})
+    optim.set_rate(optimizer, 0.25)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        assert rates.pop(id(parameter)) == (2.5 if name.startswith("fc.") else 0.25), name
+    assert rates == {}
+    found = decays(optimizer)
+    assert (found[id(network.fc.weight)], found[id(network.fc.bias)]) == (0.01, 0.0)
+
+
 def test_two_steps_by_hand(params, changed):
     recipe = {"lr": 0.1, "momentum": 0.5, "nesterov": True, "weight_decay": 0.2}
     config = changed(params.train, decay_norm_and_bias=False, **recipe)
