@@ -16,8 +16,9 @@ from abn.models import checkpoint
 from abn.project import paths, results
 from abn.version import __version__
 from abn.visualize import answer
+from abn.visualize.tiles import map_name
 
-UNKNOWN = "Not measured on these weights."
+UNKNOWN = "Not measured on these weights.\n"
 HEAD = "| question | outcome | value | 95 % interval | threshold |\n|---|---|---|---|---|"
 GATES = paths.explain_table("gates")
 CARD = """---
@@ -42,8 +43,7 @@ It names the class of an image, and gives a map of where it looked.
 
 ## Does the map explain the decision?
 
-{verdict}
-{picture}
+{verdict}{picture}
 ## Use
 
 ```python
@@ -142,17 +142,22 @@ def _verdict(explain: Mapping[str, Any], gates: list[dict[str, Any]]) -> str:
     """The verdict, the sentence that says it, and the gates behind it with their numbers."""
     if not explain:
         return UNKNOWN
-    table = "\n".join(
-        f"| {row['question']} | {row['outcome']} | {_number(row['value'])} | "
-        f"{_number(row['low'])} to {_number(row['high'])} | {_number(row['threshold'])} |"
-        for row in gates
-    )
+    table = "\n".join(map(_gate, gates))
+    best = explain.get("recommended", "not measured")
+    shown = best if best in ("none", "not measured") else map_name(best)
     return (
         f"Verdict: **{explain['verdict']}**. {answer.first_sentence(explain, gates)[1]}\n\n"
-        f"Measured on {explain['images']} validation images. The map to show: "
-        f"{explain.get('recommended', 'not measured')}.\n\n"
+        f"Measured on {explain['images']} validation images. The map to show: {shown}.\n\n"
         f"{HEAD}\n{table}\n"
     )
+
+
+def _gate(row: Mapping[str, Any]) -> str:
+    """A row of the table of gates; a number that was not measured is an empty cell."""
+    numbers = {name: _number(row[name]) for name in ("value", "low", "high", "threshold")}
+    interval = f"{numbers['low']} to {numbers['high']}" if numbers["low"] else ""
+    cells = row["question"], row["outcome"], numbers["value"], interval, numbers["threshold"]
+    return f"| {' | '.join(cells)} |"
 
 
 def _rows(cells: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""MLflow itself: a store, and what its runs lack. The only file that imports MLflow."""
+"""MLflow itself: a store, and what its runs lack. Only abn.inference has more of MLflow."""
 
 import hashlib
 import os
@@ -145,6 +145,12 @@ class Store:
             if record.outbox and record.status == "FINISHED":
                 outbox.discard(record.outbox)
             yield f"{name}, {record.place}: {f'{added} new' if added else 'nothing new'}"
+
+    def run_with(self, tags: dict[str, str]) -> str | None:
+        """The id of the newest run with all `tags`; None where there is none."""
+        wanted = " and ".join(f'tags.`{tag}` = "{text}"' for tag, text in tags.items())
+        runs = self._client.search_runs([self._experiment], wanted)
+        return str(runs[0].info.run_id) if runs else None
 
     def _update(self, record: RunRecord, name: str, digest: str) -> int:
         """Add what the run of `record` lacks; how many things that is."""

@@ -18,6 +18,7 @@ TRAINING = {"epochs": 1, "batch_size": 2, "sizes": [32], "val_size": 32, "val_re
 GATES = """gate,question,measure,threshold,value,low,high,outcome,units,images_needed,note
 live,Can it change anything?,gain,1.1,1.29,1.27,1.31,pass,200.0,,
 local,Is it on the object?,AUROC,0.0,-0.11,-0.13,-0.09,fail,200.0,,
+stable,Do other seeds agree?,IoU,0.5,,,,not measured,,,
 """
 
 
@@ -31,7 +32,9 @@ def project(tmp_path: Path) -> Path:
     checkpoint.save_all(tmp_path / "checkpoint", {"model": state}, ("cat", "a|b"), params)
     outputs = {
         "metrics/evaluate.json": json.dumps({"top1": 0.5, "ece": 0.1}),
-        "metrics/explain.json": json.dumps({"verdict": "does not explain", "images": 200}),
+        "metrics/explain.json": json.dumps(
+            {"verdict": "does not explain", "recommended": "none", "images": 200}
+        ),
         "plots/explain_gates.csv": GATES,
         "outputs/abn_attentions.png": "a picture",
     }
@@ -69,6 +72,7 @@ def test_the_card_has_data_accuracy_verdict_numbers_and_picture(project: Path) -
     assert "| data | shapes |" in lines and r"| classes | cat, a\|b |" in lines
     assert "| top-1 of the perception branch, the network's answer | 0.5000 |" in lines
     assert "| Is it on the object? | fail | -0.11 | -0.13 to -0.09 | 0 |" in lines
+    assert "| Do other seeds agree? | not measured |  |  | 0.5 |" in lines
     assert any("Verdict: **does not explain**." in line for line in lines)
     assert "![Images and where the network looked](attentions.png)" in lines
     assert 'model = abn.load("hf://me/net")' in lines

@@ -1,0 +1,86 @@
+"""MLflow's registry: a network as a model that `mlflow models serve` answers with.
+
+The model is code and safetensors, no pickle: `served.py`, a copy of this package, and the
+checkpoint. It hangs on the run that has these very weights.
+"""
+
+import io
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import abn
+from abn.data import packed
+from abn.models import checkpoint
+from abn.project import paths
+from abn.runtime.errors import TrackingError
+from abn.tracking import address, client, mirror
+
+HOUSE, SERVED = Path(abn.__file__).parent, Path(__file__).with_name("served.py")
+CORE = "numpy", "opencv-python-headless", "pillow", "pydantic", "safetensors", "torch"
+ARTIFACT = "weights"  # the checkpoint among the model's files
+
+
+def register(source: Path, name: str, alias: str) -> str:
+    """Register the checkpoint `source` as the next version of `name`, with `alias`; its address.
+
+    Runs in the project's root. DataError where there are no validation images for the example,
+    TrackingError where no run has these weights.
+    """
+    picture = example(paths.VAL_DATA)
+    store = client.Store()
+    for _ in store.update(mirror.records(Path.cwd())):  # as `abn sync`: the run may be missing
+        pass
+    sha256 = checkpoint.sha256(source)
+    if (run := store.run_with({"weights.sha256": sha256})) is None:
+        remedy = "register the weights of the project's last training"
+        raise TrackingError("no run in MLflow has these weights", source, remedy)
+    return _log(source, run, name, alias, picture)
+
+
+def example(data: Path) -> bytes:
+    """A validation image as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(packed.read(data).images[0].numpy()).save(file, "PNG")
+    return file.getvalue()
+
+
+def _log(source: Path, run: str, name: str, alias: str, picture: bytes) -> str:
+    import mlflow
+    import pandas as pd
+    from mlflow.models import Model
+
+    mlflow.set_tracking_uri(address.address())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's advice on types and requirements
+        logged = Model.log(
+            None,
+            flavor=mlflow.pyfunc,
+            name="network",
+            run_id=run,
+            registered_model_name=name,
+            python_model=str(SERVED),
+            artifacts={ARTIFACT: str(source)},
+            code_paths=[str(HOUSE)],
+            signature=signature(),
+            input_example=pd.DataFrame({"image": [picture]}),
+            pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", *CORE)],
+        )
+    number = str(logged.registered_model_version)
+    mlflow.MlflowClient().set_registered_model_alias(name, alias, number)
+    return f"models:/{name}/{number}"
+
+
+def signature() -> Any:
+    """Image files in, base64 in JSON; for each its class, the confidences, and the map."""
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Map, Schema
+
+    number = DataType.double
+    columns = {"class": DataType.string, "confidence": number, "classes": Map(number)}
+    columns |= {"attention_classes": Map(number), "map": Array(Array(number))}
+    outputs = [ColSpec(kind, column) for column, kind in columns.items()]
+    return ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(outputs))

@@ -1,0 +1,128 @@
+"""`abn register`: a network that MLflow's own server serves, map included."""
+
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import abn
+from abn.cli.main import main
+from abn.inference import registry
+from abn.models import checkpoint
+from abn.models.abn import AttentionBranchNetwork
+from abn.tracking import outbox
+from abn.tracking.address import address
+from tests import toys
+from tests.tracking import stores
+
+TRAINING = {"epochs": 1, "batch_size": 2, "sizes": [32], "val_size": 32, "val_resize": 32}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """The current folder, with a store in its database."""
+    with stores.repository(tmp_path):
+        yield tmp_path
+
+
+@pytest.fixture
+def model(root: Path) -> Path:
+    """The checkpoint of an untrained network in a project with validation images."""
+    torch.manual_seed(0)
+    state = checkpoint.weights(AttentionBranchNetwork("resnet18", 4))
+    how = {"arch": "resnet18", "attention": "residual", "seed": 0}
+    params = how | {"data": {"holdout": 0.0}, "train": TRAINING}
+    checkpoint.save_all(root / "checkpoint", {"model": state}, toys.NAMES, params, canvas=32)
+    toys.pack(root / "data/val.safetensors", toys.split(4))
+    (root / "dvc.yaml").touch()
+    (root / "params.yaml").touch()
+    (root / "dvc.lock").write_text("stages: {}")
+    return root / "checkpoint/model.safetensors"
+
+
+def train(model: Path) -> None:
+    """An outbox that says which training made the weights."""
+    with outbox.training("f", {"arch": "resnet18", "seed": 0}, {}) as add:
+        add("row", {"epoch": 1, "loss": 1.0})
+        add("end", {"weights.sha256": checkpoint.sha256(model)})
+
+
+def test_weights_that_no_run_has_are_refused(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["register", "net"]) == 8
+    assert "no run in MLflow has these weights" in capsys.readouterr().err
+
+
+def test_the_example_is_a_validation_image(model: Path) -> None:
+    image = Image.open(io.BytesIO(registry.example(model.parents[1] / "data/val.safetensors")))
+    assert (image.format, image.size) == ("PNG", (32, 32))
+    assert image.getpixel((0, 0)) == tuple(toys.split(4).images[0, 0, 0].tolist())
+
+
+@pytest.mark.filterwarnings("default")  # MLflow's own
+@pytest.mark.slow
+def test_the_server_of_a_registered_network_answers_with_class_and_map(
+    model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient, artifacts
+
+    train(model)
+    assert main(["register", "net", "--alias", "best"]) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == "models:/net/1"
+    client = MlflowClient(address())
+    version = client.get_model_version_by_alias("net", "best")
+    run = stores.run("f")
+    assert (str(version.version), version.run_id) == ("1", run.info.run_id)
+    assert run.info.status == "FINISHED"
+    folder = Path(artifacts.download_artifacts("models:/net/1", tracking_uri=address()))
+    names = {path.name for path in folder.rglob("*")}
+    assert "model.safetensors" in names and not {n for n in names if n.endswith(".pkl")}
+
+    image = toys.split(4).images[1].numpy()
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    expected = abn.load(model, "cpu").predict(image)
+    answer = asked(base64.b64encode(file.getvalue()).decode())
+    assert answer["class"] == expected.label
+    assert answer["classes"] == pytest.approx(expected.classes, abs=1e-5)
+    assert torch.tensor(answer["map"]).numpy() == pytest.approx(expected.map, abs=1e-5)
+
+
+def asked(image: str) -> dict[str, Any]:
+    """What MLflow's own server says of the image file `image`, base64."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/net@best"]
+    words += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    env = os.environ | {"MLFLOW_TRACKING_URI": address(), "NO_PROXY": "127.0.0.1"}
+    url = f"http://127.0.0.1:{port}"
+    body = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[image]]}}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/invocations", body, headers)
+    with subprocess.Popen(words, env=env, start_new_session=True) as server:
+        try:
+            stores.until(lambda: server.poll() is not None or answers(f"{url}/ping"))
+            with urllib.request.urlopen(request, timeout=120) as response:
+                return json.load(response)["predictions"][0]
+        finally:
+            os.killpg(server.pid, 15)
+
+
+def answers(url: str) -> bool:
+    try:
+        return urllib.request.urlopen(url, timeout=60).status == 200
+    except OSError:
+        return False
