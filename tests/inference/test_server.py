@@ -214,6 +214,13 @@ def test_a_failure_of_the_network_is_a_500_and_the_next_request_is_answered() ->
         assert client.post("/predict", content=png(), headers=BINARY).status_code == 200
 
 
+def test_a_server_may_start_again() -> None:
+    app = create(model(), Settings())
+    for _ in range(2):
+        with TestClient(app) as client:
+            assert client.post("/predict", content=png(), headers=BINARY).status_code == 200
+
+
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
     page = client.get("/")
     policy = page.headers["content-security-policy"]

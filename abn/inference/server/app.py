@@ -57,13 +57,13 @@ class Service:
 
     def __init__(self, model: Predictor, settings: Settings) -> None:
         self.model, self.settings = model, settings
-        self._worker = Worker(self._answers, settings.batch, settings.wait)
-        self._decoders = ThreadPoolExecutor(os.cpu_count(), "decoder")
         self._open = 0
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        """The threads, for as long as the server runs."""
+        """The threads, for as long as the server runs; a server may start again."""
+        self._worker = Worker(self._answers, self.settings.batch, self.settings.wait)
+        self._decoders = ThreadPoolExecutor(os.cpu_count(), "decoder")
         self._worker.start()
         try:
             yield
@@ -112,7 +112,7 @@ class Service:
             classes=list(self.model.classes),
             attention="look" if self.model.network.looks else "residual",
             size=self.model.size,
-            map=self.model.grid,
+            map=list(self.model.grid),
             max_bytes=self.settings.max_bytes,
             max_pixels=self.settings.max_pixels,
             version=__version__,

@@ -74,7 +74,7 @@ class Model(BaseModel):
     classes: list[str]
     attention: str = Field(description="`look` or `residual`: how the map acts")
     size: int = Field(description="side in pixels of what the network sees")
-    map: tuple[int, int] = Field(description="rows and columns of the map")
+    map: list[int] = Field(min_length=2, max_length=2, description="rows and columns of the map")
     max_bytes: int
     max_pixels: int
     version: str
