@@ -24,7 +24,7 @@ def main(params: Params, inputs: Inputs) -> None:
     path = Path(config.checkpoint)
     device = devices.choose()
     trained, val = checkpoint.load(path, device), packed.read(paths.VAL_DATA)
-    packed.check_classes(val, trained.classes)
+    trained = checkpoint.for_classes(trained, val.classes, path)
     view = CenterCrop(config.size, config.resize)
     plain, mirrored = (
         predict(trained.model, val, view, config.batch_size, device, mirrored=mirrored)

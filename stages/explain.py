@@ -22,10 +22,9 @@ def main(params: Params, inputs: Inputs) -> None:
     train, val = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
     path, processor = Path(config.checkpoint), device.choose()
     trained, *siblings = (
-        checkpoint.load(file, processor) for file in (path, *map(Path, config.siblings))
+        checkpoint.for_classes(checkpoint.load(file, processor), val.classes, file)
+        for file in (path, *map(Path, config.siblings))
     )
-    for network in (trained, *siblings):
-        packed.check_classes(val, network.classes)
     rerender = partial(counterfactuals.parts, data.shapes, data.seed, data.size)
     explanation = explain(
         trained.model,

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import pandas as pd
 import torch
 
-from abn.config.params import Params, Train
+from abn.config.params import Params
 from abn.data import packed
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
@@ -48,16 +48,8 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
     machine = [*devices.identity(device), f"{world.size} processes"]
     name = resume.fingerprint(inputs.params, inputs.code, data, machine)
     world.require_same(name, device)
-    torch.manual_seed(params.seed)  # of the initial weights; every later draw names its use
     classes = train.classes
-    model = AttentionBranchNetwork(
-        params.arch,
-        len(classes),
-        params.train.zero_init,
-        params.attention,
-        params.train.look.contrast,
-    )
-    new = begin(model, classes, params.train, start)
+    model, new = network(params, classes, start)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     described = params.model_dump(mode="json"), {"device": devices.describe(device)}
     with (
@@ -93,16 +85,20 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
             store.mark_done()
 
 
-def begin(
-    model: AttentionBranchNetwork, classes: tuple[str, ...], config: Train, start: Start | None
-) -> frozenset[str]:
-    """Fill `model` from `start` and freeze what the recipe freezes; the parameters that are new."""
+def network(
+    params: Params, classes: tuple[str, ...], start: Start | None
+) -> tuple[AttentionBranchNetwork, frozenset[str]]:
+    """The network to train, filled from `start`, and its parameters that a start left new."""
+    config = params.train
+    torch.manual_seed(params.seed)  # of the initial weights; every later draw names its use
+    how = config.zero_init, params.attention, config.look.contrast
+    model = AttentionBranchNetwork(params.arch, len(classes), *how)
     filled = pretrained.fill(model, classes, start) if start else None
     if start and filled:
         for line in (f"init {start.origin}", *filled.lines()):
             progress.say(line)
     pretrained.freeze(model, config.freeze)
-    return pretrained.new_parameters(model, filled)
+    return model, pretrained.new_parameters(model, filled)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def main(params: Params, inputs: Inputs) -> None:
     device = devices.choose()
     trained = checkpoint.load(path, device)
     train, val = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
-    packed.check_classes(val, trained.classes)
+    trained = checkpoint.for_classes(trained, val.classes, path)
     view = CenterCrop(params.evaluate.size, params.evaluate.resize)
     measured, scored = results.read(), results.table(paths.explain_table("images"))
 

@@ -200,14 +200,6 @@ def _check(split: Split) -> None:
         raise ValueError("an aspect that is not positive")
 
 
-def check_classes(split: Split, classes: tuple[str, ...]) -> None:
-    """DataError unless `split` has the `classes` of a network: the same names, the same order."""
-    if split.classes != classes:
-        what = f"the data has classes {', '.join(split.classes)}"
-        where = f"a checkpoint of {', '.join(classes)}"
-        raise DataError(what, where, "use a checkpoint trained on these classes")
-
-
 def hold_out(train: Split, val: Split, share: float, seed: int) -> tuple[Split, Split]:
     """What to train on and what to validate on meanwhile: `share` of every class of `train`.
 

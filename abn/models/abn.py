@@ -54,11 +54,13 @@ class AttentionBranchNetwork(nn.Module):
     `attention` is how the map acts. `look` has no weights that `residual` has not, but the trunk's
     batch norms keep statistics of their own (`look_norms`) for the second look, and `contrast`, in
     (0, 1], is how far its map dims the picture where it is lowest: 1 hides what is there.
-    ValueError for any other value.
+    `branch_relu` puts a ReLU after bn_att, which the official code does not have and networks of
+    the project before this one do. ValueError for any other value.
     """
 
     looks = False
     contrast = 1.0
+    branch_relu = False
     frozen: tuple[str, ...] = ()  # parts whose norms stay in eval mode: `pretrained.freeze`
     mean: Tensor
     std: Tensor
@@ -70,10 +72,12 @@ class AttentionBranchNetwork(nn.Module):
         zero_init: bool = False,
         attention: Attention = "residual",
         contrast: float = 1.0,
+        branch_relu: bool = False,
     ) -> None:
         super().__init__()
         _check(arch, num_classes, attention, contrast)
         self.looks, self.contrast = attention == "look", contrast
+        self.branch_relu = branch_relu
         block, depths = ARCHS[arch]
         wide, top = 256 * block.expansion, 512 * block.expansion
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
@@ -143,8 +147,7 @@ class AttentionBranchNetwork(nn.Module):
 
     def attention_branch(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """A map a class [B, K, h, w], whose means are the logits, and the map [B, 1, h, w]."""
-        # No ReLU after bn_att, as in the official code.
-        x = batch_norm(self.bn_att, self.att_layer4(features), relu=False)
+        x = batch_norm(self.bn_att, self.att_layer4(features), relu=self.branch_relu)
         x = batch_norm(self.bn_att2, self.att_conv(x))  # [B, K, h, w]
         class_maps = self.att_conv2(x)
         if self.looks:

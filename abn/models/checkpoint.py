@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,13 +52,35 @@ class Recipe(BaseModel):
 
 
 class Header(BaseModel):
-    """What a checkpoint says about its weights."""
+    """What a checkpoint says about its weights, whoever trained them."""
 
     arch: Arch
     attention: Attention = "residual"  # older files have no other
     classes: tuple[str, ...] = Field(min_length=1)
-    params: Recipe
     canvas: int | None = Field(None, gt=0)  # older files have none
+    branch_relu: bool = False
+    start_only: bool = False  # a plain ResNet: what training starts from, without a branch
+
+    @property
+    def contrast(self) -> float:
+        """How far the map of `look` dims."""
+        return 1.0
+
+
+class Trained(Header):
+    """The header of a network that the train stage trained."""
+
+    params: Recipe
+
+    @property
+    def contrast(self) -> float:
+        return self.params.train.look.contrast
+
+
+class Converted(Header):
+    """The header of weights that `abn convert` made of another project's."""
+
+    converted: str  # what they were
 
 
 class Checkpoint(NamedTuple):
@@ -109,11 +131,14 @@ def load(path: Path, device: torch.device) -> Checkpoint:
         raise DataError("no such checkpoint", path, "run `dvc repro train`, or name another file")
     with _refused(path):
         header, state, params = _opened(path)
+        if header.start_only:
+            raise ValueError("a ResNet without an attention branch, good as train.init only")
         model = AttentionBranchNetwork(
             header.arch,
             len(header.classes),
             attention=header.attention,
-            contrast=header.params.train.look.contrast,
+            contrast=header.contrast,
+            branch_relu=header.branch_relu,
         )
         model.load_state_dict(state)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -131,12 +156,22 @@ def _opened(path: Path) -> tuple[Header, dict[str, Tensor], dict[str, Any]]:
     """Header, tensors and params of a checkpoint; what `_refused` catches where it is none."""
     metadata, state = read(path)
     text = metadata.get("abn", "")
-    header = Header.model_validate_json(text, strict=True)
+    header = _header(text)
     if 4 * len(header.classes) ** 2 > path.stat().st_size:  # a float for each pair
         raise ValueError(f"too small for {len(header.classes)} classes")
     if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise ValueError(f"{bad[0]} holds values that are not finite")
     return header, state, json.loads(text)["params"]
+
+
+def _header(text: str) -> Header:
+    """The header of either kind; ValidationError, as of a trained one, where it is neither."""
+    try:
+        return Trained.model_validate_json(text, strict=True)
+    except ValidationError:
+        with suppress(ValidationError):
+            return Converted.model_validate_json(text, strict=True)
+        raise
 
 
 @contextmanager
@@ -167,6 +202,30 @@ def write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> Non
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
     path.chmod(0o644)  # safetensors leaves 0600
+
+
+def for_classes(trained: Checkpoint, classes: tuple[str, ...], where: Path) -> Checkpoint:
+    """`trained`, asked only for `classes`, the data's: DataError unless it knows all of them.
+
+    A network that knows more, such as ImageNet's 1000, decides among those of the data: the last
+    layer of each branch keeps their rows, found by name. Its map stays what it was in `residual`;
+    in `look` it is that of the class decided on.
+    """
+    if trained.classes == classes:
+        return trained
+    known = {name: row for row, name in enumerate(trained.classes)}
+    if missing := [name for name in classes if name not in known]:
+        what = f"the data has {len(missing)} classes that it does not know, such as {missing[0]}"
+        raise DataError(what, where, "use a checkpoint trained on these classes")
+    if len(classes) == len(trained.classes):
+        what = "the data has the classes in another order"
+        raise DataError(what, where, "use a checkpoint trained on these classes")
+    rows = torch.tensor([known[name] for name in classes])
+    for layer in (trained.model.fc, trained.model.att_conv2):
+        for parameter in layer.parameters():
+            parameter.data = parameter.data[rows.to(parameter.device)]
+    trained.model.fc.out_features = trained.model.att_conv2.out_channels = len(classes)
+    return trained._replace(classes=classes)
 
 
 def sha256(path: Path) -> str:

@@ -45,9 +45,9 @@ def fit(
     """Train `model` in place; one row of scores per epoch.
 
     `resume` is where to continue from and save to; None: nothing is saved, as on all ranks but 0.
-    `new` names the parameters that `train.new_lr` is for.
-    Raises NotFiniteError when the loss is NaN or infinite, and Stopped, after saving the state,
-    when a stop was requested; ParamsError where an attention loss finds no masks.
+    `new` names the parameters that `train.new_lr` is for. Raises NotFiniteError when the loss is
+    NaN or infinite, and Stopped, after saving the state, when a stop was requested; ParamsError
+    where an attention loss finds no masks.
     """
     stop, device = stop or GracefulStop(), next(model.parameters()).device
     train, val = map_losses.usable(train, config), val.without_masks()
@@ -56,15 +56,14 @@ def fit(
     optimizer = optim.sgd(model, config, new)
     ema = optim.EMA(model, config.ema) if config.ema else None
     eval_model = ema.model if ema else model
-    state = State({"model": model} | ({"ema": eval_model} if ema else {}), optimizer)
+    state = State({"model": model, "ema": eval_model} if ema else {"model": model}, optimizer)
     with stop.deferred():
         progress.say(_restore(state, resume, world))
     step = build(model, optimizer, ema, config, len(train), world)
     try:
         while (epoch := len(state.history)) < config.epochs:
-            row: Row = {"epoch": epoch + 1, "size": optim.crop_size(config, epoch)}
-            train_metrics, speed = train_epoch(step, train, config, seed, state, resume, stop)
-            row |= train_metrics
+            scores, speed = train_epoch(step, train, config, seed, state, resume, stop)
+            row: Row = {"epoch": epoch + 1, "size": optim.crop_size(config, epoch), **scores}
             counts = epoch + 1 == config.epochs or (epoch + 1) % config.validate_every == 0
             if counts or is_snapshot(epoch + 1, config):
                 look.measure_statistics(eval_model, train, config, world)
@@ -75,9 +74,7 @@ def fit(
                 on_epoch(row, speed)  # before the state is saved: a kill between them loses no row
                 _end_epoch(state, row, eval_model, config, resume)
     except Stopped:
-        _check_finite(state)
-        if resume:
-            resume.save(state)
+        _save_stopped(state, resume)
         raise
     model.load_state_dict(state.best or eval_model.state_dict())
     return state.history
@@ -185,6 +182,13 @@ def _end_epoch(
     if resume and is_snapshot(epoch, config):
         resume.save_snapshot(epoch, checkpoint.weights(eval_model))
     if resume and (epoch == config.epochs or resume.due(epoch_ends=True)):
+        resume.save(state)
+
+
+def _save_stopped(state: State, resume: ResumeStore | None) -> None:
+    """Save the state of a training that was asked to stop, unless its loss is not finite."""
+    _check_finite(state)
+    if resume:
         resume.save(state)
 
 

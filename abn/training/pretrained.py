@@ -130,7 +130,8 @@ def _file(config: Train, arch: str, root: Path) -> Start:
     header, state = checkpoint.open_file(path)
     if header.arch != arch:
         raise DataError(f"weights of a {header.arch}", path, f"set arch: {header.arch}")
-    return Start(state, header.classes, str(config.init), digest)
+    dropped = " (without its ReLU after bn_att)" if header.branch_relu else ""
+    return Start(state, header.classes, f"{config.init}{dropped}", digest)
 
 
 def _imagenet(arch: str) -> Start:

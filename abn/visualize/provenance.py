@@ -63,7 +63,7 @@ def provenance(
 def _facts(
     params: Params, trained: Checkpoint, train: Split, val: Split, selected_on: str
 ) -> dict[str, str]:
-    recipe, holdout = trained.params["train"], trained.params["data"]["holdout"]
+    recipe, holdout = trained.params["train"], trained.params["data"].get("holdout")
     count = sum(weight.numel() for weight in trained.model.parameters())
     named = ", ".join(map(apart, trained.classes[:NAMED]))
     rest = f" and {len(trained.classes) - NAMED} more" if len(trained.classes) > NAMED else ""
@@ -77,12 +77,20 @@ def _facts(
         + (f", {holdout:.0%} of them held out" if holdout else "")
         + f"; {len(val):,} for validation",
         f"{len(trained.classes)} classes": named + rest,
-        "Training": f"{recipe['epochs']} epochs, {recipe['batch_size']} images per step, "
-        f"crops of {' to '.join(map(str, recipe['sizes']))} px, learning rate {recipe['lr']:g}, "
-        f"seed {trained.params['seed']}",
+        "Training": _training(recipe, trained.params.get("seed")),
         "Evaluation": f"the short side resized to {params.evaluate.resize} px, then the centre "
         f"{params.evaluate.size} px",
     }
+
+
+def _training(recipe: Mapping[str, Any], seed: int | None) -> str:
+    if "epochs" not in recipe:
+        return "by another project; `abn convert` made this checkpoint of its weights"
+    return (
+        f"{recipe['epochs']} epochs, {recipe['batch_size']} images per step, "
+        f"crops of {' to '.join(map(str, recipe['sizes']))} px, learning rate {recipe['lr']:g}, "
+        f"seed {seed}"
+    )
 
 
 def _processors(trained: str | None, device: str) -> str:

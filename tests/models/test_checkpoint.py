@@ -88,6 +88,34 @@ def test_the_header_holds_the_side_of_the_canvases(
     assert checkpoint.load(folder / "model.safetensors", CPU).canvas == 64
 
 
+def test_a_network_of_more_classes_decides_among_those_of_the_data(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    names = tuple(f"class {i}" for i in range(7))
+    save_of = checkpoint.weights(AttentionBranchNetwork("resnet18", 7))
+    checkpoint.save_all(tmp_path / "checkpoint", {"model": save_of}, names, RECIPE)
+    path = tmp_path / "checkpoint/model.safetensors"
+    image = torch.rand(2, 3, 64, 64, generator=generator("image"))
+    with torch.inference_mode():
+        whole = checkpoint.load(path, CPU).model(image)
+        chosen = checkpoint.for_classes(checkpoint.load(path, CPU), ("class 5", "class 2"), path)
+        found = chosen.model(image)
+    assert chosen.classes == ("class 5", "class 2")
+    torch.testing.assert_close(found.logits, whole.logits[:, [5, 2]])
+    torch.testing.assert_close(found.attention_logits, whole.attention_logits[:, [5, 2]])
+    assert found.attention.equal(whole.attention)
+
+
+def test_a_network_that_does_not_know_the_datas_classes_is_refused(
+    model: AttentionBranchNetwork,
+) -> None:
+    trained = checkpoint.Checkpoint(model, "resnet18", NAMES, RECIPE)
+    assert checkpoint.for_classes(trained, NAMES, Path("x")) is trained
+    with pytest.raises(DataError, match="classes in another order; x; use a checkpoint"):
+        checkpoint.for_classes(trained, NAMES[::-1], Path("x"))
+    with pytest.raises(DataError, match="1 classes that it does not know, such as owl; x"):
+        checkpoint.for_classes(trained, (*NAMES[:2], "owl"), Path("x"))
+
+
 def test_weights_are_a_copy_in_the_plain_layout() -> None:
     network = toys.network()
     copy = checkpoint.weights(network)
