@@ -71,9 +71,9 @@ def _connect() -> Any:
 
 def _probe(uri: str) -> str:
     """`uri`; if it is a database's, after one try to connect: MLflow alone tries for minutes."""
-    from sqlalchemy import create_engine, inspect, pool
-
     if address.is_database():
+        from sqlalchemy import create_engine, inspect, pool  # here: no server needs it
+
         inspect(create_engine(uri, poolclass=pool.NullPool))
     return uri
 
