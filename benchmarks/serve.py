@@ -40,7 +40,7 @@ def run(checkpoint: Path, image: bytes, seconds: float) -> dict[str, Any]:
     """Start the server, load it and stop it."""
     command = [sys.executable, "-m", "abn", "serve", "--checkpoint", str(checkpoint), "--port", "0"]
     began = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as server:
         try:
             assert server.stdout is not None
             address = server.stdout.readline().split("/")[2]

@@ -54,7 +54,7 @@ def _images(options: argparse.Namespace) -> tuple[list[export.Canvas], str]:
     if not data.exists():
         what = "no images to compare the exported network on"
         raise DataError(what, data, "name some with --images, or run `dvc repro download`")
-    return export.packed_canvases(data, model.classes), str(data)
+    return export.packed_canvases(data), str(data)
 
 
 def _text(about: dict[str, object]) -> str:
