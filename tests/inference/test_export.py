@@ -17,7 +17,6 @@ from abn.inference.export import ExportError
 from abn.inference.predictor import Predictor
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
-from abn.runtime.errors import DataError
 from tests import toys
 
 TRAINING = {"epochs": 1, "batch_size": 2, "sizes": [32], "val_size": 64, "val_resize": 64}
@@ -84,7 +83,7 @@ def test_photos_are_shown_through_the_canvas_of_the_packed_data(tmp_path: Path) 
     assert (tuple(pixels.shape), aspect) == ((40, 40, 3), 2.0)
 
 
-def test_validation_images_of_other_classes_are_refused(project: Path) -> None:
+def test_the_first_validation_images_are_compared(project: Path) -> None:
     data = project / "data/val.safetensors"
     assert len(export.packed_canvases(data)) == 3
 
