@@ -174,6 +174,8 @@ class Train(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)]
     """Share of the training in which the rate rises linearly from zero."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    balance: Literal["none", "weights"]
+    """weights: every class counts the same in the loss, however many images it has."""
     zero_init: bool
     """Start every residual block as the identity: its last norm's weight at zero."""
     init: ProjectPath

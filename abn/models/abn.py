@@ -8,6 +8,7 @@ the map, and the same trunk looks again at what is left of it.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple, Self, get_args
 
 import torch
@@ -197,14 +198,16 @@ class AttentionBranchNetwork(nn.Module):
             _swap_buffers(pairs)
 
 
-def losses(output: Output, targets: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+def losses(
+    output: Output, targets: Tensor, label_smoothing: float = 0.0, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Cross-entropies of the perception and the attention branch; training minimises their sum.
 
-    `targets` are labels int64 [B] or shares of the classes float32 [B, K].
+    `targets` are labels int64 [B] or shares of the classes float32 [B, K]. `weights` float32 [K] of
+    the classes need shares: there the mean stays one over B images.
     """
-    perception = F.cross_entropy(output.logits, targets, label_smoothing=label_smoothing)
-    attention = F.cross_entropy(output.attention_logits, targets, label_smoothing=label_smoothing)
-    return perception, attention
+    loss = partial(F.cross_entropy, weight=weights, label_smoothing=label_smoothing)
+    return loss(output.logits, targets), loss(output.attention_logits, targets)
 
 
 def _swap_buffers(pairs: Sequence[tuple[nn.Module, nn.Module]]) -> None:

@@ -21,7 +21,7 @@ from abn.training import augment, distributed, look, map_losses, optim
 from abn.training.distributed import SINGLE, World
 from abn.training.resume import ResumeStore
 from abn.training.state import Row, State
-from abn.training.step import Step, build
+from abn.training.step import Step, build, class_weights
 
 CHECK_EVERY = 50  # steps between checks of the loss, each a wait for the GPU
 REMEDY = "try a lower train.lr, a longer train.warmup or train.precision: fp32"
@@ -59,7 +59,8 @@ def fit(
     state = State({"model": model, "ema": eval_model} if ema else {"model": model}, optimizer)
     with stop.deferred():
         progress.say(_restore(state, resume, world))
-    step = build(model, optimizer, ema, config, len(train), world)
+    weights = class_weights(train, config, device)
+    step = build(model, optimizer, ema, config, len(train), world, weights)
     try:
         while (epoch := len(state.history)) < config.epochs:
             scores, speed = train_epoch(step, train, config, seed, state, resume, stop)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from abn.config.params import Train
 from abn.data.loader import Batch
+from abn.data.packed import Split
 from abn.models.abn import AttentionBranchNetwork, losses
 from abn.runtime import progress
 from abn.runtime.errors import ParamsError
@@ -34,6 +35,7 @@ class Step:
     compiled: bool = False
     world: World = SINGLE
     batch: int = 0  # images of a batch on all ranks; 0: train.batch_size
+    weights: Tensor | None = None  # float32 [K] of the classes in the loss; None: all 1
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
@@ -58,7 +60,7 @@ class Step:
     def __call__(self, batch: Batch) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.network(batch.images)
-            both = losses(output, batch.targets, self.config.label_smoothing)
+            both = losses(output, batch.targets, self.config.label_smoothing, self.weights)
         weight = len(batch.images) * self.world.size / self.batch if self.world.size > 1 else 1.0
         loss = torch.stack(both).sum() * weight
         if batch.masks is not None:
@@ -132,6 +134,7 @@ def build(
     config: Train,
     images: int,
     world: World = SINGLE,
+    weights: Tensor | None = None,
 ) -> Step:
     """The kind of step for the model's device and `config.epochs` over `images` images.
 
@@ -148,9 +151,22 @@ def build(
         raise ParamsError(what, f"{key} = {config.batch_size}", remedy)
     # Communication between ranks is not captured.
     if world.size > 1 or not on_gpu or config.compile == "off":
-        return Step(model, optimizer, ema, config, compiled, world, batch)
+        return Step(model, optimizer, ema, config, compiled, world, batch, weights)
     progress.say(f"steps are replayed as a CUDA graph{', compiled' if compiled else ''}")
-    return CudaGraphStep(model, optimizer, ema, config, compiled, world, batch)
+    return CudaGraphStep(model, optimizer, ema, config, compiled, world, batch, weights)
+
+
+def class_weights(split: Split, config: Train, device: torch.device) -> Tensor | None:
+    """float32 [K]: N / (K n) for a class of n of the N images, so that all classes weigh the same.
+
+    The mean over the images is 1. A class without images weighs nothing. None: no balance.
+    """
+    if config.balance == "none":
+        return None
+    counts = split.labels.cpu().bincount(minlength=len(split.classes)).double()
+    present = counts > 0
+    weights = torch.where(present, len(split) / (present.sum() * counts.clamp(min=1)), 0.0)
+    return weights.float().to(device)
 
 
 def is_long(model: AttentionBranchNetwork, config: Train, images: int) -> bool:

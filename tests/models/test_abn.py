@@ -121,6 +121,15 @@ def test_with_a_map_of_zeros_the_perception_branch_is_torchvisions_resnet(arch):
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=0)
 
 
+def test_weights_of_classes_by_hand():
+    """An image of class 0 weighs 1/2, one of class 1 weighs 3/2; the mean is over two images."""
+    sure = torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0]])  # 3/4 for class 0
+    output = Output(sure, sure, attention=torch.zeros(2, 1, 1, 1))
+    shares, weights = torch.eye(2), torch.tensor([0.5, 1.5])
+    for found in losses(output, shares, weights=weights):
+        assert found.item() == pytest.approx((0.5 * math.log(4 / 3) + 1.5 * math.log(4)) / 2)
+
+
 def test_two_classes_by_hand():
     even = torch.zeros(2, 2)  # each class has probability 1/2
     sure = torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)]])  # 3/4 for the label, then 1/4

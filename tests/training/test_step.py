@@ -1,5 +1,6 @@
 """One step of training: what plain PyTorch does, however it is run."""
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from abn.data.loader import Batch
 from abn.models.abn import AttentionBranchNetwork, losses
 from abn.runtime.rng import generator
 from abn.training import augment, map_losses, optim
-from abn.training.step import LONG, RATE, CudaGraphStep, Step, build, is_long
+from abn.training.step import LONG, RATE, CudaGraphStep, Step, build, class_weights, is_long
 from tests import toys
 from tests.toys import CPU
 
@@ -231,3 +232,25 @@ def test_on_a_gpu_steps_are_recorded_unless_switched_off(
     model, own = toys.network().to("cuda"), changed(config, compile=compile)
     step = build(model, optim.sgd(model, own), None, own, images=40)
     assert type(step) is kind and step.compiled == compiled
+
+
+def test_the_weights_of_classes_by_hand(params, changed):
+    """Four images of three classes, one of them empty: 4 / (2 * 3), 0, and 4 / (2 * 1)."""
+    split = toys.split(4, classes=3)
+    split = dataclasses.replace(split, labels=torch.tensor([0, 0, 0, 2]))
+    balanced = changed(params.train, balance="weights")
+    found = class_weights(split, balanced, toys.CPU)
+    assert found.tolist() == pytest.approx([2 / 3, 0, 2])
+    assert class_weights(split, params.train, toys.CPU) is None
+
+
+def test_a_step_weighs_the_classes(params, changed):
+    config = changed(params.train, lr=0.1)
+    model, shown = toys.network(4), batch()
+    weights = torch.tensor([0.0, 1.0, 2.0, 1.0])
+    expected = torch.stack(
+        losses(model.train()(shown.images), shown.targets, weights=weights)
+    ).sum()
+    model = toys.network(4)
+    found = Step(model, optim.sgd(model, config), None, config, weights=weights)(shown)
+    assert found[0].item() == pytest.approx(expected.item(), rel=1e-5)
