@@ -26,7 +26,7 @@ from torch import Tensor
 from abn.data.crop import centre_boxes, crop
 from abn.datasets import images as decoder
 from abn.models import checkpoint
-from abn.models.abn import AttentionBranchNetwork
+from abn.models.abn import AttentionBranchNetwork, Trace
 from abn.runtime import device as devices
 from abn.runtime.errors import DataError
 from abn.visualize.overlay import overlay
@@ -216,8 +216,31 @@ class Predictor:
         return decoder.square(image, self.canvas)
 
     @torch.inference_mode()
+    def decide(self, image: ImageLike, attention: NDArray[np.float32], top: int = 5) -> Prediction:
+        """The prediction for `image` under the map `attention` [h, w] in place of its own.
+
+        The perception branch decides under it; the attention branch and its class map stay as they
+        are (Mitsuhara et al., 2019, 1905.03540). ValueError where the map has another shape.
+        """
+        picture = self._read(image)
+        view = self._view(picture)
+        trace = self.network.trace(view)
+        values = torch.as_tensor(attention, dtype=torch.float32, device=self.device)
+        if values.shape != trace.attention.shape[2:]:
+            raise ValueError(
+                f"a map of {tuple(values.shape)}, not {tuple(trace.attention.shape[2:])}"
+            )
+        edited = values[None, None]
+        attended = self.network.attend(view, trace.features, edited)
+        logits = self.network.perception_branch(attended)
+        return self._said(trace._replace(attention=edited, logits=logits), [picture], top)[0]
+
+    @torch.inference_mode()
     def _batch(self, pictures: list[Picture], top: int) -> list[Prediction]:
         trace = self.network.trace(torch.cat([self._view(picture) for picture in pictures]))
+        return self._said(trace, pictures, top)
+
+    def _said(self, trace: Trace, pictures: list[Picture], top: int) -> list[Prediction]:
         output = trace.output()
         perception, attention = (
             scores.float().softmax(1).cpu() for scores in (output.logits, output.attention_logits)
