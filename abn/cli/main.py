@@ -22,6 +22,7 @@ from abn.runtime import env
 from abn.runtime.errors import UserError
 from abn.version import __version__
 
+EXTRAS = {"serve": "serve"}  # what a verb needs installed where that is not all of the pipeline
 INTERRUPTED, PIPE_CLOSED = 130, 141  # exit codes, as shells have them
 
 
@@ -96,5 +97,5 @@ def _import(verb: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if not error.name or error.name.partition(".")[0] in ("abn", "stages"):
             raise
-        remedy = "pip install 'attention-branch-network[pipeline]'"
+        remedy = f"pip install 'attention-branch-network[{EXTRAS.get(verb, 'pipeline')}]'"
         raise SetupError(f"the package {error.name} is missing", f"abn {verb}", remedy) from None

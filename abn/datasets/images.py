@@ -4,8 +4,10 @@ import io
 import struct
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ try:  # HEIC, where that package is installed
 except ImportError:
     HEIF = ()
 
+T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", *HEIF)
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 SMALLEST_SIDE = 8  # pixels
@@ -53,14 +56,24 @@ def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Ima
     With `size_hint`, the side in pixels of its future canvas, a much larger JPEG is decoded at
     1/2, 1/4 or 1/8 of its size. Raises DataError with `name` for what is not a sound image.
     """
+    return _tried(lambda data: _decoded(data, size_hint), source, name)
+
+
+def area(source: bytes | Path, name: str) -> int:
+    """The pixels of the image in `source` by its header; DataError as of `decode`."""
+    return _tried(_area, source, name)
+
+
+def _tried(read: Callable[[bytes], T], source: bytes | Path, name: str) -> T:
+    """`read` of the content of `source`, of a PNG also without its texts; DataError for errors."""
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
         try:
-            return _decoded(data, size_hint)
+            return read(data)
         except Exception:
             if not data.startswith(PNG):
                 raise
-            return _decoded(_bare_png(data), size_hint)
+            return read(_bare_png(data))
     except Exception as error:  # Pillow raises errors of many kinds for damaged files
         raise DataError(_reason(error), name, "replace the file or remove it") from error
 
@@ -75,6 +88,11 @@ def full_size(data: bytes, decoded: Image.Image) -> tuple[int, int]:
     with _open(data) as image:
         turned = _orientation(image) in (5, 6, 7, 8)
         return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _area(data: bytes) -> int:
+    with _open(data) as image:
+        return image.width * image.height
 
 
 def _decoded(data: bytes, size_hint: int | None) -> Image.Image:

@@ -8,7 +8,7 @@ validated on: squashed to the canvas that they were packed on, then the central 
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,11 +31,11 @@ from abn.runtime import device as devices
 from abn.runtime.errors import DataError
 from abn.visualize.overlay import overlay
 
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 BATCH = 16  # images that are on the device at once
 THREADS = min(8, os.cpu_count() or 1)  # that read and decode files
 FRAME = 200  # the short side of an image over the width of the line around what was seen
-KINDS = "give a path, a PIL image or an RGB array uint8 [H, W, 3]"  # remedy
+KINDS = "give a path, a PIL image, an RGB array uint8 [H, W, 3] or a file's bytes"  # remedy
 
 
 NOT_KEPT = np.zeros((0, 0, 3), np.uint8)  # the pixels of an image of a stream
@@ -137,13 +137,13 @@ class Predictor:
         """
         if not isinstance(top, int) or top < 1:
             raise ValueError(f"top is {top!r}, not a whole number of classes from 1")
-        alone = isinstance(images, str | os.PathLike | Image.Image)
+        alone = isinstance(images, str | os.PathLike | bytes | Image.Image)
         if alone or not isinstance(images, Iterable) or getattr(images, "ndim", 4) != 4:
-            return self._batch([self._read(images)], top)[0]
+            return self.answer([self.read(images)], top)[0]
         predictions: list[Prediction] = []
-        pictures = map(self._read, images)
+        pictures = map(self.read, images)
         while batch := list(islice(pictures, BATCH)):
-            predictions += self._batch(batch, top)
+            predictions += self.answer(batch, top)
         return predictions
 
     def stream(self, paths: Iterable[Path], top: int = 5) -> Iterator[Answer]:
@@ -172,7 +172,7 @@ class Predictor:
         self, reads: list[tuple[Path, str | None, Picture | DataError]], top: int
     ) -> Iterator[Answer]:
         pictures = [found for _, _, found in reads if isinstance(found, Picture)]
-        predictions = iter(self._batch(pictures, top) if pictures else [])
+        predictions = iter(self.answer(pictures, top) if pictures else [])
         for path, digest, found in reads:
             said = found if isinstance(found, DataError) else next(predictions)
             yield Answer(path, digest, said)
@@ -183,24 +183,49 @@ class Predictor:
         try:
             data = read_bytes(path)
             digest = hashlib.sha256(data).hexdigest()
-            return digest, self._picture(data, path, keep=False)
+            return digest, self._picture(data, str(path), keep=False)
         except DataError as error:
             return digest, error
 
-    def _read(self, image: object) -> Picture:
+    def decide(self, image: ImageLike, attention: NDArray[np.float32], top: int = 5) -> Prediction:
+        """The prediction for one image with `attention` in the place of the network's own map.
+
+        `attention` [h, w], as `grid` says, in [0, 1]. The attention branch's confidences stay what
+        they are: they do not depend on the map (Mitsuhara et al., 1905.03540). Raises DataError for
+        any other map.
+        """
+        self.check_map(attention)
+        return self.answer([self.read(image)], top, [attention])[0]
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the map."""
+        dark = torch.zeros(1, 3, self.size, self.size, device=self.device)
+        with torch.inference_mode():
+            rows, columns = self.network(dark).attention.shape[2:]
+        return rows, columns
+
+    def check_map(self, attention: NDArray[np.float32]) -> None:
+        """DataError unless `attention` can stand in the place of the network's map."""
+        if attention.shape != self.grid or not ((attention >= 0) & (attention <= 1)).all():
+            what = "a map of {} x {} cells in 0 to 1 is needed".format(*self.grid)
+            given = " x ".join(map(str, attention.shape))
+            raise DataError(what, f"a map of {given}", "give every cell a value")
+
+    def read(self, image: object) -> Picture:
         """`image` at full size and on its canvas; DataError where it is none."""
-        if isinstance(image, str | os.PathLike):
-            return self._picture(read_bytes(Path(image)), image, keep=True)
+        if isinstance(image, str | os.PathLike | bytes):
+            data = image if isinstance(image, bytes) else read_bytes(Path(image))
+            return self._picture(data, _name(image), keep=True)
         whole = _opened(image)
         if min(whole.size) < decoder.SMALLEST_SIDE:
             what = f"{whole.width} x {whole.height} pixels, a side under {decoder.SMALLEST_SIDE}"
-            raise DataError(what, type(image).__name__, "use a larger image")
+            raise DataError(what, _name(image), "use a larger image")
         pixels, size = np.array(whole), (whole.height, whole.width)
         return Picture(pixels, *self._on_canvas(whole), size)
 
-    def _picture(self, data: bytes, where: str | os.PathLike[str], keep: bool) -> Picture:
+    def _picture(self, data: bytes, name: str, keep: bool) -> Picture:
         """The image file `data`; its pixels at full size only if they are to be kept."""
-        name = str(where)
         whole = decoder.decode(data, name) if keep else None
         # A large JPEG as it was decoded when packed; others are the same at once.
         if whole is None or (self.canvas and data.startswith(decoder.JPEG)):
@@ -216,31 +241,14 @@ class Predictor:
         return decoder.square(image, self.canvas)
 
     @torch.inference_mode()
-    def decide(self, image: ImageLike, attention: NDArray[np.float32], top: int = 5) -> Prediction:
-        """The prediction for `image` under the map `attention` [h, w] in place of its own.
-
-        The perception branch decides under it; the attention branch and its class map stay as they
-        are (Mitsuhara et al., 2019, 1905.03540). ValueError where the map has another shape.
-        """
-        picture = self._read(image)
-        view = self._view(picture)
-        trace = self.network.trace(view)
-        values = torch.as_tensor(attention, dtype=torch.float32, device=self.device)
-        if values.shape != trace.attention.shape[2:]:
-            raise ValueError(
-                f"a map of {tuple(values.shape)}, not {tuple(trace.attention.shape[2:])}"
-            )
-        edited = values[None, None]
-        attended = self.network.attend(view, trace.features, edited)
-        logits = self.network.perception_branch(attended)
-        return self._said(trace._replace(attention=edited, logits=logits), [picture], top)[0]
-
-    @torch.inference_mode()
-    def _batch(self, pictures: list[Picture], top: int) -> list[Prediction]:
-        trace = self.network.trace(torch.cat([self._view(picture) for picture in pictures]))
-        return self._said(trace, pictures, top)
-
-    def _said(self, trace: Trace, pictures: list[Picture], top: int) -> list[Prediction]:
+    def answer(
+        self,
+        pictures: Sequence[Picture],
+        top: int = 5,
+        edited: Sequence[NDArray[np.float32] | None] = (),
+    ) -> list[Prediction]:
+        """Predictions for `pictures` in one batch, each under its map in `edited` if any."""
+        trace = self._trace(torch.cat([self.view(picture) for picture in pictures]), edited)
         output = trace.output()
         perception, attention = (
             scores.float().softmax(1).cpu() for scores in (output.logits, output.attention_logits)
@@ -262,7 +270,17 @@ class Predictor:
             for i, picture in enumerate(pictures)
         ]
 
-    def _view(self, picture: Picture) -> Tensor:
+    def _trace(self, views: Tensor, maps: Sequence[NDArray[np.float32] | None]) -> Trace:
+        """`network.trace`, with each of `maps` that is not None in place of the network's own."""
+        features = self.network.features(views)
+        class_maps, attention = self.network.attention_branch(features)
+        for own, other in zip(attention, maps, strict=False):
+            if other is not None:
+                own[0] = torch.from_numpy(other)
+        logits = self.network.perception_branch(self.network.attend(views, features, attention))
+        return Trace(features, class_maps, attention, logits)
+
+    def view(self, picture: Picture) -> Tensor:
         """`picture` as the network sees it: float32 [1, 3, size, size] in [0, 1]."""
         pixels, box = torch.from_numpy(picture.canvas)[None], self._box(picture)
         mirrored = torch.zeros(1, dtype=torch.bool, device=self.device)
@@ -353,3 +371,8 @@ def _opened(image: object) -> Image.Image:
         return decoder.upright_rgb(image)
     except (OSError, ValueError, SyntaxError) as error:  # Pillow reads the file only now
         raise DataError(str(error), type(image).__name__, "replace the image") from error
+
+
+def _name(image: object) -> str:
+    """What an error calls `image`."""
+    return str(image) if isinstance(image, str | os.PathLike) else type(image).__name__

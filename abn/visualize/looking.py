@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from abn.explain.case import BATCH, Samples, batched
 from abn.explain.faithfulness import BLUR, blur
 from abn.explain.maps import network_maps
 from abn.explain.sufficiency import sufficient_masks
-from abn.models.abn import IMAGENET_MEAN, AttentionBranchNetwork
+from abn.models.abn import AttentionBranchNetwork
+from abn.visualize.overlay import seen
 from abn.visualize.tiles import ATTENTION, Enough, Heat, Look, Map, Pixels, Scale, Tile, WhatIf
 
 DRAWN = (ATTENTION, "att_cam", "grad_attention", "hirescam", "gradcam", "gradcam_pp")
@@ -39,18 +39,6 @@ def tiles(
         )
         for i, pixels in enumerate(_pixels(samples.images))
     ]
-
-
-def seen(images: Tensor, attention: Tensor) -> Tensor:
-    """`images` [B, 3, H, W] in [0, 1] under `attention` [B, 1, h, w]: what `look` decides on.
-
-    The network multiplies the normalised picture by the map. So what the map hides becomes the
-    colour that is normalised to zero, ImageNet's mean.
-    """
-    mean = images.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    size = (images.shape[2], images.shape[3])
-    mask = F.interpolate(attention, size, mode="bilinear", align_corners=False)
-    return mean + (images - mean) * mask
 
 
 def enough(model: AttentionBranchNetwork, samples: Samples, name: str) -> list[Enough | None]:

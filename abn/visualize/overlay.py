@@ -1,10 +1,17 @@
-"""A map laid over its image in colours. Needs neither matplotlib nor anything of the pipeline."""
+"""A map laid over its image in colours, and an image under its map.
+
+Needs neither matplotlib nor anything of the pipeline.
+"""
 
 from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
+
+from abn.models.abn import IMAGENET_MEAN
 
 HEAT = 0.6  # of a blend: the most weight that the colours get against the image
 Colours = Literal["jet", "viridis"]
@@ -53,6 +60,18 @@ def blend(
     weight = HEAT * alpha
     mixed = grey * (1 - weight) + _heat(smooth, cv2.COLORMAP_VIRIDIS) * weight
     return np.asarray(np.rint(mixed), dtype=np.uint8)
+
+
+def seen(images: Tensor, attention: Tensor) -> Tensor:
+    """`images` [B, 3, H, W] in [0, 1] under `attention` [B, 1, h, w]: what `look` decides on.
+
+    The network multiplies the normalised picture by the map. So what the map hides becomes the
+    colour that is normalised to zero, ImageNet's mean.
+    """
+    mean = images.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
+    size = (images.shape[2], images.shape[3])
+    mask = F.interpolate(attention, size, mode="bilinear", align_corners=False)
+    return mean + (images - mean) * mask
 
 
 def _heat(levels: NDArray[np.uint8], palette: int) -> NDArray[np.uint8]:

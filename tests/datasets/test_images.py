@@ -5,6 +5,7 @@ import random
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -300,3 +301,12 @@ def test_the_size_of_any_other_image_is_that_of_its_pixels() -> None:
     file = io.BytesIO()
     Image.new("RGB", (30, 20)).save(file, "PNG")
     assert images.full_size(file.getvalue(), images.decode(file.getvalue(), "a.png", 8)) == (20, 30)
+
+
+def test_the_area_is_read_from_the_header_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (30, 20)).save(path)
+    cut = path.read_bytes()[:60]  # no pixels are left
+    assert images.area(path, "a.png") == images.area(cut, "a.png") == 600
+    with pytest.raises(DataError, match=r"not an image of the kinds .*; b\.png"):
+        images.area(b"text", "b.png")

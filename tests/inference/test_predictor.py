@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import abn
+from abn.config.params import Attention
 from abn.data.loader import CenterCrop
 from abn.datasets import images
 from abn.inference.predictor import Prediction, Predictor
@@ -106,6 +107,39 @@ def test_path_pil_image_and_array_are_the_same_image(tmp_path: Path) -> None:
     path = tmp_path / "red.png"
     several = predictor().predict([path, str(path), image, pixels])
     assert {repr(p) for p in several} == {repr(predictor().predict(path))}
+
+
+def test_the_bytes_of_a_photo_are_the_photo(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    Image.fromarray(noise).resize((600, 400)).save(tmp_path / "a.jpg")
+    ours = Predictor(toys.network(), toys.NAMES, 32, 40, toys.CPU, canvas=48)
+    content = (tmp_path / "a.jpg").read_bytes()
+    expected = repr(ours.predict(tmp_path / "a.jpg"))
+    assert [repr(p) for p in (ours.predict(content), *ours.predict([content]))] == [expected] * 2
+
+
+@pytest.mark.parametrize("attention", ["residual", "look"])
+def test_an_edited_map_changes_what_the_perception_branch_says_and_nothing_else(
+    attention: Attention,
+) -> None:
+    ours = Predictor(toys.network(attention=attention), toys.NAMES, 32, 32, toys.CPU)
+    pixels = toys.split(1).images[0].numpy()
+    own, dark = ours.predict(pixels), np.zeros(ours.grid, np.float32)
+    assert repr(ours.decide(pixels, own.map)) == repr(own)
+    hidden = ours.decide(pixels, dark)
+    assert hidden.attention_confidences == own.attention_confidences
+    assert hidden.classes != own.classes and not hidden.map.any()
+    both = ours.answer([ours.read(pixels)] * 2, 5, [None, dark])
+    assert both[0].classes == pytest.approx(own.classes, abs=1e-6)
+    assert both[1].classes == pytest.approx(hidden.classes, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "attention", [np.ones((4, 5)), np.full((4, 4), 1.1), np.full((4, 4), np.nan)]
+)
+def test_a_map_of_another_shape_or_range_is_refused(attention: np.ndarray) -> None:
+    with pytest.raises(DataError, match="a map of 4 x 4 cells in 0 to 1 is needed"):
+        predictor().decide(toys.split(1).images[0].numpy(), attention.astype(np.float32))
 
 
 def test_the_exif_orientation_is_respected(tmp_path: Path) -> None:
