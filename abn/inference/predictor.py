@@ -183,7 +183,7 @@ class Predictor:
         try:
             data = read_bytes(path)
             digest = hashlib.sha256(data).hexdigest()
-            return digest, self._picture(data, path, keep=False)
+            return digest, self._picture(data, str(path), keep=False)
         except DataError as error:
             return digest, error
 
@@ -214,10 +214,9 @@ class Predictor:
 
     def read(self, image: object) -> Picture:
         """`image` at full size and on its canvas; DataError where it is none."""
-        if isinstance(image, str | os.PathLike):
-            return self._picture(read_bytes(Path(image)), image, keep=True)
-        if isinstance(image, bytes):
-            return self._picture(image, _name(image), keep=True)
+        if isinstance(image, str | os.PathLike | bytes):
+            data = image if isinstance(image, bytes) else read_bytes(Path(image))
+            return self._picture(data, _name(image), keep=True)
         whole = _opened(image)
         if min(whole.size) < decoder.SMALLEST_SIDE:
             what = f"{whole.width} x {whole.height} pixels, a side under {decoder.SMALLEST_SIDE}"
@@ -225,9 +224,8 @@ class Predictor:
         pixels, size = np.array(whole), (whole.height, whole.width)
         return Picture(pixels, *self._on_canvas(whole), size)
 
-    def _picture(self, data: bytes, where: str | os.PathLike[str], keep: bool) -> Picture:
+    def _picture(self, data: bytes, name: str, keep: bool) -> Picture:
         """The image file `data`; its pixels at full size only if they are to be kept."""
-        name = str(where)
         whole = decoder.decode(data, name) if keep else None
         # A large JPEG as it was decoded when packed; others are the same at once.
         if whole is None or (self.canvas and data.startswith(decoder.JPEG)):

@@ -121,6 +121,13 @@ class AttentionBranchNetwork(nn.Module):
         """Classify RGB `images` [B, 3, H, W] in [0, 1] and say where the network looked."""
         return self.trace(images).output()
 
+    def logits_only(self) -> "Logits":
+        """This network as a module from images [B, 3, H, W] to logits [B, K], on the same weights.
+
+        For libraries that take one output: torchcam, pytorch-grad-cam, Captum.
+        """
+        return Logits(self)
+
     def trace(self, images: Tensor) -> Trace:
         """The forward pass of RGB `images` [B, 3, H, W] in [0, 1], with what lies in between."""
         features = self.features(images)
@@ -196,6 +203,18 @@ class AttentionBranchNetwork(nn.Module):
             yield
         finally:
             _swap_buffers(pairs)
+
+
+class Logits(nn.Module):
+    """The perception branch's logits [B, K] of images [B, 3, H, W] in [0, 1], and nothing else."""
+
+    def __init__(self, network: AttentionBranchNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.train(network.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images).logits
 
 
 def losses(
