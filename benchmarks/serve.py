@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -46,22 +46,37 @@ def run(checkpoint: Path, image: bytes, seconds: float) -> dict[str, Any]:
             address = server.stdout.readline().split("/")[2]
             ask(http.client.HTTPConnection(address, timeout=60), image)
             first = time.monotonic() - began
-            memory = psutil.Process(server.pid).memory_info
-            load(address, image, 8, seconds / 4)  # until allocators have what they keep
+            process = psutil.Process(server.pid)
+            load(address, image, max(CLIENTS), seconds / 2)  # until allocators have what they keep
             found = {"seconds_to_first_answer": round(first, 2)}
             loads = {}
             for clients in CLIENTS:
-                before = memory().rss
+                before = used(process)
                 result = load(address, image, clients, seconds)
-                loads[str(clients)] = result | megabytes(before, memory().rss)
+                loads[str(clients)] = result | cost(before, used(process), result["answers"])
             return found | {"clients": loads}
         finally:
             server.send_signal(signal.SIGTERM)
 
 
-def megabytes(before: int, after: int) -> dict[str, int]:
-    """The server's memory around a load."""
-    return {"memory_before_mb": before // 10**6, "memory_after_mb": after // 10**6}
+class Used(NamedTuple):
+    """What a process has and has had of the machine."""
+
+    bytes: int
+    cpu_seconds: float
+
+
+def used(process: psutil.Process) -> Used:
+    """Its memory, and its time so far."""
+    times = process.cpu_times()
+    return Used(process.memory_info().rss, times.user + times.system)
+
+
+def cost(before: Used, after: Used, answers: int) -> dict[str, float]:
+    """The server's memory around a load, and its CPU time an answer, which other work leaves."""
+    each = 1000 * (after.cpu_seconds - before.cpu_seconds) / max(1, answers)
+    memory = {"memory_before_mb": before.bytes // 10**6, "memory_after_mb": after.bytes // 10**6}
+    return memory | {"cpu_ms_per_answer": round(each, 1)}
 
 
 def load(address: str, image: bytes, clients: int, seconds: float) -> dict[str, Any]:
@@ -81,7 +96,7 @@ def load(address: str, image: bytes, clients: int, seconds: float) -> dict[str, 
         thread.start()
     for thread in threads:
         thread.join()
-    p50, p95, p99 = (round(1000 * p, 1) for p in np.percentile(times, (50, 95, 99)))
+    p50, p95, p99 = (round(1000 * float(p), 1) for p in np.percentile(times, (50, 95, 99)))
     rate = {"answers": len(times), "per_second": round(len(times) / seconds, 1), "lost": len(lost)}
     return rate | {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
 
