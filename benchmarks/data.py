@@ -166,7 +166,8 @@ def _noise(path: Path, count: int) -> None:
 
     noise = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
 
-    writer = packed.Writer(path, count, SIDE, tuple("abcdefghij"), "noise")
+    names = [str(index) for index in range(count)]
+    writer = packed.Writer(path, names, SIDE, tuple("abcdefghij"), "noise")
     for index in range(count):
         writer.add(Sample(np.roll(noise, index, axis=1), index % 10))
     writer.close()

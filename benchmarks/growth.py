@@ -98,7 +98,8 @@ def _split(path: Path, count: int) -> Split:
     """`count` images of noise, packed."""
     if not path.exists():
         noise = torch.randint(256, (64, 160, 160, 3), dtype=torch.uint8).numpy()
-        writer = packed.Writer(path, count, 160, tuple("abcdefghij"), "noise")
+        names = [str(index) for index in range(count)]
+        writer = packed.Writer(path, names, 160, tuple("abcdefghij"), "noise")
         for index in range(count):
             writer.add(Sample(noise[index % 64], index % 10))
         writer.close()

@@ -224,7 +224,7 @@ def _train(job: Job, folder: Path) -> None:
     with GracefulStop().install() as stop:
         loop.fit(model, train, val, params.train, seed=params.seed, resume=store, stop=stop)
     _write(folder / "seconds.json", store.spent())
-    header = train.classes, checkpoint.recipe(params)
+    header = train.classes, checkpoint.recipe(params), train.images.shape[1]
     checkpoint.save_all(_weights(folder).parent, {"model": checkpoint.weights(model)}, *header)
     store.clear()
 

@@ -46,7 +46,8 @@ def packed_splits(root: Path, size: int) -> Split:
     """The files of `folder` on canvases of `size` pixels, as the download stage packs them."""
     classes = tuple(sorted(path.name for path in root.iterdir() if path.is_dir()))
     files, path = sorted(root.glob("*/*")), root / f"{size}.safetensors"
-    writer = packed.Writer(path, len(files), size, classes, "benchmark")
+    names = [file.relative_to(root).as_posix() for file in files]
+    writer = packed.Writer(path, names, size, classes, "benchmark")
     for file in files:
         canvas, aspect = images.square(images.decode(file, file.name, size), size)
         writer.add(Sample(canvas, classes.index(file.parent.name), aspect))

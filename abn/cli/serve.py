@@ -1,4 +1,15 @@
-"""`abn serve`: a trained network behind HTTP, with a page to try it on."""
+"""Serve a trained network over HTTP: a page to try it on, and a JSON API.
+
+    abn serve                                         # checkpoint/model.safetensors, at port 8000
+    abn serve --checkpoint MODEL --port 0             # any free port
+    curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg http://127.0.0.1:8000/predict
+
+Drop an image on the page: it shows what both branches say and where the network looked. Paint on
+the map, and the network decides again. The API is described in /openapi.json.
+
+Where ABN_TOKEN is set, clients send 'Authorization: Bearer TOKEN', and the page asks for it. Ctrl-C
+or SIGTERM: open requests are answered first.
+"""
 
 import argparse
 import errno
@@ -22,9 +33,15 @@ GRACE = 10  # seconds that open requests have to end when the server stops
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options; those of Settings have its values by default."""
+    parser.description = __doc__
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     usual = Settings()
     parser.add_argument(
-        "--checkpoint", type=Path, default=Path("checkpoint/model.safetensors"), metavar="FILE"
+        "--checkpoint",
+        type=Path,
+        default=Path("checkpoint/model.safetensors"),
+        metavar="FILE",
+        help="the network (%(default)s)",
     )
     parser.add_argument(
         "--host",
@@ -41,10 +58,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch", type=_count, default=usual.batch, help="images in one pass (%(default)s)"
-    )
-    parser.epilog = (
-        f"Where {TOKEN} is set, clients send 'Authorization: Bearer TOKEN', and the page asks for "
-        "it. Ctrl-C or SIGTERM: open requests are answered first."
     )
 
 

@@ -166,10 +166,10 @@ def test_a_folder_of_images_is_packed_again_when_it_has_changed(
     monkeypatch.chdir(tmp_path)
 
     def paint(value: int) -> None:
-        for name in ("train/a/1", "train/b/1", "val/a/1", "val/b/1"):
+        for green, name in enumerate(("train/a/1", "train/b/1", "val/a/1", "val/b/1")):
             file = tmp_path / f"images/{name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (40, 40), (value, 0, 0)).save(file)
+            Image.new("RGB", (40, 40), (value, green, 0)).save(file)
 
     config = changed(params.data, name="folder", size=32)
     paint(10)

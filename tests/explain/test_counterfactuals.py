@@ -64,7 +64,7 @@ def test_pictures_drawn_again_are_those_that_were_packed(
 ) -> None:
     described = changed(params.data, shapes=config, size=32, seed=5)
     source = pack.open_source(described, tmp_path)
-    pack.pack(source, 32, {split: tmp_path / split for split in source.counts})
+    pack.pack(source, 32, {split: tmp_path / split for split in source.files})
     canvases = packed.read(tmp_path / "val").images[INDEX]
     counterfactuals.check(counterfactuals.parts(config, 5, 32, INDEX).whole, canvases)
     other = changed(config, clutter=config.clutter + 0.01)
