@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from abn.config.params import Attention
 from abn.data.loader import CenterCrop
 from abn.data.packed import Sample, Split, Writer
+from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.rng import generator
 
@@ -47,6 +48,24 @@ def pack(path: Path, split: Split) -> Path:
         writer.add(sample)
     writer.close()
     return path
+
+
+def saved(
+    folder: Path,
+    classes: tuple[str, ...],
+    size: int = 32,
+    resize: int = 32,
+    canvas: int | None = None,
+    attention: Attention = "residual",
+) -> Path:
+    """The checkpoint of an untrained ResNet-18 for `classes`, written to `folder`."""
+    torch.manual_seed(0)
+    network = AttentionBranchNetwork("resnet18", len(classes), attention=attention)
+    shown = {"val_size": size, "val_resize": resize}
+    params = {"arch": "resnet18", "attention": attention, "seed": 0, "data": {"holdout": 0.0}}
+    params["train"] = {"epochs": 1, "batch_size": 2, "sizes": [32]} | shown
+    checkpoint.save_all(folder, {"model": checkpoint.weights(network)}, classes, params, canvas)
+    return folder / "model.safetensors"
 
 
 class Network(AttentionBranchNetwork):

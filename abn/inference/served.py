@@ -1,10 +1,8 @@
 """What a registered model runs: image files in, classes and maps out. MLflow executes this file."""
 
-import io
 from typing import Any
 
 import mlflow
-from PIL import Image
 
 from abn.inference import predictor
 
@@ -18,7 +16,6 @@ class Network(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     # Without types: MLflow takes them for the schema of what may come in.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """For each image file (bytes, column `image`) its class, confidences and map [h][w]."""
-        images = [Image.open(io.BytesIO(data)) for data in model_input["image"]]
         return [
             {
                 "class": each.label,
@@ -27,7 +24,7 @@ class Network(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
                 "attention_classes": each.attention_confidences,
                 "map": each.map.tolist(),
             }
-            for each in self.model.predict(images)
+            for each in self.model.predict(list(model_input["image"]))
         ]
 
 

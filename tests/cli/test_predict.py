@@ -7,30 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import abn
 from abn.cli.main import main
 from abn.inference.predictor import Predictor
 from abn.models import checkpoint
-from abn.models.abn import AttentionBranchNetwork
 from tests import toys
 
 CHECKPOINT = "checkpoint/model.safetensors"
-TRAINING = {"epochs": 1, "batch_size": 2, "sizes": [32], "val_size": 32, "val_resize": 32}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an untrained network and four images, two of the same name, one damaged."""
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("project")
-    network = AttentionBranchNetwork("resnet18", 2)
-    how = {"arch": "resnet18", "attention": "residual", "seed": 0}
-    params = how | {"data": {"holdout": 0.0}, "train": TRAINING}
-    weights = {"model": checkpoint.weights(network)}
-    checkpoint.save_all(folder / "checkpoint", weights, ("cat", "=dog"), params, canvas=48)
+    toys.saved(folder / "checkpoint", ("cat", "=dog"), canvas=48)
     noise = np.random.default_rng(0).integers(0, 255, (3, 40, 60, 3), np.uint8)
     for name, pixels in zip(("a/x.jpg", "b/x.jpg", "=y.png"), noise, strict=True):
         path = folder / "photos" / name

@@ -9,25 +9,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import torch
 
 from abn.cli.main import main
-from abn.models import checkpoint
-from abn.models.abn import AttentionBranchNetwork
+from tests import toys
 
 ROOT = Path(__file__).parents[2]
-TRAINING = {"epochs": 1, "batch_size": 2, "sizes": [32], "val_size": 32, "val_resize": 32}
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "checkpoint"
-    torch.manual_seed(0)
-    state = checkpoint.weights(AttentionBranchNetwork("resnet18", 2))
-    how = {"arch": "resnet18", "attention": "residual", "seed": 0}
-    params = how | {"data": {"holdout": 0.0}, "train": TRAINING}
-    checkpoint.save_all(folder, {"model": state}, ("cat", "dog"), params, canvas=32)
-    return folder / "model.safetensors"
+    return toys.saved(folder, ("cat", "dog"), canvas=32)
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from abn.cli.main import main
-from abn.models import checkpoint
-from abn.models.abn import AttentionBranchNetwork
+from tests import toys
 
 pytest.importorskip("huggingface_hub")
 
-TRAINING = {"epochs": 1, "batch_size": 2, "sizes": [32], "val_size": 32, "val_resize": 40}
 GATES = """gate,question,measure,threshold,value,low,high,outcome,units,images_needed,note
 live,Can it change anything?,gain,1.1,1.29,1.27,1.31,pass,200.0,,
 local,Is it on the object?,AUROC,0.0,-0.11,-0.13,-0.09,fail,200.0,,
@@ -25,11 +22,7 @@ stable,Do other seeds agree?,IoU,0.5,,,,not measured,,,
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project whose dvc.lock says that its results were made from its weights."""
-    torch.manual_seed(0)
-    state = checkpoint.weights(AttentionBranchNetwork("resnet18", 2))
-    how = {"arch": "resnet18", "attention": "residual", "seed": 0}
-    params = how | {"data": {"holdout": 0.0}, "train": TRAINING}
-    checkpoint.save_all(tmp_path / "checkpoint", {"model": state}, ("cat", "a|b"), params)
+    toys.saved(tmp_path / "checkpoint", ("cat", "a|b"), resize=40)
     outputs = {
         "metrics/evaluate.json": json.dumps({"top1": 0.5, "ece": 0.1}),
         "metrics/explain.json": json.dumps(

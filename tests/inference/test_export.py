@@ -19,8 +19,6 @@ from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
 from tests import toys
 
-TRAINING = {"epochs": 1, "batch_size": 2, "sizes": [32], "val_size": 64, "val_resize": 64}
-
 
 def toy(attention: Attention = "residual") -> Predictor:
     return Predictor(toys.network(attention=attention), toys.NAMES, 64, 64, toys.CPU)
@@ -33,11 +31,7 @@ def canvases(count: int) -> list[export.Canvas]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with data/val.safetensors and the checkpoint of an untrained look network."""
-    torch.manual_seed(0)
-    state = checkpoint.weights(AttentionBranchNetwork("resnet18", 4, attention="look"))
-    how = {"arch": "resnet18", "attention": "look", "seed": 0}
-    params = how | {"data": {"holdout": 0.0}, "train": TRAINING}
-    checkpoint.save_all(tmp_path / "checkpoint", {"model": state}, toys.NAMES, params, canvas=64)
+    toys.saved(tmp_path / "checkpoint", toys.NAMES, 64, 64, canvas=64, attention="look")
     toys.pack(tmp_path / "data/val.safetensors", toys.split(5, size=64))
     return tmp_path
 

@@ -11,18 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import torch
 
 import abn
 from abn.cli.main import main
-from abn.models import checkpoint
-from abn.models.abn import AttentionBranchNetwork
 from tests import toys
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 hub = pytest.importorskip("abn.inference.hub")
 
-TRAINING = {"epochs": 1, "batch_size": 2, "sizes": [32], "val_size": 32, "val_resize": 40}
 COMMIT = "c0" * 20
 CLOSED = "http://127.0.0.1:9"  # where nothing listens
 
@@ -115,13 +111,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Threadin
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of an untrained network, with nothing measured of it."""
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("saved") / "checkpoint"
-    state = checkpoint.weights(AttentionBranchNetwork("resnet18", 2))
-    how = {"arch": "resnet18", "attention": "residual", "seed": 0}
-    params = how | {"data": {"holdout": 0.0}, "train": TRAINING}
-    checkpoint.save_all(folder, {"model": state}, ("cat", "a|b"), params, canvas=48)
-    return folder / "model.safetensors"
+    return toys.saved(folder, ("cat", "a|b"), resize=40, canvas=48)
 
 
 def test_what_is_pushed_is_pulled_and_loaded_byte_for_byte(

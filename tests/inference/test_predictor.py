@@ -15,13 +15,10 @@ from abn.config.params import Attention
 from abn.data.loader import CenterCrop
 from abn.datasets import images
 from abn.inference.predictor import Prediction, Predictor
-from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
 from abn.predict import predict
 from abn.runtime.errors import DataError, DeviceError
 from tests import toys
-
-TRAINING = {"epochs": 1, "batch_size": 2, "sizes": [32], "val_size": 32, "val_resize": 40}
 
 
 def predictor(size: int = 32, resize: int = 32) -> Predictor:
@@ -31,13 +28,8 @@ def predictor(size: int = 32, resize: int = 32) -> Predictor:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of an untrained network for two classes."""
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("saved") / "checkpoint"
-    state = checkpoint.weights(AttentionBranchNetwork("resnet18", 2))
-    how = {"arch": "resnet18", "attention": "residual", "seed": 0}
-    params = how | {"data": {"holdout": 0.0}, "train": TRAINING}
-    checkpoint.save_all(folder, {"model": state}, ("cat", "dog"), params, canvas=48)
-    return folder / "model.safetensors"
+    return toys.saved(folder, ("cat", "dog"), resize=40, canvas=48)
 
 
 @pytest.mark.parametrize(("size", "resize"), [(32, 32), (32, 40)])

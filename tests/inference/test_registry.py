@@ -20,13 +20,10 @@ import abn
 from abn.cli.main import main
 from abn.inference import registry
 from abn.models import checkpoint
-from abn.models.abn import AttentionBranchNetwork
 from abn.tracking import outbox
 from abn.tracking.address import address
 from tests import toys
 from tests.tracking import stores
-
-TRAINING = {"epochs": 1, "batch_size": 2, "sizes": [32], "val_size": 32, "val_resize": 32}
 
 
 @pytest.fixture
@@ -39,11 +36,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def model(root: Path) -> Path:
     """The checkpoint of an untrained network in a project with validation images."""
-    torch.manual_seed(0)
-    state = checkpoint.weights(AttentionBranchNetwork("resnet18", 4))
-    how = {"arch": "resnet18", "attention": "residual", "seed": 0}
-    params = how | {"data": {"holdout": 0.0}, "train": TRAINING}
-    checkpoint.save_all(root / "checkpoint", {"model": state}, toys.NAMES, params, canvas=32)
+    toys.saved(root / "checkpoint", toys.NAMES, canvas=32)
     toys.pack(root / "data/val.safetensors", toys.split(4))
     (root / "dvc.yaml").touch()
     (root / "params.yaml").touch()
