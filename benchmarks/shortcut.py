@@ -135,7 +135,7 @@ def verdict(scores: Results) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = kept.parser(__doc__, Path("presets/shortcut.yaml"), seeds=[0, 1, 2, 3, 4])
     add = parser.add_argument
-    add("--rho", type=float, default=0.95, help="how often the patch shows the class")
+    add("--rho", type=float, default=0.98, help="how often the patch shows the class")
     add("--control", type=float, default=0.1, help="and to the control network")
     add("--images", type=int, default=500, help="pictures to ask about")
     add("--margin", type=float, default=0.1, help="of accuracy, between equally accurate networks")
