@@ -315,6 +315,8 @@ class Params(Section):
     arch: Arch
     attention: Attention
     """How the map acts: residual, on the features (the official ABN); look, on the picture."""
+    smooth: bool
+    """Blur before each stride of the trunk; no other weights. false: the official ABN."""
     seed: Seed
     """Initial weights, order, augmentation and the draws of explain."""
     data: Data
