@@ -145,6 +145,8 @@ class Train(Section):
     """Mirror a random half of the images; alternating: every other epoch the other half."""
     jitter: Annotated[float, Field(ge=0, lt=1)]
     """Largest change of brightness, contrast and saturation, as a share; 0: off."""
+    trivial: Share
+    """TrivialAugment: share of the images that get one operation, of any strength; 0: off."""
     erase: Share
     """Share of the images in which a rectangle is blanked out; 0: off."""
     mixup: Annotated[float, Field(ge=0, le=10)]

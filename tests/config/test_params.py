@@ -94,6 +94,7 @@ EDITS = [
     ("freeze: none", "freeze: layer1", ["train.freeze = 'layer1'", "random weights must learn"]),
     ("new_lr: 1.0", "new_lr: 10.0", ["train.new_lr = 10.0", "give 1.0"]),
     ("attention_loss: 0.0", "attention_loss: -1", ["train.attention_loss = -1", "or equal to 0"]),
+    ("trivial: 0.0", "trivial: 1.5", ["train.trivial = 1.5", "1"]),
     ("smooth: false", "smooth: 1", ["smooth = 1", "boolean"]),
 ]
 
@@ -280,7 +281,7 @@ def test_a_good_edit_is_accepted(tmp_path: Path, line: str, replacement: str, va
 def test_the_original_recipe_has_none_of_what_came_later() -> None:
     official = parameters.load(ROOT / "presets/imagenette.yaml")
     train = official.train
-    shares = ("jitter", "erase", "mixup", "cutmix", "mix_share", "ema")
+    shares = ("jitter", "trivial", "erase", "mixup", "cutmix", "mix_share", "ema")
     assert {getattr(train, name) for name in (*shares, "label_smoothing")} == {0.0}
     assert (train.zero_init, train.flip, train.sizes) == (False, True, (224,))
     assert not official.smooth

@@ -90,7 +90,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "the best of a moving average": {"ema": 0.75, "select": "best", "save_every": 1},
     "masks of some images": {"attention_loss": 0.5, "attention_masks": 0.5, "erase": 0.5},
     "look": {},
-    "all that is random": {"flip": "alternating", "jitter": 0.4, "erase": 0.5, **MIXED},
+    "all that is random": {"flip": "alternating", "jitter": 0.4, "trivial": 0.5, "erase": 0.5}
+    | MIXED,
 }
 
 
