@@ -161,8 +161,12 @@ class Train(Section):
     """Weight of the loss between the map and the object's mask; 0: off, no mask is read."""
     attention_masks: Annotated[float, Field(gt=0, le=1)]
     """attention_loss: share of the images whose mask is used, of every class; at least one."""
+    optimizer: Literal["sgd", "muon"]
+    """muon: kernels of the blocks move by Muon, all else by SGD."""
     lr: Annotated[float, Field(gt=0)]
     """Peak learning rate of SGD."""
+    muon_lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate of Muon; its momentum is 0.95."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
     nesterov: bool
     weight_decay: Annotated[float, Field(ge=0)]
@@ -175,6 +179,10 @@ class Train(Section):
     gamma: Annotated[float, Field(gt=0, le=1)]
     warmup: Annotated[float, Field(ge=0, lt=1)]
     """Share of the training in which the rate rises linearly from zero."""
+    sam: Annotated[float, Field(ge=0, le=10)]
+    """SAM: length of the step uphill where the gradient is taken; 0: off. Such steps cost twice."""
+    sam_from: Annotated[float, Field(ge=0, lt=1)]
+    """SAM: share of the training after which it is on."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     balance: Literal["none", "weights"]
     """weights: every class counts the same in the loss, however many images it has."""
