@@ -28,7 +28,7 @@ def step(arch: str, split: Split, config: Train) -> Step:
     """The step that the train stage would take on `split`, at a constant rate."""
     model = network(arch, len(split.classes), config)
     ema = optim.EMA(model, config.ema) if config.ema else None
-    made = build(model, optim.sgd(model, config), ema, config, len(split))
+    made = build(model, optim.optimizer(model, config), ema, config, len(split))
     optim.set_rate(made.optimizer, RATE)
     return made
 

@@ -92,7 +92,7 @@ def network(
     config = params.train
     torch.manual_seed(params.seed)  # of the initial weights; every later draw names its use
     how = config.zero_init, params.attention, config.look.contrast
-    model = AttentionBranchNetwork(params.arch, len(classes), *how)
+    model = AttentionBranchNetwork(params.arch, len(classes), *how, smooth=params.smooth)
     filled = pretrained.fill(model, classes, start) if start else None
     if start and filled:
         for line in (f"init {start.origin}", *filled.lines()):

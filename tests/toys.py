@@ -57,13 +57,15 @@ def saved(
     resize: int = 32,
     canvas: int | None = None,
     attention: Attention = "residual",
+    smooth: bool = False,
 ) -> Path:
     """The checkpoint of an untrained ResNet-18 for `classes`, written to `folder`."""
     torch.manual_seed(0)
-    network = AttentionBranchNetwork("resnet18", len(classes), attention=attention)
+    network = AttentionBranchNetwork("resnet18", len(classes), attention=attention, smooth=smooth)
     shown = {"val_size": size, "val_resize": resize}
     params = {"arch": "resnet18", "attention": attention, "seed": 0, "data": {"holdout": 0.0}}
     params["train"] = {"epochs": 1, "batch_size": 2, "sizes": [32]} | shown
+    params |= {"smooth": True} if smooth else {}
     checkpoint.save_all(folder, {"model": checkpoint.weights(network)}, classes, params, canvas)
     return folder / "model.safetensors"
 

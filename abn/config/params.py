@@ -145,6 +145,8 @@ class Train(Section):
     """Mirror a random half of the images; alternating: every other epoch the other half."""
     jitter: Annotated[float, Field(ge=0, lt=1)]
     """Largest change of brightness, contrast and saturation, as a share; 0: off."""
+    trivial: Share
+    """TrivialAugment: share of the images that get one operation, of any strength; 0: off."""
     erase: Share
     """Share of the images in which a rectangle is blanked out; 0: off."""
     mixup: Annotated[float, Field(ge=0, le=10)]
@@ -159,8 +161,12 @@ class Train(Section):
     """Weight of the loss between the map and the object's mask; 0: off, no mask is read."""
     attention_masks: Annotated[float, Field(gt=0, le=1)]
     """attention_loss: share of the images whose mask is used, of every class; at least one."""
+    optimizer: Literal["sgd", "muon"]
+    """muon: kernels of the blocks move by Muon, all else by SGD."""
     lr: Annotated[float, Field(gt=0)]
     """Peak learning rate of SGD."""
+    muon_lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate of Muon; its momentum is 0.95."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
     nesterov: bool
     weight_decay: Annotated[float, Field(ge=0)]
@@ -173,6 +179,10 @@ class Train(Section):
     gamma: Annotated[float, Field(gt=0, le=1)]
     warmup: Annotated[float, Field(ge=0, lt=1)]
     """Share of the training in which the rate rises linearly from zero."""
+    sam: Annotated[float, Field(ge=0, le=10)]
+    """SAM: length of the step uphill where the gradient is taken; 0: off. Such steps cost twice."""
+    sam_from: Annotated[float, Field(ge=0, lt=1)]
+    """SAM: share of the training after which it is on."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     balance: Literal["none", "weights"]
     """weights: every class counts the same in the loss, however many images it has."""
@@ -315,6 +325,8 @@ class Params(Section):
     arch: Arch
     attention: Attention
     """How the map acts: residual, on the features (the official ABN); look, on the picture."""
+    smooth: bool
+    """Blur before each stride of the trunk; no other weights. false: the official ABN."""
     seed: Seed
     """Initial weights, order, augmentation and the draws of explain."""
     data: Data

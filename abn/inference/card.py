@@ -105,7 +105,8 @@ def card(header: Mapping[str, Any], measured: Mapping[Path, Any], repo: str) -> 
     """The text of README.md. `measured`: the metrics and tables that are of these weights."""
     train = header["params"]["train"]
     facts = {
-        "network": f"{header['arch']}, `attention: {header['attention']}`",
+        "network": f"{header['arch']}, `attention: {header['attention']}`"
+        + (", `smooth: true`" if header.get("smooth") else ""),
         "data": header["data"] or "not known",
         "classes": ", ".join(map(_cell, header["classes"])),
         "images are shown as": f"the central square of {train['val_size']} px where the short "

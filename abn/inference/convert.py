@@ -140,9 +140,11 @@ def _file(path: Path) -> Path:
 
 def _tensors(file: Path) -> tuple[dict[str, Tensor], str]:
     """The state dict in `file` in float32, without its prefix, and that; nothing in it is run."""
+    about: dict[str, str] = {}
     try:
         if file.suffix == ".safetensors":
-            state: Any = checkpoint.read(file)[1]
+            about, tensors = checkpoint.read(file)
+            state: Any = tensors
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -150,6 +152,8 @@ def _tensors(file: Path) -> tuple[dict[str, Tensor], str]:
     except Exception as error:  # of unpickling: UnpicklingError, and whatever else bytes lead to
         what = f"holds more than weights ({type(error).__name__})"
         raise DataError(what, file, "such a file could run code; " + REMEDY) from None
+    if "abn" in about:  # its header says more than its tensors: how the map acts, what is blurred
+        raise DataError("a checkpoint of this project already", file, "use it as it is")
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), "")

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from abn.config.params import Attention
 from abn.models.kernels.batch_norm import batch_norm
-from abn.models.resnet import ARCHS, BasicBlock, Bottleneck, layer
+from abn.models.resnet import ARCHS, BasicBlock, Bottleneck, SmoothMaxPool, layer
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -56,12 +56,14 @@ class AttentionBranchNetwork(nn.Module):
     batch norms keep statistics of their own (`look_norms`) for the second look, and `contrast`, in
     (0, 1], is how far its map dims the picture where it is lowest: 1 hides what is there.
     `branch_relu` puts a ReLU after bn_att, which the official code does not have and networks of
-    the project before this one do. ValueError for any other value.
+    the project before this one do. `smooth` blurs before each stride of the trunk (`resnet.py`): no
+    other weights, another function. ValueError for any other value.
     """
 
     looks = False
     contrast = 1.0
     branch_relu = False
+    smooth = False
     frozen: tuple[str, ...] = ()  # parts whose norms stay in eval mode: `pretrained.freeze`
     mean: Tensor
     std: Tensor
@@ -74,21 +76,22 @@ class AttentionBranchNetwork(nn.Module):
         attention: Attention = "residual",
         contrast: float = 1.0,
         branch_relu: bool = False,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         _check(arch, num_classes, attention, contrast)
         self.looks, self.contrast = attention == "look", contrast
-        self.branch_relu = branch_relu
+        self.branch_relu, self.smooth = branch_relu, smooth
         block, depths = ARCHS[arch]
         wide, top = 256 * block.expansion, 512 * block.expansion
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = SmoothMaxPool() if smooth else nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = layer(block, 64, 64, depths[0], stride=1)
-        self.layer2 = layer(block, 64 * block.expansion, 128, depths[1], stride=2)
-        self.layer3 = layer(block, 128 * block.expansion, 256, depths[2], stride=2)
+        self.layer2 = layer(block, 64 * block.expansion, 128, depths[1], 2, smooth)
+        self.layer3 = layer(block, 128 * block.expansion, 256, depths[2], 2, smooth)
 
         self.att_layer4 = layer(block, wide, 512, depths[3], stride=1)
         self.bn_att = nn.BatchNorm2d(top)
@@ -98,7 +101,7 @@ class AttentionBranchNetwork(nn.Module):
         self.att_conv3 = nn.Conv2d(num_classes, 1, 3, padding=1, bias=False)
         self.bn_att3 = nn.BatchNorm2d(1)
 
-        self.layer4 = layer(block, wide, 512, depths[3], stride=2)
+        self.layer4 = layer(block, wide, 512, depths[3], 2, smooth)
         self.fc = nn.Linear(top, num_classes)
         norms = self.trunk_norms() if self.looks else []
         second = (nn.BatchNorm2d(norm.num_features, affine=False) for norm in norms)

@@ -1,7 +1,7 @@
 """Checkpoints: a safetensors file of weights, whose header says what network they are of.
 
-The header is one JSON text under the key "abn": arch, attention, classes, params of the training,
-and the side of the canvases that its images were packed on.
+The header is one JSON text under the key "abn": arch, attention, smooth where it is on, classes,
+params of the training, and the side of the canvases that its images were packed on.
 """
 
 import hashlib
@@ -59,6 +59,7 @@ class Header(BaseModel):
     classes: tuple[str, ...] = Field(min_length=1)
     canvas: int | None = Field(None, gt=0)  # older files have none
     branch_relu: bool = False
+    smooth: bool = False  # older files have none
     start_only: bool = False  # a plain ResNet: what training starts from, without a branch
 
     @property
@@ -101,7 +102,7 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 def recipe(params: Params) -> dict[str, Any]:
     """The params that the weights depend on, for the header."""
     data = {"data": params.data.model_dump(include={"holdout", "seed"})}
-    names = {"arch", "attention", "seed", "train"}
+    names = {"arch", "attention", "smooth", "seed", "train"}
     return params.model_dump(mode="json", include=names) | data
 
 
@@ -119,6 +120,7 @@ def save_all(
     """
     about = {"arch": params["arch"], "attention": params["attention"], "classes": classes}
     about |= {"params": params} | ({"canvas": canvas} if canvas else {})
+    about |= {"smooth": True} if params.get("smooth") else {}
     meta = json.dumps(about, sort_keys=True)
     with files.replacing_folder(folder, NAMES) as part:
         for name, state in snapshots.items():
@@ -139,6 +141,7 @@ def load(path: Path, device: torch.device) -> Checkpoint:
             attention=header.attention,
             contrast=header.contrast,
             branch_relu=header.branch_relu,
+            smooth=header.smooth,
         )
         model.load_state_dict(state)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Batches of one epoch in random order, each image with its own crop, flip and colours.
+"""Batches of one epoch in random order, each image with its own crop, flip, colours and more.
 
 Each random draw depends on (seed, epoch) and its use only, not on earlier draws. So an epoch can be
 repeated or resumed, and one augmentation does not change the draws of the others.
@@ -18,14 +18,14 @@ from abn.data.crop import crop, crop_objects
 from abn.data.loader import Batch, Fetched, iterate
 from abn.data.packed import Split
 from abn.runtime.rng import generator
-from abn.training import map_losses
+from abn.training import map_losses, trivial
 from abn.training.distributed import SINGLE, World
+from abn.training.trivial import grey
 
 RATIO = (3 / 4, 4 / 3)  # width over height of a random crop in the original (Szegedy et al., 2015)
 TRIES = 10
 HOLE = (0.02, 0.2)  # share of the crop that random erasing takes (Zhong et al., 2020)
 HOLE_RATIO = (0.3, 3.3)  # its width over height
-GREY = (0.299, 0.587, 0.114)  # luma (ITU-R BT.601)
 
 
 class Draws(NamedTuple):
@@ -34,6 +34,8 @@ class Draws(NamedTuple):
     boxes: Tensor  # [N, 4], of the crop
     mirrored: Tensor  # bool [N]
     colours: Tensor  # [N, 3], factors of brightness, contrast and saturation
+    operations: Tensor  # int64 [N], of trivial.OPERATIONS
+    strengths: Tensor  # [N] in [-1, 1], theirs
     holes: Tensor  # [N, 4], of the crop; empty where nothing is erased
 
 
@@ -76,10 +78,7 @@ def batches(
     for mix, fetched in zip(mixes, iterate(split, order[:, shard], device), strict=True):
         own = Draws(*(draw[fetched.rows] for draw in draws))
         images = crop(fetched.canvases, own.boxes, own.mirrored, size, dtype)
-        if config.jitter:
-            images = jitter(images, own.colours.to(dtype))
-        if config.erase:
-            images = erase(images, own.holes)
+        images = _augmented(images, own, config)
         masks = _objects(fetched, own, known, size)
         mixed = blend(Batch(images, F.one_hot(fetched.labels, classes).float(), masks), mix)
         # Last, because augmentation is faster on colour planes and convolutions on channels last.
@@ -125,8 +124,8 @@ def jitter(images: Tensor, factors: Tensor) -> Tensor:
     """`images` [B, 3, H, W] with brightness, contrast and saturation scaled by `factors` [B, 3]."""
     brightness, contrast, saturation = factors.T[..., None, None, None]
     x = (images * brightness).clamp_(max=1)
-    x = _grey(x).mean(dim=(2, 3), keepdim=True).lerp(x, contrast).clamp_(0, 1)
-    return _grey(x).lerp(x, saturation).clamp_(0, 1)
+    x = grey(x).mean(dim=(2, 3), keepdim=True).lerp(x, contrast).clamp_(0, 1)
+    return grey(x).lerp(x, saturation).clamp_(0, 1)
 
 
 def erase(images: Tensor, holes: Tensor, value: float = 0.5) -> Tensor:
@@ -158,29 +157,42 @@ def blend(batch: Batch, mix: Mix | None) -> Batch:
     return Batch(images, targets.roll(1, dims=0).lerp(targets, mix.own), masks)
 
 
+def _augmented(images: Tensor, own: Draws, config: Train) -> Tensor:
+    """The crops `images` [B, 3, S, S] in other colours, moved and erased, as `config` has it."""
+    if config.jitter:
+        images = jitter(images, own.colours.to(images.dtype))
+    if config.trivial:
+        images = trivial.move(images, own.operations, own.strengths)
+        images = trivial.recolour(images, own.operations, own.strengths)
+    return erase(images, own.holes) if config.erase else images
+
+
 def _objects(fetched: Fetched, own: Draws, known: Tensor, size: int) -> Tensor | None:
-    """The masks of a batch, as `Batch.masks`: cropped, mirrored and erased as its images are.
+    """The masks of a batch, as `Batch.masks`: cropped, moved and erased as its images are.
 
     What was erased is object no longer: no map should point at what cannot be seen.
     """
     if fetched.masks is None:
         return None
     objects = crop_objects(fetched.masks, own.boxes, own.mirrored, size)
+    objects = trivial.move(objects, own.operations, own.strengths, outside=0)
     unknown = ~known[fetched.rows][:, None, None, None]
     return erase(objects, own.holes, 0).masked_fill(unknown, torch.nan)
 
 
 def _draws(aspect: Tensor, config: Train, seed: int, epoch: int) -> Draws:
     """What is drawn for each image of the split."""
-    count, uses = len(aspect), ("augment", "jitter", "erase")
-    draws, colour_draws, hole_draws = (generator(seed, use, epoch) for use in uses)
+    count, uses = len(aspect), ("augment", "jitter", "trivial", "erase")
+    draws, colour_draws, own_draws, hole_draws = (generator(seed, use, epoch) for use in uses)
     boxes = random_boxes(aspect, config.crop_scale, draws)
     mirrored = (torch.rand(count, generator=draws) < 0.5) & bool(config.flip)
     if config.flip == "alternating":  # drawn once, then mirrored every other epoch
         once = torch.rand(count, generator=generator(seed, "flip")) < 0.5
         mirrored = once ^ bool(epoch % 2)
     colours = 1 + config.jitter * (2 * torch.rand(count, 3, generator=colour_draws) - 1)
-    return Draws(boxes, mirrored, colours, random_holes(count, config.erase, hole_draws))
+    operations = trivial.draw(count, config.trivial, own_draws)
+    holes = random_holes(count, config.erase, hole_draws)
+    return Draws(boxes, mirrored, colours, *operations, holes)
 
 
 def _mixes(config: Train, steps: int, size: int, seed: int, epoch: int) -> list[Mix | None]:
@@ -207,8 +219,3 @@ def _log_uniform(draws: Tensor, bounds: tuple[float, float]) -> Tensor:
     """Map uniform `draws` in [0, 1) to `bounds`, uniformly in the logarithm."""
     low, high = math.log(bounds[0]), math.log(bounds[1])
     return torch.exp(low + (high - low) * draws)
-
-
-def _grey(images: Tensor) -> Tensor:
-    red, green, blue = images.unbind(dim=1)  # a tensor of weights would be a wait for the GPU
-    return (GREY[0] * red).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])[:, None]

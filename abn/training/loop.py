@@ -53,7 +53,7 @@ def fit(
     train, val = map_losses.usable(train, config), val.without_masks()
     train, val = loader.to_device_if_fits(train, device), loader.to_device_if_fits(val, device)
     distributed.convert_sync_batchnorm(model, world)
-    optimizer = optim.sgd(model, config, new)
+    optimizer = optim.optimizer(model, config, new)
     ema = optim.EMA(model, config.ema) if config.ema else None
     eval_model = ema.model if ema else model
     state = State({"model": model, "ema": eval_model} if ema else {"model": model}, optimizer)

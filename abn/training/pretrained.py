@@ -131,7 +131,8 @@ def _file(config: Train, arch: str, root: Path) -> Start:
     if header.arch != arch:
         raise DataError(f"weights of a {header.arch}", path, f"set arch: {header.arch}")
     dropped = " (without its ReLU after bn_att)" if header.branch_relu else ""
-    return Start(state, header.classes, f"{config.init}{dropped}", digest)
+    blurred = " (learnt with smooth: true)" if header.smooth else ""
+    return Start(state, header.classes, f"{config.init}{dropped}{blurred}", digest)
 
 
 def _imagenet(arch: str) -> Start:

@@ -25,7 +25,8 @@ WARM_UP = 3  # eager steps that CUDA graphs need before capture
 class Step:
     """Forward, loss of both branches, backward, SGD, moving average.
 
-    Returns [loss, top-1] over all ranks, a tensor on the device; never waits for the GPU.
+    With SAM the gradient is that of the same batch a little uphill; the loss is where the weights
+    are. Returns [loss, top-1] over all ranks, a tensor on the device; never waits for the GPU.
     """
 
     model: AttentionBranchNetwork
@@ -42,6 +43,7 @@ class Step:
         self.autocast = self.device.type == "cuda" and self.config.precision == "bf16"
         self.batch = self.batch or self.config.batch_size
         self.look: LookingNetwork | None = None
+        self.sharp = False  # whether SAM is on
         network: nn.Module = self.model
         if self.model.looks:
             self.look = LookingNetwork(self.model, self.world, self.batch)
@@ -53,11 +55,24 @@ class Step:
         self.network = torch.compile(network, dynamic=False) if self.compiled else network
 
     def begin(self, epoch: int) -> None:
-        """Before the steps of `epoch`: whether the network looks twice in them."""
+        """Before the steps of `epoch`: whether the network looks twice in them, and SAM is on."""
+        config = self.config
+        self.sharp = config.sam > 0 and epoch >= config.sam_from * config.epochs
         if self.look is not None:
-            self.look.looking = epoch >= self.config.look.start * self.config.epochs
+            self.look.looking = epoch >= config.look.start * config.epochs
 
     def __call__(self, batch: Batch) -> Tensor:
+        scores = self._gradient(batch)
+        if self.sharp:
+            with optim.uphill(self.model, self.config.sam):
+                self._gradient(batch)
+        self.optimizer.step()
+        if self.ema:
+            self.ema.update(self.model)
+        return self.world.mean(scores)
+
+    def _gradient(self, batch: Batch) -> Tensor:
+        """Give the parameters the gradient of the loss on `batch`; this rank's [loss, top-1]."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.network(batch.images)
             both = losses(output, batch.targets, self.config.label_smoothing, self.weights)
@@ -68,11 +83,8 @@ class Step:
             loss = loss + self.config.attention_loss * misplaced
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
-        if self.ema:
-            self.ema.update(self.model)
         hits = output.logits.argmax(1) == batch.targets.argmax(1)
-        return self.world.mean(torch.stack([loss.detach(), hits.float().mean() * weight]))
+        return torch.stack([loss.detach(), hits.float().mean() * weight])
 
 
 class CudaGraphStep(Step):
@@ -84,12 +96,12 @@ class CudaGraphStep(Step):
             group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
         self.side = torch.cuda.Stream(self.device)
         self.graph: torch.cuda.CUDAGraph | None = None
-        # Of the images; whether there are masks; whether it looks twice. Steps with this layout.
-        self.layout, self.steps = (torch.Size(), False, False), 0
+        # Of the images; whether there are masks; looks twice; SAM is on. Steps with this layout.
+        self.layout, self.steps = (torch.Size(), False, False, False), 0
 
     def __call__(self, batch: Batch) -> Tensor:
         looking = self.look is not None and self.look.looking
-        layout = batch.images.shape, batch.masks is not None, looking
+        layout = batch.images.shape, batch.masks is not None, looking, self.sharp
         if layout != self.layout:
             self.layout, self.steps, self.graph = layout, 0, None
         self.steps += 1

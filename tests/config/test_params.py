@@ -94,6 +94,12 @@ EDITS = [
     ("freeze: none", "freeze: layer1", ["train.freeze = 'layer1'", "random weights must learn"]),
     ("new_lr: 1.0", "new_lr: 10.0", ["train.new_lr = 10.0", "give 1.0"]),
     ("attention_loss: 0.0", "attention_loss: -1", ["train.attention_loss = -1", "or equal to 0"]),
+    ("trivial: 0.0", "trivial: 1.5", ["train.trivial = 1.5", "1"]),
+    ("sam: 0.0", "sam: -0.05", ["train.sam = -0.05", "or equal to 0"]),
+    ("sam_from: 0.0", "sam_from: 1.0", ["train.sam_from = 1.0", "less than 1"]),
+    ("optimizer: sgd", "optimizer: adam", ["train.optimizer = 'adam'", "'muon'"]),
+    ("muon_lr: 0.02", "muon_lr: 0", ["train.muon_lr = 0", "greater than 0"]),
+    ("smooth: false", "smooth: 1", ["smooth = 1", "boolean"]),
 ]
 
 
@@ -277,10 +283,12 @@ def test_a_good_edit_is_accepted(tmp_path: Path, line: str, replacement: str, va
 
 
 def test_the_original_recipe_has_none_of_what_came_later() -> None:
-    train = parameters.load(ROOT / "presets/imagenette.yaml").train
-    shares = ("jitter", "erase", "mixup", "cutmix", "mix_share", "ema", "label_smoothing")
-    assert {getattr(train, name) for name in shares} == {0.0}
+    official = parameters.load(ROOT / "presets/imagenette.yaml")
+    train = official.train
+    shares = ("jitter", "trivial", "erase", "mixup", "cutmix", "mix_share", "sam", "ema")
+    assert {getattr(train, name) for name in (*shares, "label_smoothing")} == {0.0}
     assert (train.zero_init, train.flip, train.sizes) == (False, True, (224,))
+    assert (train.optimizer, official.smooth) == ("sgd", False)
 
 
 def test_look_trains_all_its_norms(params: parameters.Params) -> None:

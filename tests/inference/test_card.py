@@ -72,6 +72,14 @@ def test_the_card_has_data_accuracy_verdict_numbers_and_picture(project: Path) -
     assert content["attentions.png"] == b"a picture"
 
 
+def test_a_smooth_network_is_called_so_on_its_page_and_in_its_settings(tmp_path: Path) -> None:
+    toys.saved(tmp_path / "checkpoint", ("cat", "dog"), smooth=True)
+    content = written(tmp_path)
+    line = "| network | resnet18, `attention: residual`, `smooth: true` |"
+    assert line in content["README.md"].decode().splitlines()
+    assert json.loads(content["config.json"])["smooth"] is True
+
+
 def test_config_says_how_images_are_shown_and_names_the_classes(project: Path) -> None:
     config = json.loads(written(project)["config.json"])
     assert (config["image_size"], config["resize"], config["arch"]) == (32, 40, "resnet18")

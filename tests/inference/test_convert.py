@@ -20,6 +20,7 @@ from abn.inference import convert
 from abn.models import checkpoint
 from abn.runtime.errors import DataError
 from abn.training import pretrained
+from tests import toys
 from tests.toys import CPU
 
 TEN = ("tench", "English springer", "cassette player", "chain saw", "church")
@@ -149,6 +150,13 @@ def test_a_converted_network_predicts(tmp_path: Path) -> None:
     assert (model.size, model.resize, model.classes) == (224, 256, TEN)
     image = torch.zeros(80, 90, 3, dtype=torch.uint8).numpy()
     assert model.predict(image).label in TEN
+
+
+def test_what_is_a_checkpoint_of_this_project_is_used_as_it_is(tmp_path: Path) -> None:
+    """Its tensors alone do not say that it is smooth: read as the official ABN, it would not be."""
+    own = toys.saved(tmp_path / "checkpoint", ("cat", "dog"), smooth=True)
+    with pytest.raises(DataError, match=r"a checkpoint of this project already; .*use it as it is"):
+        convert.convert(own, ("cat", "dog"))
 
 
 def test_torchvisions_weights_are_a_start_and_no_network(

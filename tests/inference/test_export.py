@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,12 +117,15 @@ def test_an_export_that_fails_the_comparison_leaves_no_file(
     assert list(target.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("kind", export.SUFFIXES)
 @pytest.mark.filterwarnings("default")  # torch's exporter has deprecations of its own
 @pytest.mark.slow
 def test_an_exported_network_answers_as_the_network_and_carries_its_header(
-    kind: str, project: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, smooth: bool, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    how: dict[str, Any] = {"canvas": 64, "attention": "look", "smooth": smooth}
+    toys.saved(project / "checkpoint", toys.NAMES, 64, 64, **how)
     source, target = project / "checkpoint/model.safetensors", project / "net"
     words = ["export", str(source), "--to", str(target), "--format", kind, "--json"]
     assert main(words) == 0

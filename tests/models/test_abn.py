@@ -222,9 +222,28 @@ def test_a_trace_is_the_forward_pass_step_by_step():
     assert torch.equal(trace.class_maps.mean((2, 3)), output.attention_logits)
 
 
-def test_the_forward_pass_compiles_to_one_graph():
+@pytest.mark.parametrize("attention", ["residual", "look"])
+def test_smooth_has_the_same_weights_at_the_start_and_other_answers(attention):
+    def network(**options):
+        torch.manual_seed(0)
+        return AttentionBranchNetwork("resnet18", 3, attention=attention, **options).eval()
+
+    plain, off, smooth = network(), network(smooth=False), network(smooth=True)
+    expected, found = plain.state_dict(), smooth.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    images = torch.rand(2, 3, 65, 97)
+    with torch.no_grad():
+        one, same, other = (model(images) for model in (plain, off, smooth))
+    assert all(map(torch.equal, one, same))
+    assert [x.shape for x in one] == [x.shape for x in other]
+    assert not torch.allclose(one.logits, other.logits)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_the_forward_pass_compiles_to_one_graph(smooth):
     torch.manual_seed(0)
-    model = AttentionBranchNetwork("resnet18", num_classes=5).eval()
+    model = AttentionBranchNetwork("resnet18", num_classes=5, smooth=smooth).eval()
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         compiled = torch.compile(model, backend="eager", fullgraph=True)(x)

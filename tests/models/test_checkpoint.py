@@ -16,11 +16,13 @@ from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from abn.config.params import Params
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime import files
 from abn.runtime.errors import DataError
 from abn.runtime.rng import generator
+from stages import train
 from tests import test_stages, toys
 from tests.stage_process import environment
 from tests.toys import CPU, NAMES
@@ -57,12 +59,30 @@ def save(folder: Path, **snapshots: dict[str, Tensor]) -> Path:
 
 def test_what_was_trained_comes_back(tmp_path: Path, model: AttentionBranchNetwork) -> None:
     save(tmp_path / "checkpoint", model=checkpoint.weights(model))
-    found = checkpoint.load(tmp_path / "checkpoint/model.safetensors", CPU)
+    path = tmp_path / "checkpoint/model.safetensors"
+    found = checkpoint.load(path, CPU)
     assert (found.arch, found.classes, found.params) == ("resnet18", NAMES, RECIPE)
     assert not found.model.training and found.canvas is None  # as older files
+    assert not found.model.smooth and "smooth" not in json.loads(checkpoint.read(path)[0]["abn"])
     image = torch.rand(1, 3, 32, 32, generator=generator("image"))
     with torch.inference_mode():
         for one, other in zip(found.model(image), model(image), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("attention", ["residual", "look"])
+def test_a_smooth_network_comes_back_smooth(tmp_path: Path, params: Params, attention: str) -> None:
+    """From params.yaml through the train stage's network and file."""
+    of = params.model_copy(update={"smooth": True, "attention": attention})
+    made, _ = train.network(of, NAMES, None)
+    folder, recipe = tmp_path / "checkpoint", checkpoint.recipe(of)
+    checkpoint.save_all(folder, {"model": checkpoint.weights(made)}, NAMES, recipe)
+    path = folder / "model.safetensors"
+    assert json.loads(checkpoint.read(path)[0]["abn"])["smooth"] is True
+    found, image = checkpoint.load(path, CPU).model, torch.rand(1, 3, 48, 48)
+    assert found.smooth
+    with torch.inference_mode():
+        for one, other in zip(found(image), made.eval()(image), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
@@ -222,6 +242,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "no tensors": (lambda: serialise({}, {"abn": json.dumps(META)}), LAYOUT),
     "a tensor more": (lambda: content({"\x1b[2J" * 99: torch.zeros(2)}), LAYOUT),
     "another shape": (lambda: content({"fc.bias": torch.zeros(5)}), f"{LAYOUT}.*fc.bias"),
+    "smooth that is a word": (lambda: content(smooth="yes"), "smooth: Input should be a valid"),
     "a NaN": (lambda: with_value("fc.weight", float("nan")), "fc.weight holds values"),
     "an infinity": (lambda: with_value("bn1.running_var", float("inf")), "bn1.running_var holds"),
 }

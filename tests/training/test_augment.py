@@ -13,7 +13,7 @@ from abn.config.params import Params, Train
 from abn.data.loader import Batch
 from abn.data.packed import Split
 from abn.runtime.rng import generator
-from abn.training import augment
+from abn.training import augment, trivial
 from abn.training.augment import Mix
 from tests import toys
 from tests.toys import CPU, TINTS
@@ -23,17 +23,20 @@ GPU = pytest.param(
     marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 )
 SCALE = (0.08, 1.0)
-OFF: dict[str, Any] = {"jitter": 0.0, "erase": 0.0, "mixup": 0.0, "cutmix": 0.0, "mix_share": 0.0}
+ONES = torch.ones(100)
+OFF: dict[str, Any] = {"jitter": 0.0, "trivial": 0.0, "erase": 0.0}
+OFF |= {"mixup": 0.0, "cutmix": 0.0, "mix_share": 0.0}
 MIXUP: dict[str, Any] = {"mixup": 1.0, "mix_share": 1.0, "mix_until": 1.0}
 CUTMIX: dict[str, Any] = {"cutmix": 1.0, "mix_share": 1.0, "mix_until": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "alternating": {"flip": "alternating"},
     "jitter": {"jitter": 0.4},
+    "trivial": {"trivial": 1.0},
     "erase": {"erase": 1.0},
     "mixup": MIXUP,
     "cutmix": CUTMIX,
-    "all": {"flip": "alternating", "jitter": 0.4, "erase": 0.5} | MIXUP | CUTMIX,
+    "all": {"flip": "alternating", "jitter": 0.4, "trivial": 0.5, "erase": 0.5} | MIXUP | CUTMIX,
 }
 
 
@@ -119,12 +122,12 @@ def test_epoch_and_seed_each_change_order_and_crops(config: Train, key: dict[str
 
 
 @pytest.mark.parametrize("key", [{"number": 1}, {"seed": 1}])
-@pytest.mark.parametrize("variant", ["jitter", "erase", "mixup", "cutmix"])
+@pytest.mark.parametrize("variant", ["jitter", "trivial", "erase", "mixup", "cutmix"])
 def test_epoch_and_seed_each_change_colours_holes_and_mixes(
     config: Train, changed: Callable[..., Train], variant: str, key: dict[str, int]
 ) -> None:
     config = changed(config, **VARIANTS[variant])
-    split = flat(9) if variant in ("jitter", "erase") else toys.split(9)
+    split = flat(9) if variant in ("jitter", "trivial", "erase") else toys.split(9)
     first, other = (epoch(split, config, **draw) for draw in ({}, key))
     assert not first[0].equal(other[0])
     if variant in ("mixup", "cutmix"):
@@ -356,6 +359,30 @@ def test_erasing_leaves_order_crops_and_flips_as_they_were(
     assert areas.min() > 0.01 and areas.max() < 0.22
 
 
+# TrivialAugment (tests/training/test_trivial.py has its operations).
+
+
+def test_a_share_of_the_images_gets_an_operation_and_the_others_stay_as_they_were(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    split = numbered(toys.split(360))
+    plain, order = epoch(split, changed(config, flip=True))
+    images, same_order = epoch(split, changed(config, flip=True, trivial=0.5))
+    assert same_order.equal(order)
+    differ = images.ne(plain).flatten(1).any(1)
+    assert 0.35 < differ.float().mean() < 0.55  # one operation in 13 is none, a few do nothing
+
+
+def test_it_comes_before_the_hole_and_changes_no_other_draw(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    split = numbered(toys.split(36))
+    erased, _ = epoch(split, changed(config, erase=1.0))
+    both, _ = epoch(split, changed(config, erase=1.0, trivial=1.0))
+    blank = erased.eq(0.5).all(1, keepdim=True).expand_as(erased)
+    assert both[blank].eq(0.5).all()
+
+
 # Mixes.
 
 
@@ -474,6 +501,30 @@ def test_a_mask_is_cropped_and_mirrored_as_its_image_is(
     for number in range(2):
         images, masks, _ = masked(outlined(36), config, number)
         torch.testing.assert_close(masks.expand_as(images), images)
+
+
+def test_a_mask_is_sheared_turned_and_shifted_as_its_image_is(
+    config: Train, changed: Callable[..., Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the other operations, and where what comes from outside is black as the ground."""
+    monkeypatch.setattr(trivial, "recolour", lambda images, operations, strengths: images)
+    monkeypatch.setattr(trivial.move, "__defaults__", (0.0,))
+    config = changed(config, attention_loss=1.0, trivial=1.0)
+    images, masks, _ = masked(outlined(36), config)
+    _, plain, _ = masked(outlined(36), changed(config, trivial=0.0))
+    torch.testing.assert_close(masks.expand_as(images), images)
+    assert 5 <= masks.ne(plain).flatten(1).any(1).sum() <= 25  # 5 of 13 operations move
+
+
+def test_a_mask_stays_where_only_the_tones_change(
+    config: Train, changed: Callable[..., Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trivial, "draw", lambda n, share, draws: (torch.full((n,), 11), ONES[:n]))
+    config = changed(config, attention_loss=1.0)
+    images, masks, _ = masked(outlined(36), changed(config, trivial=1.0))
+    plain, whole, _ = masked(outlined(36), config)
+    assert masks.equal(whole)
+    torch.testing.assert_close(images, 1 - plain)  # solarize at full strength
 
 
 def test_what_is_erased_is_object_no_longer(config: Train, changed: Callable[..., Train]) -> None:

@@ -82,8 +82,8 @@ def test_three_processes_learn_what_one_learns(one: Path, tmp_path: Path) -> Non
 
 
 def test_two_processes_learn_to_look_as_one_does(tmp_path: Path) -> None:
-    """The map that a picture is seen under may be another process's."""
-    config = CONFIG | {"attention": "look"}
+    """The map that a picture is seen under may be another process's; SAM's step is everyone's."""
+    config = CONFIG | {"attention": "look", "sam": 0.05, "sam_from": 0.5}
     ranks.learn(tmp_path / "one", dict(config), SINGLE)
     done = ranks.train(tmp_path / "two", 2, **config)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,7 @@
 """Rates, crop sizes, steps and averages of weights at points computed by hand."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -129,6 +131,71 @@ def test_a_rate_that_is_a_tensor_stays_the_one_it_is(params, network):
     optim.set_rate(optimizer, 0.125)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         assert group["lr"] is rate and rate.item() == 0.125
+
+
+def with_gradients():
+    """Two kernels, whose gradients have the length 5 together, a bias, and running statistics."""
+    model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1), nn.Linear(1, 1, bias=False))
+    gradients = (3.0, 100.0, 100.0, 100.0, 4.0)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        nn.init.ones_(parameter)
+        parameter.grad = torch.full_like(parameter, gradient)
+    return model
+
+
+def test_uphill_is_a_step_of_the_radius_along_the_gradient_of_all_kernels():
+    model = with_gradients()
+    with optim.uphill(model, 0.5):
+        found = [parameter.item() for parameter in model.parameters()]
+    # 3/5 and 4/5 of the radius; weights and biases of norms and the layer's bias stay
+    assert found == pytest.approx([1.3, 1, 1, 1, 1.4])
+
+
+@pytest.mark.parametrize("error", [None, KeyError])
+def test_after_uphill_weights_and_statistics_are_what_they_were_to_the_bit(error):
+    model = with_gradients()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(error) if error else nullcontext(), optim.uphill(model, 0.3):
+        model(torch.tensor([[1.0], [5.0]])).sum().backward()
+        assert not model[1].running_mean.equal(before["1.running_mean"])
+        if error:
+            raise error
+    assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_what_is_frozen_has_no_gradient_and_stays_uphill():
+    model = with_gradients()
+    model[2].requires_grad_(False)
+    model[2].weight.grad = None
+    with optim.uphill(model, 0.5):
+        assert (model[0].weight.item(), model[2].weight.item()) == (1.5, 1)
+
+
+def test_without_a_gradient_uphill_is_where_it_was():
+    model = with_gradients()
+    for parameter in model.parameters():
+        parameter.grad.zero_()
+    with optim.uphill(model, 0.5):
+        assert all(parameter.item() == 1 for parameter in model.parameters())
+
+
+def test_muon_moves_the_kernels_of_the_blocks_at_its_own_rate(params, changed, network):
+    recipe = {"optimizer": "muon", "lr": 0.5, "muon_lr": 0.05, "weight_decay": 0.01}
+    optimizer = optim.optimizer(network, changed(params.train, **recipe))
+    optim.set_rate(optimizer, 0.25)  # half of the peak
+    groups = optimizer.param_groups
+    found = {id(p): (g["muon"], g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    for name, parameter in network.named_parameters():
+        block, norm = "layer" in name and parameter.ndim == 4, parameter.ndim == 1
+        expected = (block, pytest.approx(0.025 if block else 0.25), 0.0 if norm else 0.01)
+        assert found.pop(id(parameter)) == expected, name
+    assert found == {}
+
+
+def test_by_default_the_optimizer_is_sgd(params, network):
+    optimizer = optim.optimizer(network, params.train)
+    assert type(optimizer) is torch.optim.SGD
+    assert not any(group["muon"] for group in optimizer.param_groups)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.errors import DataError, ParamsError
 from abn.training import pretrained
 from abn.training.pretrained import Start
+from tests import toys
 
 TRUNK = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 HEAD = ("bn_att", "att_conv", "bn_att2", "att_conv2", "att_conv3", "bn_att3", "fc")
@@ -117,6 +118,14 @@ def test_a_checkpoint_of_the_same_classes_fills_all(tmp_path: Path, of: Any) -> 
     assert (found.new, found.unused) == ([], [])
     assert all(x.equal(start.state[name]) for name, x in model.state_dict().items())
     assert pretrained.new_parameters(model, found) == frozenset()
+
+
+def test_weights_that_a_smooth_network_learnt_are_said_to_be(tmp_path: Path, of: Any) -> None:
+    path = toys.saved(tmp_path / "weights", CLASSES, smooth=True)
+    config = of(init="weights/model.safetensors", init_sha256=checkpoint.sha256(path))
+    start = pretrained.read(config, "resnet18", tmp_path)
+    assert start is not None
+    assert start.origin == "weights/model.safetensors (learnt with smooth: true)"
 
 
 @pytest.mark.parametrize("classes", [("cat", "dog"), ("cat", "fox", "dog"), ("a", "b", "c")])

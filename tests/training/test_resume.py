@@ -90,7 +90,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "the best of a moving average": {"ema": 0.75, "select": "best", "save_every": 1},
     "masks of some images": {"attention_loss": 0.5, "attention_masks": 0.5, "erase": 0.5},
     "look": {},
-    "all that is random": {"flip": "alternating", "jitter": 0.4, "erase": 0.5, **MIXED},
+    "sam": {"sam": 0.05, "sam_from": 0.3, "ema": 0.75},
+    "muon": {"optimizer": "muon"},
+    "look with muon and sam": {"optimizer": "muon", "sam": 0.05},
+    "all that is random": {"flip": "alternating", "jitter": 0.4, "trivial": 0.5, "erase": 0.5}
+    | MIXED,
 }
 
 
@@ -107,7 +111,8 @@ def test_an_interrupted_training_ends_with_the_same_bits(
 ) -> None:
     """Between epochs, within one, and twice; by default after each of the 12 steps."""
     config = changed(config, **VARIANTS[variant])
-    network = partial(toys.network, attention="look" if variant == "look" else "residual")
+    attention = "look" if variant.startswith("look") else "residual"
+    network: Callable[[], toys.Network] = partial(toys.network, attention=attention)
     reference, model = ResumeStore(tmp_path / "reference"), network()
     history = train(model, config, reference)
     each_step = [(step,) for step in range(1, 13)] if variant == "default" else [(4,), (6,)]

@@ -1,5 +1,6 @@
 """One step of training: what plain PyTorch does, however it is run."""
 
+import copy
 import dataclasses
 import functools
 import warnings
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from abn.config import params as parameters
-from abn.config.params import Params, Train
+from abn.config.params import Attention, Params, Train
 from abn.data.loader import Batch
 from abn.models.abn import AttentionBranchNetwork, losses
 from abn.runtime.rng import generator
@@ -101,6 +102,81 @@ def test_a_moving_average_does_not_change_the_step(config: Train) -> None:
     assert same(model, twin)
 
 
+def test_with_sam_the_gradient_is_that_of_the_batch_uphill(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    """Spelt with a second network for the place uphill; the loss is that of where we are."""
+    config, radius = changed(config, sam=0.3, sam_from=0.0), 0.3
+    model, twin = toys.network(), toys.network()
+    step, optimizer = Step(model, optim.sgd(model, config), None, config), optim.sgd(twin, config)
+    step.begin(0)
+    for number in range(2):
+        above = copy.deepcopy(twin)
+        expected = by_hand(twin, torch.optim.SGD(twin.parameters(), lr=0.0), batch(number))
+        kernels = [p for p in twin.parameters() if p.ndim > 1]
+        length = sum(p.grad.square().sum() for p in kernels if p.grad is not None).sqrt()
+        with torch.no_grad():
+            for place, here in zip(above.parameters(), twin.parameters(), strict=True):
+                if here.ndim > 1 and here.grad is not None:
+                    place += radius * here.grad / length
+        by_hand(above, torch.optim.SGD(above.parameters(), lr=0.0), batch(number))
+        for place, here in zip(above.parameters(), twin.parameters(), strict=True):
+            here.grad = place.grad
+        optimizer.step()
+        assert step(batch(number)).tolist() == pytest.approx(expected)
+        for name, tensor in twin.state_dict().items():  # statistics too: of the first pass alone
+            torch.testing.assert_close(model.state_dict()[name], tensor, msg=name)
+
+
+def test_sam_begins_after_its_share_of_the_training_and_0_is_off(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    def on(**values: float) -> list[bool]:
+        own, model = changed(config, epochs=4, **values), toys.network()
+        step, seen = Step(model, optim.sgd(model, own), None, own), []
+        for epoch in range(4):
+            step.begin(epoch)
+            seen.append(step.sharp)
+        return seen
+
+    assert on(sam=0.05, sam_from=0.5) == [False, False, True, True]
+    assert on(sam=0.05, sam_from=0.0) == [True] * 4
+    assert on(sam=0.0, sam_from=0.0) == [False] * 4
+
+
+@pytest.mark.parametrize("attention", ["residual", "look"])
+def test_a_batch_that_sam_sees_twice_counts_once_in_the_statistics(
+    config: Train, changed: Callable[..., Train], attention: Attention
+) -> None:
+    """Those of both looks; the weights differ, so that SAM was on."""
+    look = config.look.model_copy(update={"start": 0.0})
+    networks = [toys.network(attention=attention) for _ in range(2)]
+    for model, radius in zip(networks, (0.0, 0.5), strict=True):
+        own = changed(config, sam=radius, sam_from=0.0, look=look)
+        step = Step(model.train(), optim.sgd(model, own), None, own)
+        step.begin(0)
+        step(batch())
+    plain, sharp = networks
+    for name, tensor in plain.named_buffers():
+        assert sharp.get_buffer(name).equal(tensor), name
+    assert not sharp.conv1.weight.equal(plain.conv1.weight)
+
+
+@pytest.mark.parametrize("attention", ["residual", "look"])
+def test_muon_moves_a_network_and_sgd_its_rest(
+    config: Train, changed: Callable[..., Train], attention: Attention
+) -> None:
+    own = changed(config, optimizer="muon", muon_lr=0.01)
+    model, twin = (toys.network(attention=attention) for _ in range(2))
+    for network in (model, twin):
+        used = own if network is model else config
+        step = Step(network, optim.optimizer(network, used), None, used)
+        step.begin(3)
+        step(batch())
+    moved = {name for name, p in model.named_parameters() if not p.equal(twin.get_parameter(name))}
+    assert moved == {"layer1.weight", "layer4.weight"}  # the toy's blocks
+
+
 def test_on_the_cpu_bf16_is_not_used(config: Train, changed: Callable[..., Train]) -> None:
     model, twin = toys.network(), toys.network()
     for network, precision in ((model, "bf16"), (twin, "fp32")):
@@ -184,6 +260,25 @@ def test_recorded_steps_are_the_plain_ones_bit_for_bit(
 
 
 @needs_gpu
+@pytest.mark.parametrize("attention", ["residual", "look"])
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_recorded_steps_are_the_plain_ones_before_and_after_sam_begins(
+    config: Train, changed: Callable[..., Train], optimizer: str, attention: Attention
+) -> None:
+    gpu, results = torch.device("cuda"), []
+    own = changed(config, epochs=2, sam=0.05, sam_from=0.5, optimizer=optimizer, precision="bf16")
+    for kind in (Step, CudaGraphStep):
+        model = toys.network(attention=attention).to(gpu)
+        step, seen = kind(model, optim.optimizer(model, own), None, own), []
+        for epoch in range(2):
+            step.begin(epoch)
+            seen += [step(batch(epoch * 8 + number, device=gpu)) for number in range(8)]
+        results.append((torch.stack(seen), model))
+    (seen, plain), (again, recorded) = results
+    assert again.equal(seen) and same(recorded, plain)
+
+
+@needs_gpu
 def test_recorded_steps_with_masks_without_and_with_them_again_are_the_plain_ones(
     config: Train, changed: Callable[..., Train]
 ) -> None:
@@ -203,7 +298,8 @@ def test_recorded_steps_with_masks_without_and_with_them_again_are_the_plain_one
 def test_an_epoch_never_waits_for_the_gpu(
     config: Train, changed: Callable[..., Train], resident: bool
 ) -> None:
-    everything = {"jitter": 0.3, "erase": 0.5, "mixup": 0.2, "cutmix": 1.0, "mix_share": 0.5}
+    everything = {"jitter": 0.3, "trivial": 0.5, "erase": 0.5}
+    everything |= {"mixup": 0.2, "cutmix": 1.0, "mix_share": 0.5}
     everything |= {"attention_loss": 0.5, "attention_masks": 0.5}
     own = changed(config, batch_size=8, precision="bf16", **everything)
     gpu, split = torch.device("cuda"), toys.split(80)
