@@ -20,7 +20,7 @@ def train(
 ) -> subprocess.CompletedProcess[str]:
     """Train in `processes` processes, into `folder`; `config` replaces values of params.train.
 
-    `attention` in it is how the map acts.
+    `attention` in it is how the map acts, `images` how many there are to learn from.
     """
     return subprocess.run(
         [sys.executable, "-m", "tests.ranks", str(processes)],
@@ -72,12 +72,12 @@ def learn(folder: Path, changes: dict[str, Any], world: Any, stop: Any = None) -
 
     small = {"epochs": 3, "batch_size": 8, "sizes": (32,), "lr": 0.02}
     view = {"val_size": 32, "val_resize": 32}
-    attention = changes.pop("attention", "residual")
+    attention, images = changes.pop("attention", "residual"), changes.pop("images", 32)
     config = params.load(ROOT / "params.yaml").train.model_copy(update=small | view | changes)
     store = ResumeStore(folder / "resume", every=0) if world.is_main else None
-    model = toys.network(seed=world.rank, attention=attention)
-    splits = toys.split(32), toys.split(7, seed=1)
-    history = fit(model, *splits, config, seed=0, world=world, resume=store, stop=stop)
+    model, new = toys.begun(config, world.rank, attention)
+    splits = toys.split(images), toys.split(7, seed=1)
+    history = fit(model, *splits, config, seed=0, world=world, resume=store, stop=stop, new=new)
     if world.is_main:
         meta = {"history": json.dumps(history)}
         save_file(checkpoint.weights(model), folder / "model.safetensors", meta)

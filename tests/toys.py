@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from abn.config.params import Attention
+from abn.config.params import Attention, Train
 from abn.data.loader import CenterCrop
 from abn.data.packed import Sample, Split, Writer
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
 from abn.runtime.rng import generator
+from abn.training import pretrained
 
 CPU = torch.device("cpu")
 WHOLE = CenterCrop(32, 32)  # all of a square image
@@ -113,3 +114,24 @@ def network(classes: int = 4, seed: int = 0, attention: Attention = "residual") 
     """A network whose weights depend on `seed` alone, channels last as the train stage has it."""
     torch.manual_seed(seed)
     return Network(classes, attention).to(memory_format=torch.channels_last)
+
+
+def start(folder: Path, attention: Attention = "residual") -> dict[str, str]:
+    """The values of `train.init` and `init_sha256` for a toy of other classes, in a file."""
+    weights = {"model": checkpoint.weights(network(3, seed=9, attention=attention))}
+    params = {"arch": "resnet18", "attention": attention, "seed": 0, "data": {"holdout": 0.0}}
+    params["train"] = {"epochs": 1, "batch_size": 2, "sizes": [32]}
+    checkpoint.save_all(folder, weights, NAMES[1:], params)
+    path = folder / "model.safetensors"
+    return {"init": str(path), "init_sha256": checkpoint.sha256(path)}
+
+
+def begun(
+    config: Train, seed: int = 0, attention: Attention = "residual"
+) -> tuple[Network, frozenset[str]]:
+    """A network as the train stage gives it to the loop, and its parameters that are new."""
+    model, filled = network(seed=seed, attention=attention), None
+    if found := pretrained.read(config, "resnet18"):
+        filled = pretrained.fill(model, NAMES, found)
+    pretrained.freeze(model, config.freeze)
+    return model, pretrained.new_parameters(model, filled)

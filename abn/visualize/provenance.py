@@ -9,6 +9,7 @@ from abn.config.params import Params
 from abn.data.packed import Split
 from abn.models import checkpoint
 from abn.models.checkpoint import Checkpoint
+from abn.project import paths
 from abn.visualize.names import apart
 
 NAMED = 20  # classes; the others are only counted
@@ -26,6 +27,7 @@ class Provenance(NamedTuple):
     warnings: list[str]  # what the reader must know first
     looks: bool = False  # whether the map lies on the picture: look, then decide
     search: str = ""  # the command that finds the commits of this run
+    branch_relu: bool = False  # whether it is of the original project, which had a ReLU more
 
 
 def provenance(
@@ -40,9 +42,11 @@ def provenance(
     """The provenance of a report on `trained`, whose file is `weights`.
 
     `measured` are the metrics of the train stage, `device` the kind that this page was made on.
+    What they say of the training is said only of weights in checkpoint/, which it wrote.
     There is no commit and no time in it: equal inputs give equal bytes, and several commits may
     hold the same run. What finds them is the MD5 of the weights, which dvc.lock records.
     """
+    measured = measured if weights.parent == paths.CHECKPOINT else {}
     checksums = {"training data": train.digest, "validation data": val.digest}
     checksums["weights"] = checkpoint.sha256(weights)
     current = params.model_dump(mode="json", include={"data", "evaluate", "explain", "visualize"})
@@ -50,37 +54,45 @@ def provenance(
     return Provenance(
         trained.arch,
         trained.classes,
-        _facts(params, trained, train, val, str(measured["selected_on"]))
+        _facts(params, trained, train, val, _selected(weights, measured))
         | {"Processor": _processors(measured.get("device"), device)},
         checksums,
         dict(_flat(trained.params | current)),
         list(_warnings(params)),
         trained.model.looks,
         _search(weights),
+        trained.model.branch_relu,
     )
 
 
 def _facts(
-    params: Params, trained: Checkpoint, train: Split, val: Split, selected_on: str
+    params: Params, trained: Checkpoint, train: Split, val: Split, selected: str
 ) -> dict[str, str]:
     recipe, holdout = trained.params["train"], trained.params["data"].get("holdout")
     count = sum(weight.numel() for weight in trained.model.parameters())
     named = ", ".join(map(apart, trained.classes[:NAMED]))
     rest = f" and {len(trained.classes) - NAMED} more" if len(trained.classes) > NAMED else ""
     side = train.images.shape[1]
-    biased = f"of the best epoch on {selected_on}, so its scores are too high"
-    selected = SELECTED.get(selected_on, biased)
+    learnt = f"{len(train):,} for training" if "epochs" in recipe else "none for training"
+    learnt += f", {holdout:.0%} of them held out" if holdout else ""
     return {
-        "Network": f"{trained.arch} with an attention branch, {count:,} weights {selected}",
+        "Network": f"{trained.arch} with an attention branch, {count:,} weights{selected}",
         "Data": f"{train.source}; {side} x {side} pixels",
-        "Images": f"{len(train):,} for training"
-        + (f", {holdout:.0%} of them held out" if holdout else "")
-        + f"; {len(val):,} for validation",
+        "Images": f"{learnt}; {len(val):,} for validation",
         f"{len(trained.classes)} classes": named + rest,
         "Training": _training(recipe, trained.params.get("seed")),
         "Evaluation": f"the short side resized to {params.evaluate.resize} px, then the centre "
         f"{params.evaluate.size} px",
     }
+
+
+def _selected(weights: Path, measured: Mapping[str, Any]) -> str:
+    """Which epoch's weights they are, where that is known and their name does not say it."""
+    if not measured or weights.name != paths.MODEL:
+        return ""
+    on = str(measured["selected_on"])
+    biased = f"of the best epoch on {on}, so its scores are too high"
+    return f" {SELECTED.get(on, biased)}"
 
 
 def _training(recipe: Mapping[str, Any], seed: int | None) -> str:
@@ -110,7 +122,9 @@ def _warnings(params: Params) -> Iterator[str]:
     shown = params.visualize.checkpoint
     if Path(shown) != Path(params.evaluate.checkpoint):
         yield f"Accuracy is that of {params.evaluate.checkpoint}, all else that of {shown}."
-    if Path(shown).name != "model.safetensors":
+    if Path(shown).parent != paths.CHECKPOINT:
+        yield f"The maps are those of {shown}; the training curves are those of checkpoint/."
+    elif Path(shown).name != paths.MODEL:
         yield f"The maps are those of {shown}; the training curves run to the last epoch."
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from abn.training.distributed import SINGLE, World
-from tests import ranks
+from tests import ranks, toys
 
 MIXED: dict[str, Any] = {"mixup": 0.2, "cutmix": 1.0, "mix_share": 0.5, "mix_until": 1.0}
 KILLED = "error[LOST] a process ended with SIGKILL; rank 1; run the same command again"
@@ -99,5 +99,27 @@ def test_after_one_of_two_was_killed_they_end_with_the_same_bits(two: Path, tmp_
     assert "RESUMED after epoch 1, step" in again.stderr
     history, weights = ranks.result(two)
     found, others = ranks.result(tmp_path)
+    assert found == history
+    assert all(tensor.equal(others[name]) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize(("attention", "freeze"), [("residual", "layer1"), ("look", "none")])
+def test_two_processes_fine_tune_as_one_does_also_after_one_was_killed(
+    attention: Any, freeze: str, tmp_path: Path
+) -> None:
+    """Frozen parts have no gradient to average; rates and weights are the same on every rank."""
+    start = toys.start(tmp_path / "starts", attention)
+    config = {**start, "freeze": freeze, "new_lr": 4.0, "balance": "weights", "images": 35}
+    config |= {"attention": attention, "ema": 0.9}
+    for name in ("one", "two", "killed"):
+        (tmp_path / name).mkdir()
+    ranks.learn(tmp_path / "one", dict(config), SINGLE)
+    assert ranks.train(tmp_path / "two", 2, **config).returncode == 0
+    compare(tmp_path / "one", tmp_path / "two")
+    assert ranks.train(tmp_path / "killed", 2, fault="1 SIGKILL 6", **config).returncode == 7
+    again = ranks.train(tmp_path / "killed", 2, **config)
+    assert "RESUMED after epoch 1, step" in again.stderr
+    history, weights = ranks.result(tmp_path / "two")
+    found, others = ranks.result(tmp_path / "killed")
     assert found == history
     assert all(tensor.equal(others[name]) for name, tensor in weights.items())

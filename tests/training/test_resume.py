@@ -48,7 +48,9 @@ def train(
     return fit(model, *splits, config, seed=0, resume=store, **more)
 
 
-def interrupted(step: int, how: str, monkeypatch: pytest.MonkeyPatch, *call: Any) -> None:
+def interrupted(
+    step: int, how: str, monkeypatch: pytest.MonkeyPatch, *call: Any, **more: Any
+) -> None:
     """`train(*call)` whose `step`-th step, from 1 on, is its last: killed, or asked to stop."""
     count, original, stop = [0], Step.__call__, GracefulStop()
 
@@ -63,7 +65,7 @@ def interrupted(step: int, how: str, monkeypatch: pytest.MonkeyPatch, *call: Any
 
     with monkeypatch.context() as patch, pytest.raises((Killed, Stopped)):
         patch.setattr(Step, "__call__", counting)
-        train(*call, stop=stop)
+        train(*call, stop=stop, **more)
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -128,6 +130,38 @@ def test_an_interrupted_training_ends_with_the_same_bits(
         assert snapshots.keys() == reference.snapshots().keys()
         for name, weights in reference.snapshots().items():
             assert all(tensor.equal(snapshots[name][key]) for key, tensor in weights.items())
+
+
+@pytest.mark.parametrize("how", ["killed", "asked to stop"])
+@pytest.mark.parametrize(("attention", "freeze"), [("residual", "layer1"), ("look", "none")])
+def test_a_fine_tuning_that_was_interrupted_ends_with_the_same_bits(
+    config: Train,
+    changed: Callable[..., Train],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    attention: Any,
+    freeze: str,
+    how: str,
+) -> None:
+    """A start from a file, frozen parts, a rate for what is new, weights of unequal classes."""
+    start = toys.start(tmp_path / "starts", attention)
+    config = changed(config, **start, freeze=freeze, new_lr=4.0, balance="weights", ema=0.75)
+    unequal = {"images": 35}  # 9, 9, 9 and 8 of the four classes
+    model, new = toys.begun(config, attention=attention)
+    assert new >= {"fc.weight", "fc.bias", "att_conv2.weight"} and "layer1.weight" not in new
+    first = checkpoint.weights(model)
+    history = train(model, config, ResumeStore(tmp_path / "reference"), new=new, **unequal)
+    learnt = {name for name, x in checkpoint.weights(model).items() if not x.equal(first[name])}
+    held = {"conv1.weight", "bn1.weight", "bn1.running_mean", "layer1.weight"}
+    assert "fc.weight" in learnt and held & learnt == (set() if freeze != "none" else held)
+    for steps in [(2,), (4,), (3, 7)]:
+        store = ResumeStore(tmp_path / f"interrupted-{steps}", every=0)
+        for step in steps:
+            again = toys.begun(config, attention=attention)[0]
+            interrupted(step, how, monkeypatch, again, config, store, new=new, **unequal)
+        resumed = toys.begun(config, attention=attention)[0]
+        assert train(resumed, config, store, new=new, **unequal) == history
+        assert same(resumed, model)
 
 
 def test_a_signal_lets_the_step_finish_and_saves_it(

@@ -24,7 +24,10 @@ WEIGHTS = b"weights"
 @pytest.fixture(autouse=True)
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("model.safetensors").write_bytes(WEIGHTS)
+    for folder in ("checkpoint", "weights"):
+        Path(folder).mkdir()
+        Path(folder, "model.safetensors").write_bytes(WEIGHTS)
+    Path("checkpoint/epoch-0002.safetensors").write_bytes(WEIGHTS)
 
 
 def of(
@@ -32,13 +35,13 @@ def of(
     selected_on: str = "nothing",
     recipe: Any = RECIPE,
     classes: tuple[str, ...] = toys.NAMES,
+    file: str = "checkpoint/model.safetensors",
     **measured: str,
 ) -> Provenance:
     trained = Checkpoint(toys.network(), "resnet18", classes, recipe)
-    splits, file = (toys.split(40), toys.split(8)), Path("model.safetensors")
-    return provenance(
-        params, trained, *splits, file, {"selected_on": selected_on} | measured, "CPU, AVX2"
-    )
+    measured["selected_on"] = selected_on
+    splits = toys.split(40), toys.split(8)
+    return provenance(params, trained, *splits, Path(file), measured, "CPU, AVX2")
 
 
 def test_the_facts_name_network_data_and_training(params: Params) -> None:
@@ -56,6 +59,28 @@ def test_the_facts_name_network_data_and_training(params: Params) -> None:
 def test_a_selection_on_the_reported_split_is_named(params: Params) -> None:
     assert "so its scores are too high" in of(params, "val").facts["Network"]
     assert "on the hold-out" in of(params, "holdout").facts["Network"]
+
+
+def test_of_weights_from_elsewhere_nothing_is_said_that_the_last_training_measured(
+    params: Params, changed: Any
+) -> None:
+    """A network of `abn convert`: no epochs, and none of these images in its training."""
+    file = "weights/model.safetensors"
+    recipe = {"train": {"val_size": 224, "val_resize": 256}, "data": {}}
+    shown = params.model_copy(update={"visualize": changed(params.visualize, checkpoint=file)})
+    found = of(shown, "val", recipe, file=file, device="H100")
+    assert found.facts["Network"].endswith(" weights")
+    assert found.facts["Images"] == "none for training; 8 for validation"
+    assert found.facts["Training"].startswith("by another project")
+    assert found.facts["Processor"] == "not recorded for the training, CPU, AVX2 for this page"
+    assert f"maps are those of {file}; the training curves are those of checkpoint/." in str(
+        found.warnings
+    )
+
+
+def test_weights_of_an_epoch_are_not_called_those_of_the_last(params: Params) -> None:
+    network = of(params, file="checkpoint/epoch-0002.safetensors").facts["Network"]
+    assert network.endswith(" weights")
 
 
 def test_many_classes_are_counted(params: Params) -> None:
