@@ -22,6 +22,7 @@ from abn.experiments import dvc, git
 from abn.project import paths, results
 from abn.runtime import redaction
 from abn.runtime.errors import DataError
+from abn.runtime.progress import say
 
 WORKSPACE, EVERY = "workspace", "*"
 STAGES = "explain", "evaluate", "download", "train"  # where two record a param, the last one counts
@@ -84,25 +85,36 @@ def read(names: Sequence[str]) -> list[Snapshot]:
     places, wanted = list(dict.fromkeys(places)), [dvc.LOCK, *FILES]
     contents = iter(_contents([(revision, path) for _, revision in places for path in wanted]))
     files = [dict(zip(wanted, contents, strict=False)) for _ in places]
-    found = [_snapshot(*place, each) for place, each in zip(places, files, strict=True)]
-    return [each for each in found if each]
+    found = []
+    for (name, revision), each in zip(places, files, strict=True):
+        if snapshot := _snapshot(name, revision, each):
+            found.append(snapshot)
+        else:
+            say(f"{name}: no training in its dvc.lock, left out")
+    return found
 
 
 def _find(name: str) -> list[tuple[str, str]]:
     """What `name` stands for: pairs of a name and a commit."""
     if name == WORKSPACE:
         return [(WORKSPACE, "")]
-    known = sorted(dvc.experiments(), key=lambda each: (each.time, _natural(each.name)))
-    if name == EVERY:
-        return [(each.name, each.revision) for each in known]
-    for pattern in (re.escape(name), re.escape(name) + r"-\d+", fnmatch.translate(name)):
-        matching = [each for each in known if re.fullmatch(pattern, each.name)]
-        if matching:
-            return [(each.name, each.revision) for each in matching]
-        words = "-C", str(dvc.root()), "rev-parse", "--quiet", "--verify", f"{name}^{{commit}}"
-        if commit := git.output(*words):
-            return [(name, commit.strip())]
-    raise DataError("no such experiment, sweep or revision", name, REMEDY)
+    known = sorted(dvc.experiments(), key=lambda each: _natural(each.name))
+
+    def matching(pattern: str) -> list[tuple[str, str]]:
+        return [(each.name, each.revision) for each in known if re.fullmatch(pattern, each.name)]
+
+    exact, sweep = re.escape(name), re.escape(name) + r"-\d+"
+    found = matching(exact) or _commit(name) or matching(sweep) or matching(fnmatch.translate(name))
+    if not found and name != EVERY:
+        raise DataError("no such experiment, sweep or revision", name, REMEDY)
+    return found
+
+
+def _commit(name: str) -> list[tuple[str, str]]:
+    """The commit that git calls `name`; none where it knows none."""
+    words = "-C", str(dvc.root()), "rev-parse", "--quiet", "--verify", f"{name}^{{commit}}"
+    commit = git.output(*words)
+    return [(name, commit.strip())] if commit else []
 
 
 def _natural(name: str) -> list[tuple[str, int]]:
@@ -116,9 +128,7 @@ def _contents(wanted: Sequence[tuple[str, Path]]) -> Iterator[bytes]:
     One process of git reads them all: one for each would take minutes for 200 experiments.
     """
     lines = "".join(f"{revision}:./{path.as_posix()}\n" for revision, path in wanted if revision)
-    command = ["git", "-C", str(dvc.root()), "cat-file", "--batch"]
-    done = subprocess.run(command, input=lines.encode(), capture_output=True, check=True)
-    output = io.BytesIO(done.stdout)
+    output = io.BytesIO(_batch(lines.encode()) if lines else b"")
     for revision, path in wanted:
         file = dvc.root() / path
         if revision:
@@ -126,6 +136,12 @@ def _contents(wanted: Sequence[tuple[str, Path]]) -> Iterator[bytes]:
             yield output.read(int(size) + 1)[:-1] if kind.endswith(b" blob") else b""
         else:
             yield file.read_bytes() if file.is_file() else b""
+
+
+def _batch(lines: bytes) -> bytes:
+    """What git has of the objects that `lines` name."""
+    command = ["git", "-C", str(dvc.root()), "cat-file", "--batch"]
+    return subprocess.run(command, input=lines, capture_output=True, check=True).stdout
 
 
 def _snapshot(name: str, revision: str, contents: Mapping[Path, bytes]) -> Snapshot | None:

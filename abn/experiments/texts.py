@@ -16,7 +16,6 @@ SHOWN = {  # the columns, where no metrics are named
     "evaluate.top1": "Top-1",
     "evaluate.ece": "Calibration error",
     "explain.srg": "SRG",
-    "explain.auroc": "AUROC",
 }
 LEGEND = (
     "± is the standard deviation over the seeds. Below it the difference to the first line, with "
@@ -71,13 +70,14 @@ def value(summary: Summary | None) -> str:
     return f"{number(summary.mean, 3)}{spread}"
 
 
-def change(more: Difference | None) -> str:
-    """A difference: "+0.012 (0.003 to 0.021, images)"; empty for none."""
+def change(more: Difference | None, line: str = " ") -> str:
+    """A difference: "+0.012 (0.003 to 0.021) images", `line` between its parts; empty for none."""
     if more is None:
         return ""
-    interval = f" ({number(more.low, 3)} to {number(more.high, 3)}, {more.covers})"
     sign = "+" if round(more.mean, 3) > 0 else ""
-    return f"{sign}{number(more.mean, 3)}{interval if more.covers else ', no interval'}"
+    interval = f"({number(more.low, 3)} to {number(more.high, 3)})", more.covers
+    parts = interval if more.covers else ("no interval",)
+    return line.join([f"{sign}{number(more.mean, 3)}", *parts])
 
 
 def verdicts(configuration: Configuration) -> str:
@@ -118,7 +118,8 @@ def _table(c: Comparison, names: dict[str, str], form: str, line: str) -> str:
     rows = []
     for each in c.configurations:
         more, known = c.differences(each), each.metrics
-        cells = [line.join(filter(None, [value(known.get(n)), change(more.get(n))])) for n in names]
+        parts = [(value(known.get(name)), change(more.get(name), line)) for name in names]
+        cells = [line.join(filter(None, part)) for part in parts]
         rows.append([each.label, ", ".join(each.seeds), *cells, verdicts(each)])
     return _tabulated(rows, ["Configuration", "Seeds", *names.values(), "Verdict"], form)
 

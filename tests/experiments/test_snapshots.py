@@ -18,7 +18,7 @@ def names(*wanted: str) -> list[str]:
 def test_a_sweep_a_pattern_and_a_branch_are_found_by_their_names() -> None:
     for number in (10, 2, 1):
         record(f"sweep-{number}", seed=number)
-    record("other", when=-1)
+    record("other", when=9)
     assert names("sweep") == names("sweep-*") == ["sweep-1", "sweep-2", "sweep-10"]
     assert names("main", "other") == ["main", "other"]
     assert names() == ["HEAD", WORKSPACE, "other", "sweep-1", "sweep-2", "sweep-10"]
@@ -35,10 +35,13 @@ def test_an_unknown_name_is_refused() -> None:
         read(["sweeep"])
 
 
-def test_a_commit_without_a_training_has_no_results() -> None:
+def test_a_commit_without_a_training_is_left_out_and_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     git("rm", "-q", "dvc.lock")
     git("commit", "-qm", "empty")
     assert names("HEAD", "main~1") == ["main~1"]
+    assert capsys.readouterr().err == "HEAD: no training in its dvc.lock, left out\n"
 
 
 def test_params_are_those_of_dvc_lock_whatever_params_yaml_says_now() -> None:
