@@ -78,7 +78,9 @@ def test_without_yes_it_says_what_each_costs_and_removes_nothing(run: Run) -> No
 
 def test_yes_removes_what_is_ours_and_old_and_nothing_else(run: Run) -> None:
     before = there()
-    with locks.alone(paths.RESUME / RUNNING / "lock", "a training"):
+    lock = paths.RESUME / RUNNING / "lock"
+    with locks.alone(lock, "a training"):
+        os.utime(lock, (0, 0))  # it has been running for long
         assert "4.0 MB  removed" in run(yes=True)
     gone = {f".resume/{FINISHED}/{STATE}", f".resume/{FINISHED}/{paths.DONE}"}
     gone |= {"data/.train.safetensors.abn.part", ".checkpoint.abn.part/model.safetensors"}
