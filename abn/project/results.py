@@ -87,9 +87,13 @@ def metrics(path: Path) -> dict[str, Any]:
 
 def table(path: Path) -> pd.DataFrame:
     """A CSV with a header; an empty field was not measured."""
-    text = io.StringIO(_text(path))
+    return parsed(_text(path))
+
+
+def parsed(text: str) -> pd.DataFrame:
+    """The table in the text of such a CSV."""
     kinds = dict.fromkeys(NAMES, str)
-    found = pd.read_csv(text, dtype=kinds, keep_default_na=False, na_values=[""])
+    found = pd.read_csv(io.StringIO(text), dtype=kinds, keep_default_na=False, na_values=[""])
     return found.assign(**{name: found[name].map(plain) for name in NAMES if name in found})
 
 

@@ -85,6 +85,7 @@ def run(main: Callable[[Params, Inputs], None]) -> None:
 
 
 def _load(stage: str) -> tuple[Params, Inputs]:
+    launch.share_cores()
     params = parameters.load(paths.PARAMS)
     if stage == "download" and params.data.name == "folder":
         own_images.link(Path(params.data.root))

@@ -1,15 +1,21 @@
 """The device to compute on, deterministic settings, and the CPU's memory allocator."""
 
+import atexit
 import ctypes
+import functools
 import os
 import platform
 import re
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import BaseFileLock, Timeout
 from torch.utils import deterministic
 
+from abn.runtime import launch, locks
 from abn.runtime.errors import DeviceError
 
 REMEDY = "use cpu, cuda or cuda:N"
@@ -20,12 +26,15 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 def choose(number: int = 0) -> torch.device:
     """The device of ABN_DEVICE (cpu, cuda, cuda:1), else a GPU if there is one; deterministic.
 
-    `number` chooses among several GPUs where the name does not. DeviceError where it is missing.
+    `number` chooses among several GPUs where the name does not; a stage that DVC runs takes one
+    that no other experiment has. DeviceError where it is missing.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     name = os.environ.get("ABN_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):  # torch knows others, which nobody has tried
         raise DeviceError("no such device", f"ABN_DEVICE={name}", REMEDY)
+    if name == "cuda" and "DVC_ROOT" in os.environ and not launch.is_worker():
+        number = _leased(torch.cuda.device_count())
     name = f"{name}:{number}" if name == "cuda" and number else name
     device = open_device(name, f"ABN_DEVICE={name}")
     # Like use_deterministic_algorithms(True), which also imports the compiler, for 1 to 2 seconds.
@@ -34,6 +43,31 @@ def choose(number: int = 0) -> torch.device:
     if device.type == "cpu":
         keep_memory()
     return device
+
+
+@functools.cache  # one for each process
+def _leased(count: int) -> int:
+    """Which of `count` GPUs is this process's, until it ends.
+
+    Each takes the first lock file that is free, of those in the main project. With more processes
+    than GPUs, the next begin at the first GPU again.
+    """
+    if count < 2:
+        return 0
+    folder = Path(os.environ["DVC_ROOT"], ".cache", "locks")
+    folder.mkdir(parents=True, exist_ok=True)
+    place = 0
+    while True:
+        path = folder / f"gpu-{place}.lock"
+        with suppress(Timeout):
+            atexit.register(_give_back, path, locks.acquire(path, timeout=0))
+            return place % count
+        place += 1
+
+
+def _give_back(path: Path, lock: BaseFileLock) -> None:
+    path.unlink(missing_ok=True)
+    lock.release()
 
 
 def open_device(name: str | torch.device, where: str) -> torch.device:

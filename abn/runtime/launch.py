@@ -29,6 +29,22 @@ def processes() -> int:
     return 1 if is_worker() else int(env.number("ABN_PROCESSES", 1, least=1))
 
 
+def share_cores() -> None:
+    """Take this process's part of the cores; call it before torch is imported.
+
+    ABN_JOBS=N says that N experiments run side by side (`ABN_JOBS=2 dvc queue start --jobs 2`):
+    each gets cores / N threads, unless OMP_NUM_THREADS says how many. It is given, not counted,
+    because the bits of a result depend on it. In DVC's queue a thread that waits sleeps: two
+    trainings whose threads spin at every barrier slow each other to a tenth.
+    """
+    jobs = int(env.number("ABN_JOBS", 1, least=1))
+    if jobs > 1 and not is_worker():
+        threads = max((os.cpu_count() or 1) // (jobs * processes()), 1)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    if jobs > 1 or Path.cwd().parent.parts[-3:] == (".dvc", "tmp", "exps"):
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def report(line: str) -> bool:
     """Hand `line` to the process that started this worker; False: print it here."""
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):

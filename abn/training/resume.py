@@ -182,10 +182,10 @@ def make_room(trainings: Path, current: Path, max_bytes: float = MAX_BYTES) -> N
     for folder in reversed([*unfinished, *finished]):
         size = sum(file.stat().st_size for each in folders for file in each.glob("*"))
         if size > max_bytes or folder in finished[FINISHED_KEPT:]:
-            _remove(folder)
+            remove(folder)
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Remove a training unless it is running."""
     with suppress(Timeout), locks.acquire(folder / LOCK, timeout=0):
         if not (folder / DONE).exists():

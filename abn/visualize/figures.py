@@ -42,20 +42,46 @@ def sheet(tiles: Sequence[Tile], style: Style, dpi: int) -> Figure:
     Prediction above, the map's range below.
     """
     pictures = 2 if tiles[0].look is None else 3
-    tile_width = pictures * (_IMAGE + _SEAM) - _SEAM
-    across = columns(len(tiles), pictures)
-    down = -(-len(tiles) // across)
-    width = 2 * _BORDER + across * (tile_width + _GAP_X) - _GAP_X
-    height = 2 * _BORDER + down * (_TILE_HEIGHT + _GAP_Y) - _GAP_Y + _NOTE
+    (width, height), corners = _layout(len(tiles), pictures)
     figure = Figure((width, height), dpi, facecolor="white")
-    for place, tile in enumerate(tiles):
-        row, column = divmod(place, across)
-        left = _BORDER + column * (tile_width + _GAP_X)
-        top = height - _BORDER - row * (_TILE_HEIGHT + _GAP_Y)
+    for tile, (left, top) in zip(tiles, corners, strict=True):
         _tile(figure, left, top - _ABOVE - _IMAGE, tile, style)
     note: dict[str, Any] = {"ha": "center", "color": GREY, "fontsize": SMALL}
     figure.text(0.5, _BORDER / height, _key(tiles[0], style), **note)
     return figure
+
+
+def tiles_of(picture: Pixels, count: int, pictures: int) -> list[Pixels]:
+    """The `count` tiles of a `picture` of a sheet, each with the text above and below it.
+
+    Empty where it is not a sheet of so many tiles, each of so many `pictures`.
+    """
+    (width, height), corners = _layout(count, pictures)
+    dpi = picture.shape[1] / width
+    if abs(picture.shape[0] - dpi * height) > 2:
+        return []
+    size = pictures * (_IMAGE + _SEAM) - _SEAM, _TILE_HEIGHT
+    found = []
+    for left, top in corners:
+        box = left, left + size[0], height - top, height - top + size[1]
+        first, last, above, below = (round(dpi * end) for end in box)
+        found.append(picture[above:below, first:last])
+    return found
+
+
+def _layout(count: int, pictures: int) -> tuple[tuple[float, float], list[tuple[float, float]]]:
+    """Width and height of a sheet, and the left upper corner of each tile from below; in inches."""
+    tile_width = pictures * (_IMAGE + _SEAM) - _SEAM
+    across = columns(count, pictures)
+    down = -(-count // across)
+    width = 2 * _BORDER + across * (tile_width + _GAP_X) - _GAP_X
+    height = 2 * _BORDER + down * (_TILE_HEIGHT + _GAP_Y) - _GAP_Y + _NOTE
+    corners = []
+    for place in range(count):
+        row, column = divmod(place, across)
+        left = _BORDER + column * (tile_width + _GAP_X)
+        corners.append((left, height - _BORDER - row * (_TILE_HEIGHT + _GAP_Y)))
+    return (width, height), corners
 
 
 def columns(count: int, pictures: int = 2) -> int:

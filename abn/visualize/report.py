@@ -63,22 +63,12 @@ def render(
     It shows the `items` of the first `classes` classes, and all errors, with the map `drawn` in
     overlays of that `style`.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    for name in ("number", "percent", "plain"):
-        environment.filters[name] = getattr(tables, name)
-    environment.filters |= {"data_uri": data_uri, "map_name": tiles.map_name, "apart": apart}
-    environment.filters |= {"path": path, "shown": shown}
-    environment.filters["rows"] = lambda item: tiles.rows(item, style)
+    page = environment()
+    page.filters["rows"] = lambda item: tiles.rows(item, style)
     by_class, gates = _by_class(items), records(results.gates)
     by_map = answer.by_map(records(results.map_gates))
     errors = [item for item in items if item.role == "error"]
-    return environment.get_template("report.html").render(
+    return page.get_template("report.html").render(
         results=results,
         provenance=provenance,
         first=answer.first_sentence(results.explain, gates),
@@ -101,6 +91,22 @@ def render(
         misled=[item.what_if for item in errors if item.what_if],
         ramps={name: ramp(name) for name in (tiles.UNIT, tiles.SIGNED)},
     )
+
+
+def environment(*folders: Path) -> Environment:
+    """Where pages find templates, first in `folders`, and the filters of templates/parts.html."""
+    found = Environment(
+        loader=FileSystemLoader([*folders, TEMPLATES]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    for name in ("number", "percent", "plain"):
+        found.filters[name] = getattr(tables, name)
+    found.filters |= {"data_uri": data_uri, "map_name": tiles.map_name, "apart": apart}
+    found.filters |= {"path": path, "shown": shown, "rows": tiles.rows}
+    return found
 
 
 def data_uri(panel: Panel) -> str:

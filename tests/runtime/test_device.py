@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils import deterministic
 
-from abn.runtime import device
+from abn.runtime import device, locks
 from abn.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -101,3 +101,45 @@ def test_cublas_is_deterministic_unless_the_user_chose(monkeypatch, given, expec
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", given)
     device.choose()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected
+
+
+@pytest.fixture
+def two_gpus(monkeypatch, tmp_path):
+    """Two GPUs, as a stage of DVC sees them; yields what takes one as another process does."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(device, "open_device", lambda name, where: torch.device(name))
+    monkeypatch.delenv("ABN_DEVICE", raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    given_back = []
+    monkeypatch.setattr(device.atexit, "register", lambda *call: given_back.append(call))
+    device._leased.cache_clear()
+
+    def take(place):
+        path = tmp_path / ".cache" / "locks" / f"gpu-{place}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        given_back.append((device._give_back, path, locks.acquire(path, timeout=0)))
+
+    yield take
+    for call, *arguments in given_back:
+        call(*arguments)
+    device._leased.cache_clear()
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+@pytest.mark.parametrize(
+    ("taken", "chosen"), [((), "cuda"), ((0,), "cuda:1"), ((1,), "cuda"), ((0, 1), "cuda")]
+)
+def test_experiments_side_by_side_use_different_gpus(two_gpus, taken, chosen):
+    for place in taken:
+        two_gpus(place)
+    assert device.choose() == device.choose() == torch.device(chosen)
+
+
+def test_a_named_gpu_and_a_process_of_a_training_take_what_they_are_given(two_gpus, monkeypatch):
+    two_gpus(0)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abn")
+    assert device.choose(0) == torch.device("cuda")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    monkeypatch.setenv("ABN_DEVICE", "cuda:0")
+    assert device.choose() == torch.device("cuda:0")

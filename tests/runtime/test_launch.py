@@ -1,5 +1,6 @@
 """Starting several processes, and the one line printed when they fail."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from abn.runtime import launch
+from abn.runtime.errors import ParamsError
 
 
 def failure(message: str, exitcode: int) -> Any:
@@ -61,3 +63,45 @@ def test_the_number_of_processes_comes_from_the_environment(
     assert launch.processes() == count
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abn")
     assert launch.processes() == 1  # a worker starts none
+
+
+@pytest.mark.parametrize(
+    ("given", "threads"),
+    [
+        ({"ABN_JOBS": "2"}, "4"),
+        ({"ABN_JOBS": "3"}, "2"),
+        ({"ABN_JOBS": "99"}, "1"),
+        ({"ABN_JOBS": "2", "ABN_PROCESSES": "2"}, "2"),
+        ({"ABN_JOBS": "2", "OMP_NUM_THREADS": "7"}, "7"),
+    ],
+)
+def test_jobs_side_by_side_share_eight_cores_and_wait_asleep(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], threads: str
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "environ", given)
+    launch.share_cores()
+    assert (given["OMP_NUM_THREADS"], given["OMP_WAIT_POLICY"]) == (threads, "PASSIVE")
+
+
+def test_alone_a_stage_has_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, str] = {}
+    monkeypatch.setattr(os, "environ", given)
+    launch.share_cores()
+    assert given == {}
+
+
+def test_in_the_queue_threads_wait_asleep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpabc"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    given: dict[str, str] = {}
+    monkeypatch.setattr(os, "environ", given)
+    launch.share_cores()
+    assert given == {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def test_a_wrong_number_of_jobs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"ABN_JOBS": "many"})
+    with pytest.raises(ParamsError, match="wrong value; ABN_JOBS=many"):
+        launch.share_cores()

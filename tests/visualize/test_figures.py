@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from abn.visualize.figures import columns, item_figure, save, sheet
+from abn.visualize.figures import columns, item_figure, save, sheet, tiles_of
 from abn.visualize.overlay import Style
 from abn.visualize.tiles import (
     SIGNED,
@@ -280,3 +280,17 @@ def test_a_gallery_figure_drawn_twice_has_the_same_bytes(tmp_path: Path) -> None
 
 if __name__ == "__main__":  # the other process
     draw(Path(sys.argv[1]))
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_a_sheet_is_cut_into_its_tiles_again(count: int, tmp_path: Path) -> None:
+    """The image of each tile has a grey of its own; it is in that tile and in no other."""
+    greys = [20 + 20 * place for place in range(count)]
+    tiles = [tile()._replace(image=np.full((8, 8, 3), grey, np.uint8)) for grey in greys]
+    save(sheet(tiles, JET, 60), tmp_path / "sheet.png")
+    picture = np.round(255 * matplotlib.image.imread(tmp_path / "sheet.png")[..., :3]).astype(int)
+    found = tiles_of(picture, count, 2)
+    for grey, cut in zip(greys, found, strict=True):
+        areas = [int((cut == [other] * 3).all(-1).sum()) for other in greys]
+        assert areas[greys.index(grey)] > 80 * 80 and sum(areas) - max(areas) < 80
+    assert tiles_of(picture, count + 1, 2) == [] or count == 10

@@ -1,0 +1,205 @@
+"""Configurations compared: mean and standard deviation over seeds, and differences with intervals.
+
+Trainings that differ only in their seed are one configuration. A difference is taken between
+trainings of the same seed where both configurations have it, and of the same images where both were
+measured on the same data; its interval is that of `abn.explain.statistics`.
+"""
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import special
+from torch import Tensor
+
+from abn.experiments.snapshots import GATES, IMAGES, Snapshot
+from abn.explain.statistics import LEVEL, estimate
+from abn.project import paths
+
+ABSENT = "-"
+LABEL = 3  # params at most in the name of a configuration
+VERDICT = "explain.verdict"
+PREDICTED = {"evaluate.top1": "prediction", "evaluate.attention_top1": "attention_prediction"}
+
+
+class Summary(NamedTuple):
+    """A metric over the seeds of a configuration."""
+
+    mean: float
+    sd: float | None  # of a sample; None for one seed
+    seeds: int
+
+
+class Difference(NamedTuple):
+    """How much more of a metric a configuration has than the first, and the 95 % interval."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    covers: str  # what may be drawn again: "images", "images and seeds", "seeds"; "" for none
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Trainings that differ only in their seed, each seed once."""
+
+    label: str
+    trainings: tuple[Snapshot, ...]
+
+    @property
+    def seeds(self) -> dict[str, Snapshot]:
+        return {each.seed: each for each in self.trainings}
+
+    @cached_property
+    def metrics(self) -> dict[str, Summary]:
+        """Every number that any of the trainings has."""
+        names = dict.fromkeys(name for each in self.trainings for name in each.metrics)
+        values = {name: [each.metrics.get(name) for each in self.trainings] for name in names}
+        return {name: _summary(known) for name in names if (known := _numbers(values[name]))}
+
+    @property
+    def verdicts(self) -> Counter[str]:
+        """How many of the trainings have each verdict."""
+        return Counter(
+            str(each.metrics[VERDICT]) for each in self.trainings if VERDICT in each.metrics
+        )
+
+    def gates(self) -> dict[str, list[dict[str, object]]]:
+        """The rows of the gates' tables, one for each training that has it, by gate."""
+        rows: dict[str, list[dict[str, object]]] = {}
+        for each in self.trainings:
+            table = each.table(GATES)
+            for row in [] if table is None else table.to_dict("records"):
+                rows.setdefault(str(row["gate"]), []).append({str(k): v for k, v in row.items()})
+        return rows
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Configurations, the first of which is what the others are compared with."""
+
+    configurations: tuple[Configuration, ...]
+    differing: dict[str, list[str]]  # param, or source, to its value in each configuration
+    notes: tuple[str, ...]
+
+    def differences(self, configuration: Configuration) -> dict[str, Difference]:
+        """By metric; none for the first."""
+        first = self.configurations[0]
+        if configuration is first:
+            return {}
+        shared = [name for name in configuration.metrics if name in first.metrics]
+        return {name: difference(first, configuration, name) for name in shared}
+
+
+def compare(snapshots: Sequence[Snapshot]) -> Comparison:
+    """`snapshots` by configuration, in their order; a training that occurs twice counts once."""
+    groups: dict[object, dict[str, Snapshot]] = {}
+    notes = [note for each in snapshots for note in each.notes]
+    for each in snapshots:
+        known = groups.setdefault(each.configuration, {}).setdefault(each.seed, each)
+        if known is not each:
+            same = known.metrics == each.metrics
+            other = "" if same else " but other results, perhaps of another processor"
+            notes.append(
+                f"{each.name}: the configuration and seed of {known.name}{other}; counted once"
+            )
+    members = [tuple(group.values()) for group in groups.values()]
+    differing = _differing([group[0] for group in members])
+    labels = _labels([group[0].name for group in members], differing)
+    configurations = tuple(map(Configuration, labels, members))
+    return Comparison(configurations, differing, tuple(notes))
+
+
+def difference(first: Configuration, other: Configuration, metric: str) -> Difference:
+    """`metric` of `other` less that of `first`, over pairs of trainings.
+
+    The pairs have the same seed; where the two share no seed, they are in the order of both.
+    """
+    pairs = [(first.seeds[seed], each) for seed, each in other.seeds.items() if seed in first.seeds]
+    pairs = pairs or list(zip(first.trainings, other.trainings, strict=False))
+    pairs = [pair for pair in pairs if all(_numbers([each.metrics.get(metric)]) for each in pair)]
+    if not pairs:  # no pair has it, some training of each does
+        return Difference(other.metrics[metric].mean - first.metrics[metric].mean, None, None, "")
+    changes = [b.metrics[metric] - a.metrics[metric] for a, b in pairs]
+    images = [_image_changes(a, b, metric) for a, b in pairs]
+    known = [each for each in images if each is not None]
+    if len(known) == len(pairs) and len({len(each) for each in known}) == 1:
+        found = estimate(torch.stack(known))
+        if found and found.low < found.high:  # all images alike say nothing of others
+            covers = "images and seeds" if len(pairs) > 1 else "images"
+            return Difference(found.mean, found.low, found.high, covers)
+    return _over_seeds(changes)
+
+
+def _over_seeds(changes: Sequence[float]) -> Difference:
+    """The mean of `changes`, one for each pair of seeds, with Student's interval."""
+    mean = statistics.fmean(changes)
+    if len(changes) < 2 or len(set(changes)) == 1:
+        return Difference(mean, None, None, "")
+    student = float(special.stdtrit(len(changes) - 1, (1 + LEVEL) / 2))
+    reach = student * statistics.stdev(changes) / len(changes) ** 0.5
+    return Difference(mean, mean - reach, mean + reach, "seeds")
+
+
+def _image_changes(first: Snapshot, other: Snapshot, metric: str) -> Tensor | None:
+    """`metric` of each image in `other` less that in `first` [N]; None on different data."""
+    if first.data != other.data:
+        return None
+    columns = [_of_images(each, metric) for each in (first, other)]
+    if any(column is None for column in columns):
+        return None
+    a, b = (column for column in columns if column is not None)
+    names = [name for name in a if name in b]
+    return torch.tensor([b[name] - a[name] for name in names], dtype=torch.float64)
+
+
+def _of_images(snapshot: Snapshot, metric: str) -> dict[object, float] | None:
+    """The value of `metric` for each image that has one; None where it has none."""
+    name = metric.partition(".")[2]
+    if metric in PREDICTED:
+        table, values = snapshot.table(paths.PREDICTIONS), PREDICTED[metric]
+        return (
+            None if table is None else dict(enumerate(map(float, table["label"] == table[values])))
+        )
+    table = snapshot.table(IMAGES)
+    if not metric.startswith("explain.srg") or table is None or name not in table:
+        return None
+    known = table.dropna(subset=name)
+    return dict(zip(known["index"].tolist(), map(float, known[name].to_numpy()), strict=True))
+
+
+def _summary(values: Sequence[float]) -> Summary:
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return Summary(statistics.fmean(values), sd, len(values))
+
+
+def _numbers(values: Sequence[object]) -> list[float]:
+    return [float(each) for each in values if isinstance(each, int | float) and np.isfinite(each)]
+
+
+def _differing(first: Sequence[Snapshot]) -> dict[str, list[str]]:
+    """What is not the same in every configuration: params, then data, then sources."""
+    params = [each.params for each in first]
+    files = [{**each.data, **each.code} for each in first]
+    names = list(dict.fromkeys(name for each in params for name in sorted(each)))
+    values = {name: [each.get(name, ABSENT) for each in params] for name in names}
+    paths = list(dict.fromkeys(name for each in files for name in each))
+    values |= {name: [each.get(name, ABSENT)[:6] for each in files] for name in paths}
+    return {name: each for name, each in values.items() if len(set(each)) > 1}
+
+
+def _labels(names: Sequence[str], differing: dict[str, list[str]]) -> list[str]:
+    """A name for each configuration: what is special about it, else its first training."""
+    params = {name: values for name, values in differing.items() if "/" not in name}
+    words = [
+        " ".join(f"{name}={values[i]}" for name, values in params.items())
+        for i in range(len(names))
+    ]
+    if 1 <= len(params) <= LABEL and len(set(words)) == len(names):
+        return words
+    return list(names)

@@ -1,0 +1,160 @@
+"""A comparison as text: for a terminal, as Markdown, as JSON and as CSV."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from abn.experiments.comparison import VERDICT, Comparison, Configuration, Difference, Summary
+from abn.project.results import DIGITS
+from abn.runtime.spreadsheet import escaped
+from abn.visualize.tables import MISSING, number
+
+SHOWN = {  # the columns, where no metrics are named
+    "evaluate.top1": "Top-1",
+    "evaluate.ece": "Calibration error",
+    "explain.srg": "SRG",
+}
+LEGEND = (
+    "± is the standard deviation over the seeds. Below it the difference to the first line, with "
+    "its 95 % interval and what that covers: other images, other seeds, or both."
+)
+DIFFERENCE = "difference", "low", "high", "covers"  # columns of a CSV
+WIDEST = 60  # characters of a param's value
+
+
+def console(comparison: Comparison, metrics: Sequence[str]) -> str:
+    """For a terminal."""
+    return _document(comparison, metrics, "simple", "\n", "")
+
+
+def markdown(comparison: Comparison, metrics: Sequence[str]) -> str:
+    """For a pull request."""
+    return _document(comparison, metrics, "github", "<br>", "### ")
+
+
+def as_json(comparison: Comparison) -> str:
+    """Every metric, param and verdict, as one object."""
+    content = {
+        "configurations": [_object(comparison, each) for each in comparison.configurations],
+        "differing": comparison.differing,
+        "notes": list(comparison.notes),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_csv(comparison: Comparison) -> str:
+    """A row for each configuration and metric; an empty field was not measured."""
+    rows = []
+    for each in comparison.configurations:
+        differences = comparison.differences(each)
+        for name, summary in each.metrics.items():
+            more: tuple[object, ...] = differences.get(name) or (None, None, None, "")
+            columns = {"configuration": escaped(each.label), "metric": name} | summary._asdict()
+            rows.append(columns | dict(zip(DIFFERENCE, more, strict=True)))
+    return pd.DataFrame(rows).round(DIGITS).to_csv(index=False, lineterminator="\n")
+
+
+def headings(metrics: Sequence[str]) -> dict[str, str]:
+    """The columns: metric to heading."""
+    return {name: SHOWN.get(name, name) for name in metrics} or SHOWN
+
+
+def value(summary: Summary | None) -> str:
+    """A metric over the seeds: "0.981 ± 0.004"."""
+    if summary is None:
+        return MISSING
+    spread = "" if summary.sd is None else f" ± {number(summary.sd, 3)}"
+    return f"{number(summary.mean, 3)}{spread}"
+
+
+def change(more: Difference | None, line: str = " ") -> str:
+    """A difference: "+0.012 (0.003 to 0.021) images", `line` between its parts; empty for none."""
+    if more is None:
+        return ""
+    sign = "+" if round(more.mean, 3) > 0 else ""
+    interval = f"({number(more.low, 3)} to {number(more.high, 3)})", more.covers
+    parts = interval if more.covers else ("no interval",)
+    return line.join([f"{sign}{number(more.mean, 3)}", *parts])
+
+
+def verdicts(configuration: Configuration) -> str:
+    """ "explains 2, undecided 1"; the word alone where there is one training."""
+    counts = configuration.verdicts
+    if len(configuration.trainings) == 1:
+        return next(iter(counts), MISSING)
+    return ", ".join(f"{word} {count}" for word, count in counts.most_common()) or MISSING
+
+
+def _document(c: Comparison, metrics: Sequence[str], form: str, line: str, heading: str) -> str:
+    """The tables, in tabulate's format `form`, with `line` between the lines of a cell."""
+    names = headings(metrics)
+    parts = [f"{heading}{title(c)}", _table(c, names, form, line), LEGEND]
+    if c.differing and len(c.configurations) <= 8:
+        columns = ["What differs", *(each.label for each in c.configurations)]
+        rows = [[name, *(each[:WIDEST] for each in values)] for name, values in c.differing.items()]
+        parts.append(_tabulated(rows, columns, form))
+    parts += ["\n".join(f"{'- ' if heading else ''}{note}" for note in c.notes)]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def title(comparison: Comparison) -> str:
+    """What is compared, in one line."""
+    first, *others = comparison.configurations
+    if not others:
+        return f"{first.label}: {_trainings(first)}"
+    names = ", ".join(each.label for each in others) if len(others) < 3 else f"{len(others)} others"
+    return f"{names} against {first.label}"
+
+
+def _trainings(configuration: Configuration) -> str:
+    count = len(configuration.trainings)
+    return "one training" if count == 1 else f"{count} trainings"
+
+
+def _table(c: Comparison, names: dict[str, str], form: str, line: str) -> str:
+    rows = []
+    for each in c.configurations:
+        more, known = c.differences(each), each.metrics
+        parts = [(value(known.get(name)), change(more.get(name), line)) for name in names]
+        cells = [line.join(filter(None, part)) for part in parts]
+        rows.append([each.label, ", ".join(each.seeds), *cells, verdicts(each)])
+    return _tabulated(rows, ["Configuration", "Seeds", *names.values(), "Verdict"], form)
+
+
+def _tabulated(rows: list[list[str]], columns: list[str], form: str) -> str:
+    if form == "github":  # a bar would end the cell
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+        columns = [cell.replace("|", "\\|") for cell in columns]
+    return tabulate(rows, columns, tablefmt=form, disable_numparse=True)
+
+
+def _object(comparison: Comparison, configuration: Configuration) -> dict[str, Any]:
+    more = comparison.differences(configuration)
+    return {
+        "label": configuration.label,
+        "trainings": [
+            {
+                "name": each.name,
+                "revision": each.revision,
+                "seed": each.seed,
+                "metrics": each.metrics,
+            }
+            for each in configuration.trainings
+        ],
+        "params": configuration.trainings[0].params,
+        "metrics": {
+            name: _rounded(summary) | ({"difference": _rounded(more[name])} if name in more else {})
+            for name, summary in configuration.metrics.items()
+        },
+        VERDICT: dict(configuration.verdicts),
+    }
+
+
+def _rounded(values: Summary | Difference) -> dict[str, Any]:
+    return {
+        key: round(each, DIGITS) if isinstance(each, float) else each
+        for key, each in values._asdict().items()
+    }

@@ -1,0 +1,127 @@
+"""Seeds become one line, and differences are paired; the values are computed by hand."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from abn.experiments.comparison import Comparison, compare
+from abn.experiments.snapshots import read
+from abn.explain.statistics import estimate
+from tests.experiments.recorded import record
+
+
+def compared(*names: str) -> Comparison:
+    return compare(read(names))
+
+
+def test_trainings_that_differ_only_in_their_seed_are_one_configuration() -> None:
+    for seed, right in enumerate((20, 24, 28), 1):
+        record(
+            f"sweep-{seed}", seed=seed, right=right, verdict="explains" if seed > 1 else "undecided"
+        )
+    (only,) = compared("sweep").configurations
+    mean, sd, seeds = only.metrics["evaluate.top1"]
+    assert (round(mean, 9), round(sd or 0, 9), seeds) == (0.6, 0.1, 3)
+    assert list(only.seeds) == ["1", "2", "3"]
+    assert only.verdicts == {"explains": 2, "undecided": 1}
+
+
+def test_one_training_has_no_standard_deviation() -> None:
+    (only,) = compared("HEAD").configurations
+    assert only.metrics["evaluate.top1"] == (0.75, None, 1)
+
+
+def test_a_configuration_is_called_by_what_is_special_about_it() -> None:
+    record("a", arch="resnet34")
+    record("b", arch="resnet34", seed=2)
+    found = compared("HEAD", "a", "b")
+    assert [each.label for each in found.configurations] == ["arch=resnet18", "arch=resnet34"]
+    assert found.differing == {"arch": ["resnet18", "resnet34"]}
+
+
+def test_other_code_is_another_configuration_even_with_the_same_params() -> None:
+    record("a", code="c2", seed=2)
+    found = compared("HEAD", "a")
+    assert [each.label for each in found.configurations] == ["HEAD", "a"]
+    assert found.differing == {"abn/training": ["c1", "c2"]}
+
+
+def test_a_training_that_occurs_twice_counts_once() -> None:
+    record("a", right=31)
+    found = compared("HEAD", "main", "a")
+    assert [len(each.trainings) for each in found.configurations] == [1]
+    same, other = found.notes
+    assert same == "main: the configuration and seed of HEAD; counted once"
+    assert other.startswith("a: the configuration and seed of HEAD but other results")
+
+
+def test_a_difference_is_paired_over_the_images_of_one_seed() -> None:
+    """30 and 36 of 40 are right: on six images the second alone is, on none the first alone."""
+    record("a", arch="resnet34", right=36)
+    found = compared("HEAD", "a")
+    more = found.differences(found.configurations[1])["evaluate.top1"]
+    student = 2.0227 * (0.15 * 0.85 * 40 / 39) ** 0.5 / 40**0.5
+    assert more.mean == pytest.approx(0.15) and more.covers == "images"
+    assert more.low is not None and more.high is not None
+    assert more.low <= 0.15 - student + 1e-4 and more.high >= 0.15 + student - 1e-4
+    assert more.low > 0  # unpaired, the interval of this difference holds zero
+
+
+def test_a_difference_over_two_seeds_covers_them_too() -> None:
+    for seed, (right, better) in enumerate(((30, 36), (28, 30)), 1):
+        record(f"a-{seed}", seed=seed, right=right)
+        record(f"b-{seed}", seed=seed, right=better, arch="resnet34")
+    found = compared("a", "b")
+    more = found.differences(found.configurations[1])["evaluate.top1"]
+    assert more.mean == pytest.approx(0.1) and more.covers == "images and seeds"
+    assert more.low is not None and more.low < 0.1 - 0.05  # half the difference between the seeds
+
+
+def test_on_other_data_only_seeds_are_paired() -> None:
+    """Differences of 0.1 and 0.2: their mean is 0.15, their standard error 0.05."""
+    for seed, better in ((1, 24), (2, 28)):
+        record(f"a-{seed}", seed=seed, right=20)
+        record(f"b-{seed}", seed=seed, right=better, data="d2")
+    found = compared("a", "b")
+    more = found.differences(found.configurations[1])["evaluate.top1"]
+    reach = 12.7062 * 0.05  # Student's t for two values
+    assert more.covers == "seeds"
+    assert (more.mean, more.low, more.high) == pytest.approx(
+        (0.15, 0.15 - reach, 0.15 + reach), 1e-4
+    )
+
+
+def test_one_seed_on_other_data_has_a_difference_and_no_interval() -> None:
+    record("a", right=36, data="d2")
+    found = compared("HEAD", "a")
+    more = found.differences(found.configurations[1])["evaluate.top1"]
+    assert more == (pytest.approx(0.15), None, None, "")
+
+
+def test_the_same_answers_give_no_interval_of_width_zero() -> None:
+    record("a", arch="resnet34")
+    found = compared("HEAD", "a")
+    assert found.differences(found.configurations[1])["evaluate.top1"] == (0.0, None, None, "")
+
+
+def test_the_first_is_not_compared_with_itself() -> None:
+    found = compared("HEAD")
+    assert found.differences(found.configurations[0]) == {}
+
+
+def test_gates_are_kept_for_each_training() -> None:
+    for seed in (1, 2):
+        record(f"a-{seed}", seed=seed, srg=seed)
+    (only,) = compared("a").configurations
+    assert [row["value"] for row in only.gates()["live"]] == [1, 2]
+
+
+def test_the_interval_over_images_is_that_of_a_paired_bootstrap() -> None:
+    """The formula draws nothing, and is also true with few images; with many they agree."""
+    random = np.random.default_rng(0)
+    changes = random.choice([-1.0, 0.0, 1.0], 600, p=[0.05, 0.85, 0.1])
+    found = estimate(torch.tensor(changes))
+    drawn = stats.bootstrap((changes,), np.mean, n_resamples=4000, rng=random).confidence_interval
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((drawn.low, drawn.high), abs=0.003)

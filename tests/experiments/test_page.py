@@ -1,0 +1,74 @@
+"""The page: everything in one file, the same bytes each time, and it says what is missing."""
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from abn.experiments import page
+from abn.experiments.comparison import Comparison, compare
+from abn.experiments.snapshots import read
+from abn.runtime.errors import DiskError
+from abn.visualize.figures import sheet
+from abn.visualize.overlay import Style
+from abn.visualize.tiles import Tile
+from tests.experiments.recorded import cache, record
+
+
+def draw() -> None:
+    """A sheet of two classes in DVC's cache."""
+    image, attention = np.full((8, 8, 3), 90, np.uint8), np.eye(4, dtype=np.float32)
+    tiles = [Tile(image, attention, name, name, 0.9) for name in "ab"]
+    file = io.BytesIO()
+    sheet(tiles, Style("jet", 1.0), 60).savefig(file, format="png", dpi="figure")
+    cache(file.getvalue(), "sheet")
+
+
+@pytest.fixture
+def two() -> Comparison:
+    record("a-1", right=36, arch="resnet34")
+    record("a-2", right=38, arch="resnet34", seed=2, verdict="undecided")
+    return compare(read(["HEAD", "a"]))
+
+
+def test_the_page_needs_nothing_else_and_has_all_parts(two: Comparison) -> None:
+    draw()
+    html = page.render(two, [])
+    assert not re.findall(
+        r"<script|<link(?! rel=\"icon\" href=\"data:,\")|(?:src|href)=\"http", html
+    )
+    assert html.count("<svg") == len(page.CURVES)
+    assert html.count('<img src="data:image/jpeg;base64,') == 4  # two classes, two configurations
+    assert "undecided 1" in html and "Att-CAM (2)" in html and "+0.150" in html
+
+
+def test_the_same_results_give_the_same_bytes(two: Comparison) -> None:
+    assert page.render(two, []) == page.render(two, [])
+
+
+def test_missing_pictures_are_named(two: Comparison) -> None:
+    html = page.render(two, [])
+    assert "<img" not in html
+    assert "arch=resnet34: no pictures here. They are not in DVC&#39;s cache" in html
+
+
+def test_a_difference_lies_on_one_scale_with_its_interval(two: Comparison) -> None:
+    (row,) = page._whiskers(two, "evaluate.top1")
+    assert 0 < row.zero < row.low < row.mean < row.high < 100
+
+
+def test_the_verdicts_of_all_seeds_are_counted(two: Comparison) -> None:
+    live, causal = page._gates(two.configurations)
+    assert [dict(outcomes) for outcomes, _ in live["cells"]] == [{"pass": 1}, {"pass": 2}]
+    assert [mean for _, mean in causal["cells"]] == [0.01, 0.01]
+
+
+def test_the_page_takes_its_own_place_but_not_that_of_another_file(two: Comparison) -> None:
+    page.write(Path("out/page.html"), two, [])
+    page.write(Path("out/page.html"), two, [])
+    Path("mine.html").write_text("<h1>mine</h1>")
+    with pytest.raises(DiskError, match="not written by `abn compare`; mine"):
+        page.write(Path("mine.html"), two, [])
+    assert Path("mine.html").read_text() == "<h1>mine</h1>"

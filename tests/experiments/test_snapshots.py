@@ -1,0 +1,81 @@
+"""What was recorded is read as it is; what dvc.lock does not vouch for is left out and named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from abn.experiments.snapshots import WORKSPACE, read
+from abn.project import paths
+from abn.runtime.errors import DataError
+from tests.experiments.recorded import cache, git, read_lock, record, run, write_lock
+
+
+def names(*wanted: str) -> list[str]:
+    return [each.name for each in read(wanted)]
+
+
+def test_a_sweep_a_pattern_and_a_branch_are_found_by_their_names() -> None:
+    for number in (10, 2, 1):
+        record(f"sweep-{number}", seed=number)
+    record("other", when=9)
+    assert names("sweep") == names("sweep-*") == ["sweep-1", "sweep-2", "sweep-10"]
+    assert names("main", "other") == ["main", "other"]
+    assert names() == ["HEAD", WORKSPACE, "other", "sweep-1", "sweep-2", "sweep-10"]
+
+
+def test_one_revision_alone_is_followed_by_the_workspace() -> None:
+    run(seed=9)
+    assert [(each.name, each.seed) for each in read(["HEAD"])] == [("HEAD", "1"), (WORKSPACE, "9")]
+    assert names("HEAD", "main") == ["HEAD", "main"]
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(DataError, match="no such experiment, sweep or revision; sweeep; see"):
+        read(["sweeep"])
+
+
+def test_a_commit_without_a_training_is_left_out_and_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    git("rm", "-q", "dvc.lock")
+    git("commit", "-qm", "empty")
+    assert names("HEAD", "main~1") == ["main~1"]
+    assert capsys.readouterr().err == "HEAD: no training in its dvc.lock, left out\n"
+
+
+def test_params_are_those_of_dvc_lock_whatever_params_yaml_says_now() -> None:
+    Path("params.yaml").write_text("arch: resnet152")
+    (here,) = read([WORKSPACE, WORKSPACE])
+    assert here.params == {"arch": "resnet18", "train.lr": "0.1", "train.epochs": "2"}
+    assert here.metrics["evaluate.top1"] == 0.75 and here.metrics["explain.verdict"] == "explains"
+
+
+def test_a_metric_changed_by_hand_is_left_out_and_named() -> None:
+    paths.EVALUATE_METRICS.write_text(json.dumps({"top1": 1.0}))
+    (here,) = read([WORKSPACE, WORKSPACE])
+    assert "evaluate.top1" not in here.metrics and "explain.srg" in here.metrics
+    reason = "workspace: metrics/evaluate.json is not the one that dvc.lock records, left out"
+    assert here.notes == (reason,)
+
+
+def test_scores_of_other_weights_are_left_out_and_named() -> None:
+    """Training again and not the rest leaves the old scores beside the new weights."""
+    listing = [{"relpath": "model.safetensors", "md5": "w2"}]
+    cache(json.dumps(listing).encode(), "folder.dir")
+    stages = read_lock()
+    stages["explain"]["deps"][1]["md5"] = "w2"
+    write_lock(stages)
+    (here,) = read([WORKSPACE, WORKSPACE])
+    assert {name.partition(".")[0] for name in here.metrics} == {"train", "explain"}
+    reason = "workspace: evaluate ran on another checkpoint/model.safetensors, left out"
+    assert here.notes == (reason,)
+
+
+def test_a_project_in_a_folder_of_a_repository_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("inner").mkdir()
+    monkeypatch.chdir("inner")
+    run(arch="resnet50")
+    git("add", "-A")
+    git("commit", "-qm", "inner")
+    assert [each.params["arch"] for each in read(["HEAD", "HEAD"])] == ["resnet50"]

@@ -1,0 +1,97 @@
+"""A comparison as text: for people, for pull requests, for programs."""
+
+import argparse
+import csv
+import io
+import json
+
+import pytest
+
+from abn.cli import compare as verb
+from abn.experiments import texts
+from abn.experiments.comparison import Comparison, Difference, Summary, compare
+from abn.experiments.snapshots import read
+from abn.runtime.errors import DataError, ParamsError
+from tests.experiments.recorded import git, record
+
+
+@pytest.fixture
+def sweep() -> Comparison:
+    """Two networks, of which the second is better by 0.15, with two seeds each."""
+    for seed in (1, 2):
+        record(f"a-{seed}", seed=seed, right=28 + 2 * seed)
+        record(f"b-{seed}", seed=seed, right=34 + 2 * seed, arch="resnet34", srg=0.5)
+    return compare(read(["a", "b"]))
+
+
+def options(*names: str, **given: object) -> argparse.Namespace:
+    default = {"md": False, "json": False, "csv": False, "html": None, "metric": []}
+    return argparse.Namespace(names=list(names), **default | given)
+
+
+def test_a_value_and_a_difference_are_written_with_three_digits() -> None:
+    assert texts.value(Summary(0.98765, 0.0042, 3)) == "0.988 ± 0.004"
+    assert texts.value(Summary(0.98765, None, 1)) == "0.988"
+    assert texts.value(None) == "not measured"
+    more = Difference(0.012, 0.003, 0.021, "images")
+    assert texts.change(more) == "+0.012 (0.003 to 0.021) images"
+    assert texts.change(Difference(-0.012, None, None, "")) == "−0.012 no interval"  # noqa: RUF001
+
+
+def test_the_table_has_a_line_for_each_configuration(sweep: Comparison) -> None:
+    lines = texts.console(sweep, []).splitlines()
+    assert lines[0] == "arch=resnet34 against arch=resnet18"
+    (first,) = [line for line in lines if line.startswith("arch=resnet18")]
+    assert "1, 2" in first and "0.775 ± 0.035" in first and "explains 2" in first
+    assert any("+0.150" in line and "+0.250" in line for line in lines)
+    assert any("images and seeds" in line for line in lines)
+    assert max(len(line) for line in lines if line != texts.LEGEND) < 120  # fits a terminal
+    assert any(line.split() == ["arch", "resnet18", "resnet34"] for line in lines)
+
+
+def test_columns_can_be_chosen(sweep: Comparison) -> None:
+    heading = texts.console(sweep, ["train.val_loss"]).splitlines()[2]
+    assert heading.split() == ["Configuration", "Seeds", "train.val_loss", "Verdict"]
+
+
+def test_markdown_keeps_its_columns_whatever_a_name_holds() -> None:
+    git("branch", "a|b")
+    text = texts.markdown(compare(read(["a|b", "main"])), [])
+    rows = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) == 1 and any("ab" in line for line in rows)
+
+
+def test_json_has_every_number_and_where_it_is_from(sweep: Comparison) -> None:
+    found = json.loads(texts.as_json(sweep))
+    first, second = found["configurations"]
+    assert first["metrics"]["evaluate.top1"] == {"mean": 0.775, "sd": 0.035355, "seeds": 2}
+    assert second["metrics"]["explain.srg"]["difference"]["mean"] == 0.25
+    assert [each["name"] for each in second["trainings"]] == ["b-1", "b-2"]
+    assert second["params"]["arch"] == "resnet34"
+
+
+def test_csv_has_a_row_for_each_configuration_and_metric(sweep: Comparison) -> None:
+    rows = list(csv.DictReader(io.StringIO(texts.as_csv(sweep))))
+    (row,) = [r for r in rows if r["metric"] == "evaluate.top1" and "34" in r["configuration"]]
+    assert (row["mean"], row["seeds"], row["difference"]) == ("0.925", "2", "0.15")
+    assert row["covers"] == "images and seeds" and float(row["low"]) < 0.15 < float(row["high"])
+
+
+@pytest.mark.parametrize("form", ["md", "json", "csv"])
+def test_the_verb_prints_the_same_bytes_twice(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record("a", arch="resnet34")
+    assert verb.run(options(**{form: True})) == 0
+    first = capsys.readouterr().out
+    verb.run(options(**{form: True}))
+    assert capsys.readouterr().out == first and "resnet34" in first
+
+
+def test_what_is_not_there_is_one_line() -> None:
+    with pytest.raises(ParamsError, match="no training has it; --metric evaluate"):
+        verb.run(options("HEAD", metric=["evaluate.top9"]))
+    git("rm", "-q", "--cached", "dvc.lock")
+    git("commit", "-qm", "no training")
+    with pytest.raises(DataError, match="no training is recorded"):
+        verb.run(options("HEAD", "HEAD"))
