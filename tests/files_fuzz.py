@@ -99,6 +99,18 @@ def is_ours(path: Path) -> bool:
     )
 
 
+def is_ours_by_any_way(root: Path, path: Path) -> bool:
+    """Whether the project writes the file `path` of `root`, by this way or by one through a link.
+
+    To make plots/ a link to a folder makes that folder plots/: a file in it with the name of an
+    output is that output, whichever other link leads there. A check of ours could not protect it,
+    since DVC removes a stage's outputs before the stage runs, and follows such links.
+    """
+    place = (root / path).parent.resolve()
+    folders = (folder for folder in FOLDERS if (root / folder).resolve() == place)
+    return any(is_ours(Path(folder, path.name)) for folder in folders)
+
+
 def plant(root: Path, outside: Path, draws: random.Random, by_dvc: bool) -> None:
     """A random tree of a user's files in `root` and `outside`."""
     for name in ("a.txt", "models/model.safetensors", "metrics/train.json"):
@@ -113,7 +125,7 @@ def plant(root: Path, outside: Path, draws: random.Random, by_dvc: bool) -> None
             path = draws.choice(sorted(OUTS))
         path = path.with_name(draws.choice(FORMS).format(path.name))
         removed_by_dvc = by_dvc and any(out in path.parents for out in OUTS)
-        if not is_ours(path) and not removed_by_dvc:
+        if not is_ours_by_any_way(root, path) and not removed_by_dvc:
             with contextlib.suppress(OSError):  # a folder or a file is in its place
                 add(root / path, outside, draws)
 

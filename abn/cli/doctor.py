@@ -27,6 +27,6 @@ def run(options: argparse.Namespace) -> int:
     for problem in problems:
         print(f"{problem.where}: {problem.what}; run: {shlex.join(problem.command)}")
     unfinished = () if busy else working_tree.unfinished()  # one of them may be running
-    for line in (*unfinished, *dvc_experiments.stashed()):
+    for line in (*unfinished, *dvc_experiments.still_detached(), *dvc_experiments.stashed()):
         print(line)
     return int(bool(problems))

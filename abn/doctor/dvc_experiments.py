@@ -10,6 +10,7 @@ from abn.experiments import git
 FOLDERS = Path(".dvc/tmp/exps")  # where DVC runs what is queued or --temp
 CHANGES = "refs/exps/exec/EXEC_MERGE"  # the start of an experiment, with uncommitted changes
 UNDER_WAY = "refs/exps/exec/EXEC_BASELINE"  # is there until an experiment has ended
+RESTORED = "dvc: Restore HEAD to"  # in git's log of HEAD, when an experiment has ended
 AT_ONCE = 60  # seconds; DVC leaves the branch right after it has stashed
 
 
@@ -21,11 +22,30 @@ def problems() -> Iterator[Problem]:
 
 def detached_head() -> Iterator[Problem]:
     """HEAD on no branch where DVC put it, not where a person did."""
-    if not git.output("symbolic-ref", "--quiet", "HEAD") and (_experiments() or _has_stashed()):
-        refs = ["for-each-ref", "--points-at=HEAD", "--format=%(refname:short)", "refs/heads"]
+    if (branch := _branch_left()) and _is_by_dvc():
         what = f"on no branch; uncommitted changes are in the tree, in git stash or in {CHANGES}"
-        for branch in (git.output(*refs) or "").split()[:1]:
-            yield Problem(f"{what}; if no DVC is running", "HEAD", ["git", "switch", branch])
+        yield Problem(f"{what}; if no DVC is running", "HEAD", ["git", "switch", branch])
+
+
+def still_detached() -> Iterator[str]:
+    """A line where the last experiment began and ended on no branch, as after a killed one."""
+    last = git.output("log", "-1", "-g", "--format=%gs", "HEAD") or ""
+    if last.startswith(RESTORED) and (branch := _branch_left()) and not _is_by_dvc():
+        what = "on no branch, as it was before the last `dvc exp run`"
+        yield f"HEAD: {what}; if a killed one left it so: git switch {branch}"
+
+
+def _branch_left() -> str:
+    """A branch at HEAD, where HEAD is on none."""
+    if git.output("symbolic-ref", "--quiet", "HEAD"):
+        return ""
+    refs = ["for-each-ref", "--points-at=HEAD", "--format=%(refname:short)", "refs/heads"]
+    return next(iter((git.output(*refs) or "").split()), "")
+
+
+def _is_by_dvc() -> bool:
+    """Whether it was DVC that left the branch, and has not come back."""
+    return _experiments() or _has_stashed()
 
 
 def _experiments() -> bool:

@@ -201,6 +201,21 @@ def test_a_deliberate_detached_head_is_left_alone(report: Report) -> None:
     assert git("rev-parse", "--abbrev-ref", "HEAD") == "HEAD"
 
 
+def test_a_head_on_no_branch_before_and_after_an_experiment_is_a_line_and_no_problem(
+    report: Report,
+) -> None:
+    """As where a killed `dvc exp run` was given again before the doctor was asked."""
+    head = git("rev-parse", "HEAD")
+    git("checkout", "-q", head)
+    git("commit", "-q", "--allow-empty", "-m", "dvc: commit experiment 1a2b3c")
+    git("update-ref", "-m", f"dvc: Restore HEAD to '{head}'", "HEAD", head)
+    what = "on no branch, as it was before the last `dvc exp run`"
+    line = f"HEAD: {what}; if a killed one left it so: git switch main\n"
+    assert report() == (0, line)
+    git("switch", "-q", "main")
+    assert report() == (0, "")
+
+
 @pytest.mark.parametrize(("age", "code"), [(3600, 0), (5, 1)])
 def test_a_detached_head_beside_a_stash_is_named_only_if_both_came_at_once(
     report: Report, monkeypatch: pytest.MonkeyPatch, age: int, code: int
