@@ -57,6 +57,7 @@ def saved(
     resize: int = 32,
     canvas: int | None = None,
     attention: Attention = "residual",
+    unlike_below: float | None = None,
 ) -> Path:
     """The checkpoint of an untrained ResNet-18 for `classes`, written to `folder`."""
     torch.manual_seed(0)
@@ -64,7 +65,8 @@ def saved(
     shown = {"val_size": size, "val_resize": resize}
     params = {"arch": "resnet18", "attention": attention, "seed": 0, "data": {"holdout": 0.0}}
     params["train"] = {"epochs": 1, "batch_size": 2, "sizes": [32]} | shown
-    checkpoint.save_all(folder, {"model": checkpoint.weights(network)}, classes, params, canvas)
+    state = {"model": checkpoint.weights(network)}
+    checkpoint.save_all(folder, state, classes, params, canvas, unlike_below)
     return folder / "model.safetensors"
 
 

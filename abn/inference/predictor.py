@@ -6,6 +6,7 @@ validated on: squashed to the canvas that they were packed on, then the central 
 """
 
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from abn.data.crop import centre_boxes, crop
 from abn.datasets import images as decoder
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork, Trace
+from abn.predict import energy
 from abn.runtime import device as devices
 from abn.runtime.errors import DataError
 from abn.visualize.overlay import overlay
@@ -66,6 +68,11 @@ class Prediction:
     """Top, left, height and width of what the network saw of `image`, in pixels."""
     class_map: NDArray[np.float32] | None = None
     """float32 [h, w], logits: where the attention branch sees `label`."""
+    energy: float = math.nan
+    """The energy score, `abn.predict.energy`: low for an image unlike the training data."""
+    unlike: bool | None = None
+    """Whether `energy` is below what the checkpoint says, as that of 5 % of the validation images
+    is: the image is unlike the training data. None: an older checkpoint, or an edited map."""
 
     @property
     def label(self) -> str:
@@ -113,11 +120,14 @@ class Predictor:
         device: torch.device,
         canvas: int | None = None,
         path: Path | None = None,
+        arch: str | None = None,
+        unlike_below: float | None = None,
     ) -> None:
         self.network, self.classes, self.device = network.eval(), classes, device
-        self.path = path  # of the checkpoint
+        self.path, self.arch = path, arch  # of the checkpoint
         self.size, self.resize = size, resize  # pixels: side of the crop, short side before it
         self.canvas = canvas  # pixels; None: not known, the image itself is cropped
+        self.unlike_below = unlike_below  # an energy score; None: not known
 
     @overload  # a path is one image, though text is iterable
     def predict(  # type: ignore[overload-overlap]
@@ -253,6 +263,8 @@ class Predictor:
         perception, attention = (
             scores.float().softmax(1).cpu() for scores in (output.logits, output.attention_logits)
         )
+        energies = energy(output.logits).tolist()
+        own = [attention is None for attention in edited] or [True] * len(pictures)
         labels = output.logits.argmax(1).view(-1, 1, 1, 1)
         of_label = trace.class_maps.take_along_dim(labels, 1)
         maps, class_maps = (
@@ -266,9 +278,14 @@ class Predictor:
                 picture.pixels,
                 self._region(picture),
                 class_maps[i],
+                energies[i],
+                self._unlike(energies[i]) if own[i] else None,
             )
             for i, picture in enumerate(pictures)
         ]
+
+    def _unlike(self, score: float) -> bool | None:
+        return None if self.unlike_below is None else score < self.unlike_below
 
     def _trace(self, views: Tensor, maps: Sequence[NDArray[np.float32] | None]) -> Trace:
         """`network.trace`, with each of `maps` that is not None in place of the network's own."""
@@ -326,7 +343,8 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
         what = f"its header lacks train.{key.args[0]}"
         raise DataError(what, path, "train again with this version") from None
     view = size, resize, place, trained.canvas
-    return Predictor(trained.model, trained.classes, *view, path=Path(path))
+    about = Path(path), trained.arch, trained.unlike_below
+    return Predictor(trained.model, trained.classes, *view, *about)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -105,9 +105,37 @@ def test_the_folder_has_a_row_and_overlays_for_each_image_and_says_what_made_it(
     assert rows[1]["class_overlay"] == "overlays/a/x.jpg.class.jpg"
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["network"]["sha256"] == checkpoint.sha256(Path(CHECKPOINT))
+    network = manifest["network"]
+    assert (network["arch"], network["attention"], network["size"], network["resize"]) == (
+        ("resnet18", "residual", 32, 32)
+    )
+    assert network["classes"] == ["cat", "=dog"] and manifest["unlike_training_data"] is None
+    assert {row["unlike_training_data"] for row in rows} == {"unknown"}
     assert manifest["unreadable"].keys() == {"photos/bad.png"}
     assert manifest["map"]["verdict"] == "unknown" and not manifest["interrupted"]
     assert manifest["wrote"].keys() == overlays | {"predictions.csv"}
+
+
+def test_images_unlike_the_training_data_are_named_counted_and_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = toys.saved(tmp_path / "strict", ("cat", "dog"), canvas=48, unlike_below=1e9)
+    command = ["predict", "photos/a", "photos/b", "--checkpoint", str(strict)]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    assert [line.endswith("; unlike the training data") for line in out.splitlines()] == [True] * 2
+    assert "unlike the training data: 2 of 2 images" in err.splitlines()
+    assert main([*command, "--json"]) == 0
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["unlike_training_data"] for each in objects] == [True, True]
+    assert main([*command, "--to", str(tmp_path / "out")]) == 0
+    with (tmp_path / "out/predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["unlike_training_data"] for row in rows] == ["yes", "yes"]
+    energies = [f"{each['energy']:.6f}" for each in objects]
+    assert [row["energy"] for row in rows] == energies
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["unlike_training_data"] == 2 and manifest["network"]["unlike_below"] == 1e9
 
 
 def test_an_overlay_has_the_image_size_its_pixels_outside_and_a_line_around_what_was_seen(
