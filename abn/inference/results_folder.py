@@ -118,11 +118,8 @@ class ResultsFolder:
         return f"{OVERLAYS}/{below}.{kind}.jpg"
 
     def _draw(self, answer: Answer, said: Prediction) -> dict[str, str]:
-        """Write the overlays of an image, which is read again: it was not kept. Their SHA-256."""
-        data, name = read_bytes(answer.path), str(answer.path)
-        if hashlib.sha256(data).hexdigest() != answer.sha256:
-            raise DataError("changed while it was read", name, "run the same command again")
-        image = np.array(decoder.decode(data, name))
+        """Write the overlays of an image, which is read again if it was not kept. Their SHA-256."""
+        image, name = said.image if said.image.size else _read_again(answer), str(answer.path)
         written: dict[str, str] = {}
         for kind in self.job.maps:
             values = said.map if kind == ATTENTION else said.class_map
@@ -200,6 +197,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {
         name: str(library.__version__) for name, library in libraries.items()
     }
+
+
+def _read_again(answer: Answer) -> NDArray[np.uint8]:
+    """The pixels [H, W, 3] of an image that was answered; DataError where its file has changed."""
+    data, name = read_bytes(answer.path), str(answer.path)
+    if hashlib.sha256(data).hexdigest() != answer.sha256:
+        raise DataError("changed while it was read", name, "run the same command again")
+    return np.array(decoder.decode(data, name))
 
 
 def _jpeg(pixels: NDArray[np.uint8], name: str) -> bytes:

@@ -11,6 +11,7 @@ from PIL import Image
 
 import abn
 from abn.cli.main import main
+from abn.inference import predictor, results_folder
 from abn.inference.predictor import Predictor
 from abn.models import checkpoint
 from tests import toys
@@ -151,6 +152,17 @@ def test_an_overlay_has_the_image_size_its_pixels_outside_and_a_line_around_what
     assert drawn[200, 200:202].min() > 200  # the left edge of the central 400 x 400
 
 
+def test_a_large_file_that_changed_after_its_answer_keeps_its_row_and_has_no_overlay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(predictor, "KEPT", 0)
+    monkeypatch.setattr(results_folder, "read_bytes", lambda path: b"another")
+    assert main(["predict", "photos/a", "--to", str(tmp_path / "out")]) == 3
+    assert "error[DATA] changed while it was read; photos/a/x.jpg" in capsys.readouterr().err
+    assert content(tmp_path / "out").keys() == {"predictions.csv", "manifest.json"}
+    assert len((tmp_path / "out/predictions.csv").read_text().splitlines()) == 2
+
+
 def test_the_same_images_give_the_same_bytes_and_replace_their_own_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
     main(["predict", "photos/a", "photos/b", "--to", str(out)])
@@ -206,8 +218,9 @@ def test_no_image_and_no_network_are_refused_in_one_line(
     assert "name a network: --checkpoint FILE" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("ahead", [0, 1])
 def test_a_stream_gives_what_predict_gives_in_order_over_more_files_than_a_batch(
-    tmp_path: Path,
+    ahead: int, tmp_path: Path
 ) -> None:
     paths = []
     for i, pixels in enumerate(toys.split(35).images.numpy()):
@@ -215,9 +228,24 @@ def test_a_stream_gives_what_predict_gives_in_order_over_more_files_than_a_batch
         Image.fromarray(pixels).save(paths[-1])
     paths[20].write_text("not a picture")
     ours = Predictor(toys.network(), toys.NAMES, 32, 32, toys.CPU, canvas=32)
+    ours.ahead = ahead
     answers = list(ours.stream(iter(paths)))
     assert [answer.path for answer in answers] == paths
     assert isinstance(answers.pop(20).prediction, Exception)
     expected = ours.predict([path for path in paths if path != paths[20]])
     assert [repr(a.prediction) for a in answers] == [repr(p) for p in expected]
-    assert answers[0].prediction.image.size == 0
+
+
+def test_a_stream_keeps_small_images_that_were_decoded_whole_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    small, large, shrunk = (tmp_path / name for name in ("small.png", "large.png", "shrunk.jpg"))
+    Image.fromarray(noise).save(small)
+    Image.fromarray(noise).resize((80, 60)).save(large)
+    Image.fromarray(noise).resize((600, 400)).save(shrunk)  # decoded at 1/4: the canvas is small
+    monkeypatch.setattr(predictor, "KEPT", 60 * 40)
+    ours = Predictor(toys.network(), toys.NAMES, 32, 32, toys.CPU, canvas=32)
+    kept = [answer.prediction.image for answer in ours.stream([small, large, shrunk])]
+    np.testing.assert_array_equal(kept[0], noise)
+    assert [image.size for image in kept[1:]] == [0, 0]
