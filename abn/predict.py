@@ -52,6 +52,15 @@ def headline(predictions: Predictions) -> dict[str, float]:
     }
 
 
+def energy(logits: Tensor) -> Tensor:
+    """The energy score of each row of `logits` [N, K], float64 [N]: log(sum(exp(row))).
+
+    Low for images unlike those that the network was trained on. It is the energy of Liu et al.
+    (NeurIPS 2020) with its sign changed.
+    """
+    return logits.double().logsumexp(1)
+
+
 def top1(scores: Tensor, labels: Tensor) -> float:
     """The share of the rows of `scores` [N, K] with their maximum at the label, int64 [N]."""
     return float((scores.argmax(1) == labels).double().mean())

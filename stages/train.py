@@ -69,12 +69,13 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
             on_epoch=lambda row, speed: note("row", row | {"images_per_second": speed}),
             new=new,
         )
+        unlike = loop.unlike_below(model, val, params.train, world)
         inputs.check()
         if store:
-            snapshots = {"model": checkpoint.weights(model)} | store.snapshots()
+            snapshots = {checkpoint.FINAL: checkpoint.weights(model)} | store.snapshots()
             recipe = checkpoint.recipe(params)
             canvas = train.images.shape[1]
-            checkpoint.save_all(paths.CHECKPOINT, snapshots, classes, recipe, canvas)
+            checkpoint.save_all(paths.CHECKPOINT, snapshots, classes, recipe, canvas, unlike)
             val_name = "holdout" if params.data.holdout else "val"
             scores = loop.summary(history, params.train, val_name)
             scores |= {"device": devices.kind(device)}

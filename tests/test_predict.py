@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from abn.models import checkpoint
-from abn.predict import Predictions, headline, predict
+from abn.predict import Predictions, energy, headline, predict
 from tests import toys
 from tests.toys import CPU, WHOLE
 
@@ -30,6 +30,12 @@ def test_what_is_said_of_an_image_does_not_depend_on_its_batch() -> None:
     model.train()  # in which batch norm would mix the images
     few, many = (predict(model, split, WHOLE, size, CPU) for size in (3, 40))
     torch.testing.assert_close(few.logits, many.logits)
+
+
+def test_the_energy_score_is_the_log_of_the_sum_of_the_exponentials() -> None:
+    logits = torch.tensor([[math.log(1), math.log(3)], [0.0, 0.0], [1000.0, 1000.0]])
+    expected = [math.log(4), math.log(2), 1000 + math.log(2)]
+    assert energy(logits).tolist() == pytest.approx(expected)
 
 
 def test_predicting_changes_no_weight() -> None:

@@ -319,6 +319,17 @@ def test_an_experiment_in_a_copy_sees_own_images_that_git_ignores(project, how):
     assert "modified:           images" in project.run("dvc status download")
 
 
+def test_the_finished_weights_say_which_images_are_unlike_the_training_data(finished):
+    names = sorted(path.name for path in (finished.root / "checkpoint").iterdir())
+    assert names == ["epoch-0001.safetensors", "epoch-0002.safetensors", "model.safetensors"]
+    headers = []
+    for name in names:
+        with safe_open(finished.root / "checkpoint" / name, "pt") as file:
+            headers.append(json.loads(file.metadata()["abn"]))
+    assert ["unlike_below" in header for header in headers] == [False, False, True]
+    assert isinstance(headers[2]["unlike_below"], float)
+
+
 def test_a_training_starts_from_a_file_that_is_an_input_of_the_run(finished):
     """Its checksum is a parameter: DVC sees a change of it, and another file is refused."""
     finished.run("mkdir starts && cp checkpoint/model.safetensors starts/a.safetensors")

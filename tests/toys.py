@@ -59,6 +59,7 @@ def saved(
     canvas: int | None = None,
     attention: Attention = "residual",
     smooth: bool = False,
+    unlike_below: float | None = None,
 ) -> Path:
     """The checkpoint of an untrained ResNet-18 for `classes`, written to `folder`."""
     torch.manual_seed(0)
@@ -67,7 +68,8 @@ def saved(
     params = {"arch": "resnet18", "attention": attention, "seed": 0, "data": {"holdout": 0.0}}
     params["train"] = {"epochs": 1, "batch_size": 2, "sizes": [32]} | shown
     params |= {"smooth": True} if smooth else {}
-    checkpoint.save_all(folder, {"model": checkpoint.weights(network)}, classes, params, canvas)
+    state = {"model": checkpoint.weights(network)}
+    checkpoint.save_all(folder, state, classes, params, canvas, unlike_below)
     return folder / "model.safetensors"
 
 

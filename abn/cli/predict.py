@@ -8,14 +8,18 @@ be resized or sorted by class. Without --to, a line an image goes to standard ou
     abn predict holiday/ 'more/**/*.png' --to results --map both
     find . -name '*.jpg' -print0 | abn predict - --json
 
+"Unlike the training data" is said of an image whose energy score is below the one in the
+checkpoint, as that of 5 % of the validation images is: doubt the answer. Older checkpoints have no
+such score.
+
 FOLDER gets predictions.csv (a row an image), manifest.json (SHA-256 of the network and of every
 image, versions, the verdict on the map) and overlays/ at the images' full size: the map in colours
 over what the network saw, which a white line surrounds. It is written at once at the end; one that
 exists is replaced only if this command wrote all that is in it.
 
 --json prints one JSON object a line: file, sha256, prediction, confidence, classes (the five best),
-attention_classes, region (top, left, height, width in pixels), map (rows of cells, 0 to 1) and
-verdict; or file and error.
+attention_classes, region (top, left, height, width in pixels), map (rows of cells, 0 to 1), energy,
+unlike_training_data (true, false, or null: not known) and verdict; or file and error.
 
 Exit code 3: some files could not be read; they are named at the end, and the rest is done.
 """
@@ -45,6 +49,7 @@ NEEDS_PROJECT = False
 TOP = 5  # classes
 DEFAULT = Path("checkpoint/model.safetensors")
 INTERRUPTED = 130
+UNLIKE = "unlike the training data"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +114,7 @@ class Seen:
         self.verdict, self.stopped = verdict, False
         self.errors: dict[str, str] = {}  # file -> its line
         self.classes: Counter[str] = Counter()
+        self.unlike = 0  # images
 
 
 def _answer_all(model: Predictor, images: list[Path], job: Job | None, as_json: bool) -> Seen:
@@ -144,6 +150,7 @@ def _note(answer: Answer, seen: Seen) -> None:
         seen.errors[str(answer.path)] = answer.prediction.line()
     else:
         seen.classes[answer.prediction.label] += 1
+        seen.unlike += bool(answer.prediction.unlike)
 
 
 def _print(answer: Answer, known: Verdict, as_json: bool) -> None:
@@ -154,10 +161,11 @@ def _print(answer: Answer, known: Verdict, as_json: bool) -> None:
 
 
 def in_words(prediction: Prediction) -> str:
-    """The answer of both branches in a line."""
+    """The answer of both branches in a line, and whether to doubt it."""
     best = ", ".join(f"{name} {share:.3f}" for name, share in prediction.classes.items())
     branch, share = max(prediction.attention_confidences.items(), key=lambda pair: pair[1])
-    return f"{best}; attention branch: {branch} {share:.3f}"
+    unlike = f"; {UNLIKE}" if prediction.unlike else ""
+    return f"{best}; attention branch: {branch} {share:.3f}{unlike}"
 
 
 def as_object(answer: Answer, known: Verdict) -> dict[str, Any]:
@@ -173,6 +181,8 @@ def as_object(answer: Answer, known: Verdict) -> dict[str, Any]:
         "attention_classes": said.attention_confidences,
         "region": said.region,
         "map": [[round(float(cell), 6) for cell in row] for row in said.map],
+        "energy": said.energy,
+        "unlike_training_data": said.unlike,
         "verdict": known.verdict,
     }
 
@@ -182,14 +192,18 @@ def _about(model: Predictor, weights: str, seen: Seen) -> dict[str, Any]:
     network = {
         "checkpoint": str(model.path),
         "sha256": weights,
+        "arch": model.arch,
         "attention": "look" if model.network.looks else "residual",
         "classes": model.classes,
         "canvas": model.canvas,
         "resize": model.resize,
         "size": model.size,
+        "unlike_below": model.unlike_below,
         "device": device.kind(model.device),
     }
-    return {"network": network, "map": seen.verdict._asdict(), "interrupted": seen.stopped}
+    unlike = None if model.unlike_below is None else seen.unlike
+    about = {"network": network, "map": seen.verdict._asdict(), "unlike_training_data": unlike}
+    return about | {"interrupted": seen.stopped}
 
 
 def _line(what: str, name: str) -> str:
@@ -201,6 +215,8 @@ def _summarise(seen: Seen, images: int, folder: Path | None) -> None:
     if folder:
         named = ", ".join(f"{name} {count:,}" for name, count in seen.classes.most_common(10))
         progress.say(f"{folder}: {seen.classes.total():,} images; {named}")
+    if seen.unlike:
+        progress.say(f"{UNLIKE}: {seen.unlike:,} of {seen.classes.total():,} images")
     progress.say(f"map: {seen.verdict.line()}")
     for line in seen.errors.values():
         progress.say(line)

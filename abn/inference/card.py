@@ -111,6 +111,7 @@ def card(header: Mapping[str, Any], measured: Mapping[Path, Any], repo: str) -> 
         "classes": ", ".join(map(_cell, header["classes"])),
         "images are shown as": f"the central square of {train['val_size']} px where the short "
         f"side is {train['val_resize']} px, RGB in [0, 1]; normalisation is inside",
+        **_unlike(header),
         "sha256 of the weights": header["sha256"],
         "written by": f"attention-branch-network {__version__}",
     }
@@ -124,6 +125,14 @@ def card(header: Mapping[str, Any], measured: Mapping[Path, Any], repo: str) -> 
         else "",
         repo=repo,
     )
+
+
+def _unlike(header: Mapping[str, Any]) -> dict[str, str]:
+    """The row on images unlike the training data; none of an older checkpoint."""
+    if (below := header.get("unlike_below")) is None:
+        return {}
+    text = f"where log(sum(exp(logits))) is below {below:.4g}, as for 5 % of the validation images"
+    return {"an image is called unlike the training data": text}
 
 
 def _read(file: Path) -> Any:

@@ -6,6 +6,7 @@ validated on: squashed to the canvas that they were packed on, then the central 
 """
 
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,22 +24,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from abn.data.crop import centre_boxes, crop
+from abn.data.crop import centre_boxes
+from abn.data.loader import CenterCrop, transform
 from abn.datasets import images as decoder
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork, Trace
+from abn.predict import energy
 from abn.runtime import device as devices
 from abn.runtime.errors import DataError
 from abn.visualize.overlay import overlay
 
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 BATCH = 16  # images that are on the device at once
+KEPT = 1_000_000  # pixels: a stream's image up to this size is kept, if it was decoded whole
 THREADS = min(8, os.cpu_count() or 1)  # that read and decode files
 FRAME = 200  # the short side of an image over the width of the line around what was seen
 KINDS = "give a path, a PIL image, an RGB array uint8 [H, W, 3] or a file's bytes"  # remedy
 
 
-NOT_KEPT = np.zeros((0, 0, 3), np.uint8)  # the pixels of an image of a stream
+NOT_KEPT = np.zeros((0, 0, 3), np.uint8)  # the pixels of a large image of a stream
 
 
 class Picture(NamedTuple):
@@ -61,11 +65,16 @@ class Prediction:
     map: NDArray[np.float32]
     """float32 [h, w] in [0, 1], as the network gave it: it looked at `region`, 16 pixels a cell."""
     image: NDArray[np.uint8]
-    """uint8 [H, W, 3] RGB, upright; [0, 0, 3] from `stream`, which keeps no image."""
+    """uint8 [H, W, 3] RGB, upright; [0, 0, 3] of a large image from `stream`."""
     region: tuple[int, int, int, int]
     """Top, left, height and width of what the network saw of `image`, in pixels."""
     class_map: NDArray[np.float32] | None = None
     """float32 [h, w], logits: where the attention branch sees `label`."""
+    energy: float = math.nan
+    """The energy score, `abn.predict.energy`: low for an image unlike the training data."""
+    unlike: bool | None = None
+    """Whether `energy` is below what the checkpoint says, as that of 5 % of the validation images
+    is: the image is unlike the training data. None: an older checkpoint, or an edited map."""
 
     @property
     def label(self) -> str:
@@ -113,11 +122,17 @@ class Predictor:
         device: torch.device,
         canvas: int | None = None,
         path: Path | None = None,
+        arch: str | None = None,
+        unlike_below: float | None = None,
     ) -> None:
         self.network, self.classes, self.device = network.eval(), classes, device
-        self.path = path  # of the checkpoint
+        self.path, self.arch = path, arch  # of the checkpoint
         self.size, self.resize = size, resize  # pixels: side of the crop, short side before it
+        # Batches that are decoded while the network computes. On the CPU that would take cores from
+        # its threads, which wait for one another: all cores decode a batch, then all compute.
+        self.ahead = 0 if device.type == "cpu" else 1
         self.canvas = canvas  # pixels; None: not known, the image itself is cropped
+        self.unlike_below = unlike_below  # an energy score; None: not known
 
     @overload  # a path is one image, though text is iterable
     def predict(  # type: ignore[overload-overlap]
@@ -149,8 +164,8 @@ class Predictor:
     def stream(self, paths: Iterable[Path], top: int = 5) -> Iterator[Answer]:
         """The answer for each file, in order, with `top` classes each.
 
-        Files are decoded in threads, one batch ahead of the network. Neither an image nor its
-        prediction is kept, so any number of files takes the same memory.
+        Files are decoded in threads, on a GPU one batch ahead of the network. No prediction is
+        kept, and its image only up to KEPT pixels, so any number of files takes the same memory.
         """
         waiting, ahead = iter(paths), deque[list[tuple[Path, Future[Read]]]]()
         pool = ThreadPoolExecutor(THREADS)
@@ -160,10 +175,13 @@ class Predictor:
             ahead.append([(path, pool.submit(self._read_file, path)) for path in batch])
 
         try:
-            submit()
-            while ahead[0]:
+            for _ in range(self.ahead):
+                submit()
+            while True:
                 submit()
                 reads = [(path, *future.result()) for path, future in ahead.popleft()]
+                if not reads:
+                    return
                 yield from self._answers(reads, top)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -183,7 +201,7 @@ class Predictor:
         try:
             data = read_bytes(path)
             digest = hashlib.sha256(data).hexdigest()
-            return digest, self._picture(data, str(path), keep=False)
+            return digest, self._picture(data, str(path), whole=False)
         except DataError as error:
             return digest, error
 
@@ -216,7 +234,7 @@ class Predictor:
         """`image` at full size and on its canvas; DataError where it is none."""
         if isinstance(image, str | os.PathLike | bytes):
             data = image if isinstance(image, bytes) else read_bytes(Path(image))
-            return self._picture(data, _name(image), keep=True)
+            return self._picture(data, _name(image), whole=True)
         whole = _opened(image)
         if min(whole.size) < decoder.SMALLEST_SIDE:
             what = f"{whole.width} x {whole.height} pixels, a side under {decoder.SMALLEST_SIDE}"
@@ -224,15 +242,15 @@ class Predictor:
         pixels, size = np.array(whole), (whole.height, whole.width)
         return Picture(pixels, *self._on_canvas(whole), size)
 
-    def _picture(self, data: bytes, name: str, keep: bool) -> Picture:
-        """The image file `data`; its pixels at full size only if they are to be kept."""
-        whole = decoder.decode(data, name) if keep else None
-        # A large JPEG as it was decoded when packed; others are the same at once.
-        if whole is None or (self.canvas and data.startswith(decoder.JPEG)):
-            small = decoder.decode(data, name, self.canvas)
-        else:
-            small = whole
-        size, pixels = decoder.full_size(data, small), np.array(whole) if whole else NOT_KEPT
+    def _picture(self, data: bytes, name: str, whole: bool) -> Picture:
+        """The image file `data`; its pixels at full size if `whole`, or if that costs little."""
+        # A large JPEG is decoded at a part of its size, as it was when packed.
+        small = decoder.decode(data, name, self.canvas)
+        size, pixels = decoder.full_size(data, small), NOT_KEPT
+        if (small.height, small.width) == size and (whole or math.prod(size) <= KEPT):
+            pixels = np.array(small)
+        elif whole:
+            pixels = np.array(decoder.decode(data, name))
         return Picture(pixels, *self._on_canvas(small), size)
 
     def _on_canvas(self, image: Image.Image) -> tuple[NDArray[np.uint8], float]:
@@ -248,11 +266,13 @@ class Predictor:
         edited: Sequence[NDArray[np.float32] | None] = (),
     ) -> list[Prediction]:
         """Predictions for `pictures` in one batch, each under its map in `edited` if any."""
-        trace = self._trace(torch.cat([self.view(picture) for picture in pictures]), edited)
+        trace = self._trace(self._views(pictures), edited)
         output = trace.output()
         perception, attention = (
-            scores.float().softmax(1).cpu() for scores in (output.logits, output.attention_logits)
+            self._best(logits, top) for logits in (output.logits, output.attention_logits)
         )
+        energies = energy(output.logits).tolist()
+        own = [given is None for given in edited] or [True] * len(pictures)
         labels = output.logits.argmax(1).view(-1, 1, 1, 1)
         of_label = trace.class_maps.take_along_dim(labels, 1)
         maps, class_maps = (
@@ -260,15 +280,20 @@ class Predictor:
         )
         return [
             Prediction(
-                self._best(perception[i], top),
-                self._best(attention[i], top),
+                perception[i],
+                attention[i],
                 maps[i],
                 picture.pixels,
                 self._region(picture),
                 class_maps[i],
+                energies[i],
+                self._unlike(energies[i]) if own[i] else None,
             )
             for i, picture in enumerate(pictures)
         ]
+
+    def _unlike(self, score: float) -> bool | None:
+        return None if self.unlike_below is None else score < self.unlike_below
 
     def _trace(self, views: Tensor, maps: Sequence[NDArray[np.float32] | None]) -> Trace:
         """`network.trace`, with each of `maps` that is not None in place of the network's own."""
@@ -282,10 +307,20 @@ class Predictor:
 
     def view(self, picture: Picture) -> Tensor:
         """`picture` as the network sees it: float32 [1, 3, size, size] in [0, 1]."""
-        pixels, box = torch.from_numpy(picture.canvas)[None], self._box(picture)
-        mirrored = torch.zeros(1, dtype=torch.bool, device=self.device)
-        view = crop(pixels.to(self.device), box.to(self.device), mirrored, self.size)
-        return view.contiguous(memory_format=torch.channels_last)
+        return self._shown([picture])
+
+    def _views(self, pictures: Sequence[Picture]) -> Tensor:
+        """`pictures` as the network sees them: float32 [B, 3, size, size] in [0, 1]."""
+        if self.canvas is None:  # they differ in shape, and may be large
+            return torch.cat([self.view(picture) for picture in pictures])
+        return self._shown(pictures)
+
+    def _shown(self, pictures: Sequence[Picture]) -> Tensor:
+        """The views of `pictures` whose canvases have one shape."""
+        canvases = torch.from_numpy(np.stack([picture.canvas for picture in pictures]))
+        aspect = torch.tensor([picture.aspect for picture in pictures])
+        view = CenterCrop(self.size, self.resize)
+        return transform(canvases.to(self.device), aspect, view)
 
     def _box(self, picture: Picture) -> Tensor:
         """The central square [1, 4]: top, left, height and width as shares of the picture."""
@@ -299,10 +334,13 @@ class Predictor:
         begin, end = (round(top), round(left)), (round(top + tall), round(left + wide))
         return begin[0], begin[1], end[0] - begin[0], end[1] - begin[1]
 
-    def _best(self, confidences: Tensor, top: int) -> dict[str, float]:
-        values, order = confidences.topk(min(top, len(self.classes)))
-        names = [self.classes[label] for label in order.tolist()]
-        return dict(zip(names, values.tolist(), strict=True))
+    def _best(self, logits: Tensor, top: int) -> list[dict[str, float]]:
+        """For each row of `logits` the `top` most confident classes and their confidences."""
+        shares, labels = logits.float().softmax(1).topk(min(top, len(self.classes)))
+        rows = zip(labels.tolist(), shares.tolist(), strict=True)
+        return [
+            {self.classes[label]: share for label, share in zip(*row, strict=True)} for row in rows
+        ]
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device | None = None) -> Predictor:
@@ -326,7 +364,8 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
         what = f"its header lacks train.{key.args[0]}"
         raise DataError(what, path, "train again with this version") from None
     view = size, resize, place, trained.canvas
-    return Predictor(trained.model, trained.classes, *view, path=Path(path))
+    about = Path(path), trained.arch, trained.unlike_below
+    return Predictor(trained.model, trained.classes, *view, *about)
 
 
 def read_bytes(path: Path) -> bytes:

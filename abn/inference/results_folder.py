@@ -32,6 +32,8 @@ from abn.version import __version__
 
 TABLE, MANIFEST, OVERLAYS = "predictions.csv", "manifest.json", "overlays"
 COLUMNS = ("file", "prediction", "confidence", "attention_prediction", "attention_confidence")
+LIKENESS = ("unlike_training_data", "energy")
+KNOWN = {True: "yes", False: "no", None: "unknown"}
 PLACE = ("top", "left", "height", "width", "map_lowest", "map_highest")
 DIGITS = 6
 QUALITY = 92  # of the JPEG files
@@ -63,7 +65,7 @@ class ResultsFolder:
         self.rows = csv.writer(self.table, lineterminator="\n")
         others = (f"{name}_{i}" for i in range(2, job.top + 1) for name in COLUMNS[1:3])
         overlays = (f"{name}_overlay" for name in job.maps)
-        self.rows.writerow([*COLUMNS, *others, *PLACE, *overlays])
+        self.rows.writerow([*COLUMNS, *LIKENESS, *others, *PLACE, *overlays])
 
     def add(self, answer: Answer) -> None:
         """Write a row, and begin to draw."""
@@ -104,6 +106,7 @@ class ResultsFolder:
         best = list(prediction.classes.items())[: self.job.top]
         branch = max(prediction.attention_confidences.items(), key=lambda pair: pair[1])
         texts: list[object] = [str(path), *best[0], *branch]
+        texts += [KNOWN[prediction.unlike], prediction.energy]
         texts += [part for pair in best[1:] for part in pair]
         texts += [*prediction.region, float(prediction.map.min()), float(prediction.map.max())]
         texts += [self._overlay(path, kind) for kind in self.job.maps]
@@ -115,11 +118,8 @@ class ResultsFolder:
         return f"{OVERLAYS}/{below}.{kind}.jpg"
 
     def _draw(self, answer: Answer, said: Prediction) -> dict[str, str]:
-        """Write the overlays of an image, which is read again: it was not kept. Their SHA-256."""
-        data, name = read_bytes(answer.path), str(answer.path)
-        if hashlib.sha256(data).hexdigest() != answer.sha256:
-            raise DataError("changed while it was read", name, "run the same command again")
-        image = np.array(decoder.decode(data, name))
+        """Write the overlays of an image, which is read again if it was not kept. Their SHA-256."""
+        image, name = said.image if said.image.size else _read_again(answer), str(answer.path)
         written: dict[str, str] = {}
         for kind in self.job.maps:
             values = said.map if kind == ATTENTION else said.class_map
@@ -197,6 +197,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {
         name: str(library.__version__) for name, library in libraries.items()
     }
+
+
+def _read_again(answer: Answer) -> NDArray[np.uint8]:
+    """The pixels [H, W, 3] of an image that was answered; DataError where its file has changed."""
+    data, name = read_bytes(answer.path), str(answer.path)
+    if hashlib.sha256(data).hexdigest() != answer.sha256:
+        raise DataError("changed while it was read", name, "run the same command again")
+    return np.array(decoder.decode(data, name))
 
 
 def _jpeg(pixels: NDArray[np.uint8], name: str) -> bytes:

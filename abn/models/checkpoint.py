@@ -1,7 +1,8 @@
 """Checkpoints: a safetensors file of weights, whose header says what network they are of.
 
 The header is one JSON text under the key "abn": arch, attention, smooth where it is on, classes,
-params of the training, and the side of the canvases that its images were packed on.
+params of the training, the side of the canvases that its images were packed on, and the score
+below which an image is unlike them.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from abn.models.abn import AttentionBranchNetwork
 from abn.runtime import files
 from abn.runtime.errors import DataError
 
+FINAL = "model"  # the snapshot of the finished training
 NAMES = re.compile(r"(model|epoch-\d{4,})\.safetensors")  # of the files in the train stage's folder
 REMEDY = "use a checkpoint that the train stage wrote, or train again"
 
@@ -58,6 +60,8 @@ class Header(BaseModel):
     attention: Attention = "residual"  # older files have no other
     classes: tuple[str, ...] = Field(min_length=1)
     canvas: int | None = Field(None, gt=0)  # older files have none
+    # The energy score below which an image is unlike the training data; older files have none.
+    unlike_below: float | None = Field(None, allow_inf_nan=False)
     branch_relu: bool = False
     smooth: bool = False  # older files have none
     start_only: bool = False  # a plain ResNet: what training starts from, without a branch
@@ -92,6 +96,7 @@ class Checkpoint(NamedTuple):
     classes: tuple[str, ...]
     params: dict[str, Any]
     canvas: int | None = None  # pixels; None: not known
+    unlike_below: float | None = None  # `loop.unlike_below`; None: not known
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -112,18 +117,21 @@ def save_all(
     classes: tuple[str, ...],
     params: dict[str, Any],
     canvas: int | None = None,
+    unlike_below: float | None = None,
 ) -> None:
     """Replace `folder` by one with NAME.safetensors for each of `snapshots`, all or nothing.
 
-    `params` is a `recipe`; `canvas` the side of the packed images, pixels. The same weights give
-    the same bytes. OSError where the disk refuses, DiskError where `folder` holds another's file.
+    `params` is a `recipe`; `canvas` the side of the packed images, pixels; `unlike_below` is of the
+    snapshot named `model`, other weights have other scores. The same weights give the same bytes.
+    OSError where the disk refuses, DiskError where `folder` holds another's file.
     """
     about = {"arch": params["arch"], "attention": params["attention"], "classes": classes}
     about |= {"params": params} | ({"canvas": canvas} if canvas else {})
     about |= {"smooth": True} if params.get("smooth") else {}
-    meta = json.dumps(about, sort_keys=True)
+    own = {"unlike_below": unlike_below} if unlike_below is not None else {}
     with files.replacing_folder(folder, NAMES) as part:
         for name, state in snapshots.items():
+            meta = json.dumps(about | (own if name == FINAL else {}), sort_keys=True)
             write(part / f"{name}.safetensors", state, {"abn": meta})
 
 
@@ -145,7 +153,8 @@ def load(path: Path, device: torch.device) -> Checkpoint:
         )
         model.load_state_dict(state)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Checkpoint(model.eval(), header.arch, header.classes, params, header.canvas)
+    about = header.arch, header.classes, params, header.canvas, header.unlike_below
+    return Checkpoint(model.eval(), *about)
 
 
 def open_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
@@ -228,7 +237,7 @@ def for_classes(trained: Checkpoint, classes: tuple[str, ...], where: Path) -> C
         for parameter in layer.parameters():
             parameter.data = parameter.data[rows.to(parameter.device)]
     trained.model.fc.out_features = trained.model.att_conv2.out_channels = len(classes)
-    return trained._replace(classes=classes)
+    return trained._replace(classes=classes, unlike_below=None)  # it was of all their logits
 
 
 def sha256(path: Path) -> str:

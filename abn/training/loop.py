@@ -13,7 +13,7 @@ from abn.data.loader import CenterCrop
 from abn.data.packed import Split
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork
-from abn.predict import Predictions, headline, predict
+from abn.predict import Predictions, energy, headline, predict
 from abn.runtime import progress
 from abn.runtime.errors import NotFiniteError
 from abn.runtime.signals import GracefulStop, Stopped
@@ -24,6 +24,7 @@ from abn.training.state import Row, State
 from abn.training.step import Step, build, class_weights
 
 CHECK_EVERY = 50  # steps between checks of the loss, each a wait for the GPU
+UNLIKE = 0.05  # the share of the validation images that are called unlike the training data
 REMEDY = "try a lower train.lr, a longer train.warmup or train.precision: fp32"
 
 OnEpoch = Callable[[Row, float], None]  # an epoch's row and its images per second
@@ -126,14 +127,33 @@ def validate(
     model: AttentionBranchNetwork, split: Split, config: Train, world: World = SINGLE
 ) -> Row:
     """The headline scores on `split`, a shard of it from each rank; NotFiniteError as `fit`."""
-    view = CenterCrop(config.val_size, config.val_resize)
-    device = next(model.parameters()).device
-    shard = split.subset(torch.arange(*world.shard(len(split)))) if world.size > 1 else split
-    predictions = predict(model, shard, view, config.batch_size, device)
-    scores = headline(Predictions(*(world.gather(values, len(split)) for values in predictions)))
+    scores = headline(_predictions(model, split, config, world))
     if not math.isfinite(scores["loss"]):
         raise NotFiniteError(f"the loss is {scores['loss']}", "validation", REMEDY)
     return {f"val_{name}": value for name, value in scores.items()}
+
+
+def unlike_below(
+    model: AttentionBranchNetwork, split: Split, config: Train, world: World = SINGLE
+) -> float:
+    """The energy score below which an image is called unlike the training data.
+
+    The 5 % quantile of the scores of `split`, the validation images: 5 of 100 images like them are
+    called unlike too. All ranks call it, each computes a shard.
+    """
+    scores = energy(_predictions(model, split, config, world).logits)
+    return float(scores.quantile(UNLIKE))
+
+
+def _predictions(
+    model: AttentionBranchNetwork, split: Split, config: Train, world: World
+) -> Predictions:
+    """What `model` says of `split` as validation shows it, a shard of it from each rank."""
+    view = CenterCrop(config.val_size, config.val_resize)
+    device = next(model.parameters()).device
+    shard = split.subset(torch.arange(*world.shard(len(split)))) if world.size > 1 else split
+    found = predict(model, shard, view, config.batch_size, device)
+    return Predictions(*(world.gather(values, len(split)) for values in found))
 
 
 def summary(history: list[Row], config: Train, val_name: str) -> dict[str, float | str]:

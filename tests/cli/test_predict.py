@@ -11,6 +11,7 @@ from PIL import Image
 
 import abn
 from abn.cli.main import main
+from abn.inference import predictor, results_folder
 from abn.inference.predictor import Predictor
 from abn.models import checkpoint
 from tests import toys
@@ -105,9 +106,37 @@ def test_the_folder_has_a_row_and_overlays_for_each_image_and_says_what_made_it(
     assert rows[1]["class_overlay"] == "overlays/a/x.jpg.class.jpg"
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["network"]["sha256"] == checkpoint.sha256(Path(CHECKPOINT))
+    network = manifest["network"]
+    assert (network["arch"], network["attention"], network["size"], network["resize"]) == (
+        ("resnet18", "residual", 32, 32)
+    )
+    assert network["classes"] == ["cat", "=dog"] and manifest["unlike_training_data"] is None
+    assert {row["unlike_training_data"] for row in rows} == {"unknown"}
     assert manifest["unreadable"].keys() == {"photos/bad.png"}
     assert manifest["map"]["verdict"] == "unknown" and not manifest["interrupted"]
     assert manifest["wrote"].keys() == overlays | {"predictions.csv"}
+
+
+def test_images_unlike_the_training_data_are_named_counted_and_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = toys.saved(tmp_path / "strict", ("cat", "dog"), canvas=48, unlike_below=1e9)
+    command = ["predict", "photos/a", "photos/b", "--checkpoint", str(strict)]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    assert [line.endswith("; unlike the training data") for line in out.splitlines()] == [True] * 2
+    assert "unlike the training data: 2 of 2 images" in err.splitlines()
+    assert main([*command, "--json"]) == 0
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["unlike_training_data"] for each in objects] == [True, True]
+    assert main([*command, "--to", str(tmp_path / "out")]) == 0
+    with (tmp_path / "out/predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["unlike_training_data"] for row in rows] == ["yes", "yes"]
+    energies = [f"{each['energy']:.6f}" for each in objects]
+    assert [row["energy"] for row in rows] == energies
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["unlike_training_data"] == 2 and manifest["network"]["unlike_below"] == 1e9
 
 
 def test_an_overlay_has_the_image_size_its_pixels_outside_and_a_line_around_what_was_seen(
@@ -121,6 +150,17 @@ def test_an_overlay_has_the_image_size_its_pixels_outside_and_a_line_around_what
     assert abs(drawn[:, :180] - 90).max() < 6  # JPEG
     assert abs(drawn[:, 230:570] - 90).max() > 60  # colours
     assert drawn[200, 200:202].min() > 200  # the left edge of the central 400 x 400
+
+
+def test_a_large_file_that_changed_after_its_answer_keeps_its_row_and_has_no_overlay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(predictor, "KEPT", 0)
+    monkeypatch.setattr(results_folder, "read_bytes", lambda path: b"another")
+    assert main(["predict", "photos/a", "--to", str(tmp_path / "out")]) == 3
+    assert "error[DATA] changed while it was read; photos/a/x.jpg" in capsys.readouterr().err
+    assert content(tmp_path / "out").keys() == {"predictions.csv", "manifest.json"}
+    assert len((tmp_path / "out/predictions.csv").read_text().splitlines()) == 2
 
 
 def test_the_same_images_give_the_same_bytes_and_replace_their_own_folder(tmp_path: Path) -> None:
@@ -178,8 +218,9 @@ def test_no_image_and_no_network_are_refused_in_one_line(
     assert "name a network: --checkpoint FILE" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("ahead", [0, 1])
 def test_a_stream_gives_what_predict_gives_in_order_over_more_files_than_a_batch(
-    tmp_path: Path,
+    ahead: int, tmp_path: Path
 ) -> None:
     paths = []
     for i, pixels in enumerate(toys.split(35).images.numpy()):
@@ -187,9 +228,24 @@ def test_a_stream_gives_what_predict_gives_in_order_over_more_files_than_a_batch
         Image.fromarray(pixels).save(paths[-1])
     paths[20].write_text("not a picture")
     ours = Predictor(toys.network(), toys.NAMES, 32, 32, toys.CPU, canvas=32)
+    ours.ahead = ahead
     answers = list(ours.stream(iter(paths)))
     assert [answer.path for answer in answers] == paths
     assert isinstance(answers.pop(20).prediction, Exception)
     expected = ours.predict([path for path in paths if path != paths[20]])
     assert [repr(a.prediction) for a in answers] == [repr(p) for p in expected]
-    assert answers[0].prediction.image.size == 0
+
+
+def test_a_stream_keeps_small_images_that_were_decoded_whole_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    small, large, shrunk = (tmp_path / name for name in ("small.png", "large.png", "shrunk.jpg"))
+    Image.fromarray(noise).save(small)
+    Image.fromarray(noise).resize((80, 60)).save(large)
+    Image.fromarray(noise).resize((600, 400)).save(shrunk)  # decoded at 1/4: the canvas is small
+    monkeypatch.setattr(predictor, "KEPT", 60 * 40)
+    ours = Predictor(toys.network(), toys.NAMES, 32, 32, toys.CPU, canvas=32)
+    kept = [answer.prediction.image for answer in ours.stream([small, large, shrunk])]
+    np.testing.assert_array_equal(kept[0], noise)
+    assert [image.size for image in kept[1:]] == [0, 0]

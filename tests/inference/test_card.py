@@ -22,7 +22,7 @@ stable,Do other seeds agree?,IoU,0.5,,,,not measured,,,
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project whose dvc.lock says that its results were made from its weights."""
-    toys.saved(tmp_path / "checkpoint", ("cat", "a|b"), resize=40)
+    toys.saved(tmp_path / "checkpoint", ("cat", "a|b"), resize=40, unlike_below=2.5)
     outputs = {
         "metrics/evaluate.json": json.dumps({"top1": 0.5, "ece": 0.1}),
         "metrics/explain.json": json.dumps(
@@ -63,6 +63,8 @@ def test_the_card_has_data_accuracy_verdict_numbers_and_picture(project: Path) -
     lines = content["README.md"].decode().splitlines()
     assert yaml.safe_load("\n".join(lines[1:6]))["pipeline_tag"] == "image-classification"
     assert "| data | shapes |" in lines and r"| classes | cat, a\|b |" in lines
+    unlike = next(line for line in lines if "called unlike the training data" in line)
+    assert "log(sum(exp(logits))) is below 2.5, as for 5 % of the validation images" in unlike
     assert "| top-1 of the perception branch, the network's answer | 0.5000 |" in lines
     assert "| Is it on the object? | fail | -0.11 | -0.13 to -0.09 | 0 |" in lines
     assert "| Do other seeds agree? | not measured |  |  | 0.5 |" in lines
@@ -84,6 +86,7 @@ def test_config_says_how_images_are_shown_and_names_the_classes(project: Path) -
     config = json.loads(written(project)["config.json"])
     assert (config["image_size"], config["resize"], config["arch"]) == (32, 40, "resnet18")
     assert config["id2label"] == {"0": "cat", "1": "a|b"}
+    assert config["unlike_below"] == 2.5
     assert config["label2id"] == {"cat": 0, "a|b": 1}
 
 

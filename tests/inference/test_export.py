@@ -32,7 +32,8 @@ def canvases(count: int) -> list[export.Canvas]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with data/val.safetensors and the checkpoint of an untrained look network."""
-    toys.saved(tmp_path / "checkpoint", toys.NAMES, 64, 64, canvas=64, attention="look")
+    about = {"canvas": 64, "attention": "look", "unlike_below": 2.5}
+    toys.saved(tmp_path / "checkpoint", toys.NAMES, 64, 64, **about)
     toys.pack(tmp_path / "data/val.safetensors", toys.split(5, size=64))
     return tmp_path
 

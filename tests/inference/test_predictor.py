@@ -16,7 +16,7 @@ from abn.data.loader import CenterCrop
 from abn.datasets import images
 from abn.inference.predictor import Prediction, Predictor
 from abn.models.abn import AttentionBranchNetwork
-from abn.predict import predict
+from abn.predict import energy, predict
 from abn.runtime.errors import DataError, DeviceError
 from tests import toys
 
@@ -29,7 +29,7 @@ def predictor(size: int = 32, resize: int = 32) -> Predictor:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of an untrained network for two classes."""
     folder = tmp_path_factory.mktemp("saved") / "checkpoint"
-    return toys.saved(folder, ("cat", "dog"), resize=40, canvas=48)
+    return toys.saved(folder, ("cat", "dog"), resize=40, canvas=48, unlike_below=-3.5)
 
 
 @pytest.mark.parametrize(("size", "resize"), [(32, 32), (32, 40)])
@@ -65,9 +65,22 @@ def test_a_photo_is_seen_through_the_very_pixels_of_its_packed_canvas(
     prediction = ours.predict(tmp_path / name)
     shares = [prediction.classes[name] for name in toys.NAMES]
     assert shares == expected.logits[0].softmax(0).tolist()
+    assert prediction.energy == energy(expected.logits).item()  # as the threshold was measured
     assert prediction.image.shape == (400, 600, 3) and prediction.region == (40, 140, 320, 320)
     of_pil = ours.predict(Image.open(tmp_path / name))
     assert of_pil.classes == pytest.approx(prediction.classes, abs=0.02)  # Pillow drafts no copy
+
+
+def test_an_image_is_unlike_the_training_data_where_its_score_is_below_the_checkpoints() -> None:
+    images = list(toys.split(2).images.numpy())
+    low, high = sorted(predictor().predict(images), key=lambda said: said.energy)
+    assert low.energy < high.energy and low.unlike is high.unlike is None  # no word without one
+    ours = predictor()
+    ours.unlike_below = (low.energy + high.energy) / 2
+    words = {said.energy: said.unlike for said in ours.predict(images)}
+    assert words == {low.energy: True, high.energy: False}
+    edited = ours.decide(images[0], np.ones(ours.grid, np.float32))
+    assert edited.unlike is None  # the score is of the network's own map
 
 
 def test_a_wide_image_is_seen_in_its_central_square_without_distortion() -> None:
@@ -211,7 +224,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_load_takes_classes_and_view_from_the_header(saved: Path) -> None:
     model = abn.load(saved, device="cpu")
     assert (model.classes, model.size, model.resize) == (("cat", "dog"), 32, 40)
-    assert model.canvas == 48
+    assert (model.canvas, model.arch, model.unlike_below) == (48, "resnet18", -3.5)
     prediction = model.predict(np.full((40, 60, 3), 90, np.uint8))
     assert prediction.region == (4, 14, 32, 32)
     assert prediction.map.shape == (2, 2) and prediction.classes.keys() == {"cat", "dog"}

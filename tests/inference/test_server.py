@@ -71,6 +71,16 @@ def test_the_answer_is_that_of_predict(client: TestClient) -> None:
     assert (answer["width"], answer["height"]) == (60, 40)
     assert answer["region"] == {"top": 0, "left": 10, "height": 40, "width": 40}
     assert answer["view_png"] is answer["seen_png"] is None
+    assert answer["energy"] == pytest.approx(expected.energy) and answer["unlike"] is None
+
+
+def test_an_answer_says_whether_the_image_is_unlike_the_training_data() -> None:
+    ours = model()
+    ours.unlike_below = 1e9
+    with TestClient(create(ours, Settings())) as client:
+        answer = client.post("/predict", content=png(), headers=BINARY).json()
+        assert answer["unlike"] is True
+        assert client.post("/predict", json=edited(png(), FOUR)).json()["unlike"] is None
 
 
 def test_the_map_is_a_picture_of_its_cells_too(client: TestClient) -> None:

@@ -35,7 +35,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A real server on loopback, with a token."""
-    config = uvicorn.Config(create(model(), Settings(token=TOKEN)), log_level="error")
+    ours = model()
+    ours.unlike_below = 1e9  # every image is
+    config = uvicorn.Config(create(ours, Settings(token=TOKEN)), log_level="error")
     server, listener = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -93,6 +95,7 @@ def test_drop_see_and_brush(page: Any, photo: Path, width: int) -> None:
         "%",
     ]
     assert page.locator("#attention tr").count() == 4
+    assert page.locator("#unlike").is_visible()
     assert page.locator("#seen").evaluate("image => image.naturalWidth") == 32
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
@@ -113,9 +116,13 @@ def test_drop_see_and_brush(page: Any, photo: Path, width: int) -> None:
     }
     assert shown == pytest.approx(under.classes, abs=1e-5)
 
+    assert page.locator("#unlike").is_visible()  # it is said of the image, not of the map
+
     page.click("#reset")
     page.wait_for_selector("#state:has-text('own map')")
     assert first.inner_text().split()[0] == expected.label
+    page.evaluate("current.own.unlike = null; tell()")  # as of an older checkpoint
+    assert not page.locator("#unlike").is_visible()
 
 
 def test_the_map_is_edited_with_the_keyboard_alone(page: Any, photo: Path) -> None:

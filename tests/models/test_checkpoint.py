@@ -108,11 +108,25 @@ def test_the_header_holds_the_side_of_the_canvases(
     assert checkpoint.load(folder / "model.safetensors", CPU).canvas == 64
 
 
+@pytest.mark.usefixtures("toy_arch")
+def test_the_score_below_which_an_image_is_unlike_is_of_the_finished_weights_alone(
+    tmp_path: Path,
+) -> None:
+    folder, snapshots = tmp_path / "checkpoint", {"model": small(), "epoch-0001": small()}
+    checkpoint.save_all(folder, snapshots, NAMES, RECIPE, 64, -0.5)
+    finished = checkpoint.load(folder / "model.safetensors", CPU)
+    assert finished.unlike_below == -0.5
+    assert checkpoint.load(folder / "epoch-0001.safetensors", CPU).unlike_below is None
+    assert checkpoint.load(save(folder, model=small()) / "model.safetensors", CPU)[4:] == (
+        (None, None)  # as older files
+    )
+
+
 def test_a_network_of_more_classes_decides_among_those_of_the_data(tmp_path: Path) -> None:
     torch.manual_seed(1)
     names = tuple(f"class {i}" for i in range(7))
     save_of = checkpoint.weights(AttentionBranchNetwork("resnet18", 7))
-    checkpoint.save_all(tmp_path / "checkpoint", {"model": save_of}, names, RECIPE)
+    checkpoint.save_all(tmp_path / "checkpoint", {"model": save_of}, names, RECIPE, None, 1.5)
     path = tmp_path / "checkpoint/model.safetensors"
     image = torch.rand(2, 3, 64, 64, generator=generator("image"))
     with torch.inference_mode():
@@ -120,6 +134,7 @@ def test_a_network_of_more_classes_decides_among_those_of_the_data(tmp_path: Pat
         chosen = checkpoint.for_classes(checkpoint.load(path, CPU), ("class 5", "class 2"), path)
         found = chosen.model(image)
     assert chosen.classes == ("class 5", "class 2")
+    assert chosen.unlike_below is None  # the score of seven logits says nothing of two
     torch.testing.assert_close(found.logits, whole.logits[:, [5, 2]])
     torch.testing.assert_close(found.attention_logits, whole.attention_logits[:, [5, 2]])
     assert found.attention.equal(whole.attention)
@@ -237,6 +252,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a class that is a number": (lambda: content(classes=["a", "b", "c", 7]), "classes.3: "),
     "one class more": (lambda: content(classes=[*NAMES, "x"]), LAYOUT),
     "50,000 classes": (lambda: content(classes=list(map(str, range(50_000)))), "too small for 50"),
+    "a score that is no number": (lambda: content(unlike_below=float("nan")), "unlike_below: "),
     "params that are a list": (lambda: content(params=[]), "params: "),
     "params without train": (lambda: content(params={"seed": 0}), "params.train: "),
     "no tensors": (lambda: serialise({}, {"abn": json.dumps(META)}), LAYOUT),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from abn.config.params import Params, Train
 from abn.models import checkpoint
 from abn.models.abn import Output
+from abn.predict import Predictions
 from abn.runtime.errors import UserError
 from abn.runtime.signals import GracefulStop, Stopped
 from abn.training import look, loop, optim
@@ -109,6 +110,16 @@ def test_the_loss_is_the_mean_over_steps_of_the_sum_of_both_branches(
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(fit: Any, config: Train) -> None:
     first, again, other = (fit(toys.network(2), config, seed) for seed in (0, 0, 1))
     assert first == again != other
+
+
+def test_an_image_is_unlike_below_the_5_percent_quantile_of_the_validation_scores(
+    config: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = toys.split(21, classes=1)
+    logits = torch.arange(21.0)[:, None].flip(0)  # of one class: the logit is the energy score
+    found = Predictions(logits, logits, torch.zeros(21, 1, 1), split.labels)
+    monkeypatch.setattr(loop, "predict", lambda *_: found)
+    assert loop.unlike_below(toys.network(1), split, config) == pytest.approx(1.0)  # of 0 to 20
 
 
 def test_crops_grow_through_the_sizes(

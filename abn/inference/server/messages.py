@@ -55,6 +55,11 @@ class Answer(BaseModel):
     label: str = Field(description="the most confident class of the perception branch")
     perception: list[Confidence] = Field(description="most confident first: the answer")
     attention: list[Confidence] = Field(description="of the attention branch, in its own order")
+    energy: float = Field(description="log(sum(exp(logits))) of the perception branch")
+    unlike: bool | None = Field(
+        description="whether the image is unlike the training data, by `energy`: doubt the answer; "
+        "null: the checkpoint is older, or the map is the one of the request"
+    )
     edited: bool = Field(description="whether the map is the one of the request")
     map: list[list[Share]] = Field(description="where the network looked; the cells of `region`")
     map_png: Png = Field(description="the map as a grey PNG in base64: a pixel a cell, 255 is 1")
@@ -102,6 +107,8 @@ def answer(
         label=prediction.label,
         perception=_listed(prediction.classes, top),
         attention=_listed(prediction.attention_confidences, top),
+        energy=prediction.energy,
+        unlike=prediction.unlike,
         edited=edited,
         map=prediction.map.tolist(),
         map_png=_png(drawn),
