@@ -63,18 +63,23 @@ def batches(
     split = map_losses.usable(split, config)
     count, batch = len(split), min(config.batch_size, len(split))
     steps, classes = count // batch, len(split.classes)
-    order = torch.randperm(count, generator=generator(seed, "order", epoch))
-    order = order[: steps * batch].view(steps, batch)[done:]
+    sampled = config.balance == "sampling"
+    order = sampling(split.labels.cpu(), seed, epoch) if sampled else _shuffled(count, seed, epoch)
+    # An image may come twice in an epoch of samples: draws are then for each place in the epoch.
+    own_draw = torch.arange(count) if sampled else order
+    aspect = split.aspect.cpu()[order] if sampled else split.aspect.cpu()
+    order, own_draw = (x[: steps * batch].view(steps, batch)[done:] for x in (order, own_draw))
     first, last = world.shard(batch)
-    draws = Draws(*(draw.to(device) for draw in _draws(split.aspect.cpu(), config, seed, epoch)))
+    draws = Draws(*(draw.to(device) for draw in _draws(aspect, config, seed, epoch)))
     known = map_losses.chosen(split, config.attention_masks, seed, device)
     mixes = _mixes(config, steps, size, seed, epoch)[done:]
     half = device.type == "cuda" and config.precision == "bf16"  # fp16 is finer than bf16
     dtype = torch.float16 if half else torch.float32
     extra = int(world.size > 1 and any(mixes))  # the image before the shard, to mix its first with
     shard = torch.arange(first - extra, last) % batch
-    for mix, fetched in zip(mixes, iterate(split, order[:, shard], device), strict=True):
-        own = Draws(*(draw[fetched.rows] for draw in draws))
+    fetching = iterate(split, order[:, shard], device)
+    for mix, drawn, fetched in zip(mixes, own_draw[:, shard].to(device), fetching, strict=True):
+        own = Draws(*(draw[drawn] for draw in draws))
         images = crop(fetched.canvases, own.boxes, own.mirrored, size, dtype)
         if config.jitter:
             images = jitter(images, own.colours.to(dtype))
@@ -86,6 +91,30 @@ def batches(
         images = mixed.images[extra:].contiguous(memory_format=torch.channels_last)
         masks = None if mixed.masks is None else mixed.masks[extra:]
         yield Batch(images, mixed.targets[extra:], masks)
+
+
+def sampling(labels: Tensor, seed: int, epoch: int) -> Tensor:
+    """As many images as there are `labels` int64 [N], every class equally often: int64 [N].
+
+    In random order. What K classes cannot share equally goes to random ones, one image each. In a
+    class the numbers of times that two images come differ by at most 1.
+    """
+    draws = generator(seed, "sampling", epoch)
+    shuffled = torch.randperm(len(labels), generator=draws)
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    members = by_class.split([n for n in labels.bincount().tolist() if n])
+    share, over = divmod(len(labels), len(members))
+    has_more = torch.randperm(len(members), generator=draws) < over
+    drawn = [
+        images[torch.arange(share + more) % len(images)]
+        for images, more in zip(members, has_more.tolist(), strict=True)
+    ]
+    return torch.cat(drawn)[torch.randperm(len(labels), generator=draws)]
+
+
+def _shuffled(count: int, seed: int, epoch: int) -> Tensor:
+    """Every image of an epoch once, int64 [count], in random order."""
+    return torch.randperm(count, generator=generator(seed, "order", epoch))
 
 
 def random_boxes(aspect: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
