@@ -63,11 +63,7 @@ def batches(
     split = map_losses.usable(split, config)
     count, batch = len(split), min(config.batch_size, len(split))
     steps, classes = count // batch, len(split.classes)
-    sampled = config.balance == "sampling"
-    order = sampling(split.labels.cpu(), seed, epoch) if sampled else _shuffled(count, seed, epoch)
-    # An image may come twice in an epoch of samples: draws are then for each place in the epoch.
-    own_draw = torch.arange(count) if sampled else order
-    aspect = split.aspect.cpu()[order] if sampled else split.aspect.cpu()
+    order, own_draw, aspect = _order(split, config, seed, epoch)
     order, own_draw = (x[: steps * batch].view(steps, batch)[done:] for x in (order, own_draw))
     first, last = world.shard(batch)
     draws = Draws(*(draw.to(device) for draw in _draws(aspect, config, seed, epoch)))
@@ -112,9 +108,17 @@ def sampling(labels: Tensor, seed: int, epoch: int) -> Tensor:
     return torch.cat(drawn)[torch.randperm(len(labels), generator=draws)]
 
 
-def _shuffled(count: int, seed: int, epoch: int) -> Tensor:
-    """Every image of an epoch once, int64 [count], in random order."""
-    return torch.randperm(count, generator=generator(seed, "order", epoch))
+def _order(split: Split, config: Train, seed: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The images of an epoch in order, int64 [N]; which draw each has; the aspects to draw for.
+
+    An image may come twice in an epoch of samples. So draws are then for each place in the epoch.
+    """
+    aspect = split.aspect.cpu()
+    if config.balance == "sampling":
+        order = sampling(split.labels.cpu(), seed, epoch)
+        return order, torch.arange(len(split)), aspect[order]
+    order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
+    return order, order, aspect
 
 
 def random_boxes(aspect: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
