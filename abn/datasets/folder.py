@@ -58,8 +58,9 @@ def find(root: Path, val_fraction: float, seed: int) -> Found:
     else:
         classes = _classes(root, tree, "")
         train, labelled_val = _split(tree, _files(tree, classes), val_fraction, seed)
-    mask_of, unpaired = beside.pair((name for name, _ in train + labelled_val), masks)
-    problems = tree.problems + unpaired
+    names = [name for name, _ in train + labelled_val]
+    mask_of, unpaired = beside.pair(names, masks)
+    problems = tree.problems + unpaired + beside.strays(names)
     return Found(tuple(classes), train, labelled_val, problems, tree.lines(), mask_of)
 
 

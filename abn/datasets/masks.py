@@ -4,8 +4,9 @@ The folder masks/ repeats the names of the images, whatever their endings. A pix
 not 0 is the object. What could be read in two ways is refused: it would be a wrong truth.
 """
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ FORMATS = ("PNG", "BMP", "GIF", "TIFF", "PPM")  # that keep a 0 as a 0
 ONE_CHANNEL = ("1", "L", "P", "I")  # modes in Pillow, and those as I;16
 WITH_ALPHA = ("LA", "RGBA", "PA")
 GREY = (*WITH_ALPHA, "RGB")  # modes that may hold a grey picture
+LIKELY = re.compile(r"(.+?)[ ._-]+masks?([ ._-]*\d+)?", re.IGNORECASE)  # (1)_mask, cat_masks
+STRAY = "looks like a mask among the images: move it to masks/ (docs/usage.md), or rename it"
 TWO_WAYS = "its image is turned by EXIF, so that it fits in two ways: save the image upright"
 
 
@@ -56,6 +59,27 @@ def pair(names: Iterable[str], masks: Iterable[str]) -> tuple[dict[str, str], li
             reason = f"two masks of the image {shown(own[0])}: keep one"
         problems += [Problem(reason, mask) for mask in twins]
     return mask_of, problems
+
+
+def strays(names: Iterable[str]) -> list[Problem]:
+    """The images, `names` below the root, that are called like masks of others: x.png, x_mask.png.
+
+    So are cat/x.png and cat_masks/x.png. They would be trained on as pictures.
+    """
+    stems = {_stem(name): name for name in names}
+    return [
+        Problem(STRAY, name)
+        for stem, name in stems.items()
+        if any(of in stems for of in _may_be_masks_of(stem))
+    ]
+
+
+def _may_be_masks_of(stem: str) -> Iterator[str]:
+    """The stems of the images that the file `stem` may mask, by its own name or its folder's."""
+    parts = stem.split("/")
+    for place in (-1, -2):
+        if len(parts) >= -place and (match := LIKELY.fullmatch(parts[place])):
+            yield "/".join([*parts[:place], match[1], *parts[len(parts) + place + 1 :]])
 
 
 def read(source: bytes | Path, name: str, image: Seen, size: int) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from abn.datasets.folder import Found, find
+from abn.datasets.masks import STRAY
 from abn.datasets.problems import Problem
 from abn.runtime.errors import DataError
 
@@ -369,6 +370,11 @@ def test_a_mask_that_is_not_of_one_image_is_named(presplit: Path) -> None:
     two = "a mask of two images, train/dog/a.jpg and train/dog/a.png: rename one"
     assert reasons["masks/train/dog/a.png"] == two
     assert len(reasons) == len(lost) + 3
+
+
+def test_masks_beside_the_images_are_not_taken_for_images(tmp_path: Path) -> None:
+    root = touch(unsplit(tmp_path), "cat/03_mask.png")
+    assert find(root, 0.2, 0).problems == [Problem(STRAY, "cat/03_mask.png")]
 
 
 def test_both_unicode_forms_of_a_name_are_one_class(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from abn.datasets import images, masks
 from abn.datasets.masks import Seen
+from abn.datasets.problems import Problem
 from abn.runtime.errors import DataError
 
 WIDE = Seen(height=8, width=16, orientation=1)
@@ -31,6 +32,32 @@ def refused(data: bytes, image: Seen = WIDE, size: int = 8) -> str:
     with pytest.raises(DataError) as caught:
         masks.read(data, "m.png", image, size)
     return caught.value.what
+
+
+# What is called like a mask.
+
+
+@pytest.mark.parametrize(
+    ("image", "stray"),
+    [
+        ("benign/benign (1).png", "benign/benign (1)_mask.png"),
+        ("benign/benign (1).png", "benign/benign (1)_mask_1.png"),
+        ("train/cat/tom.jpg", "train/cat/tom-Mask.png"),
+        ("train/cat/tom.jpg", "train/cat_masks/tom.png"),
+        ("cat/tom.jpg", "cat mask/tom.png"),
+    ],
+)
+def test_a_mask_among_the_images_is_named(image: str, stray: str) -> None:
+    assert masks.strays([image, stray]) == [Problem(masks.STRAY, stray)]
+    assert masks.strays([stray]) == []  # alone it is an image
+
+
+OTHERS = ("mask/1.png", "with_mask/2.png", "facemask/1.png", "face/3_masked.png", "face/mask")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_names_with_masks_in_them_are_images(name: str) -> None:
+    assert masks.strays(["face/1.png", "face/3.png", "with/1.png", "1.png", name]) == []
 
 
 # Which pixels are the object.
