@@ -102,7 +102,7 @@ class Data(Section):
     md5: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None
     """imagenette: the checksum of the file at `url`."""
     root: ProjectPath
-    """folder: holds train/CLASS/* and val/CLASS/*, or CLASS/*; may be a link; watched by DVC."""
+    """folder: holds train/CLASS/* and val/CLASS/*, or CLASS/*; also masks/; watched by DVC."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     """folder: share of every class for validation where ROOT has no train/ and val/."""
     allow_duplicates: bool
@@ -160,7 +160,7 @@ class Train(Section):
     attention_loss: Annotated[float, Field(ge=0, le=1000)]
     """Weight of the loss between the map and the object's mask; 0: off, no mask is read."""
     attention_masks: Annotated[float, Field(gt=0, le=1)]
-    """attention_loss: share of the images whose mask is used, of every class; at least one."""
+    """attention_loss: share of the masks that is used, drawn evenly over the classes."""
     optimizer: Literal["sgd", "muon"]
     """muon: kernels of the blocks move by Muon, all else by SGD."""
     lr: Annotated[float, Field(gt=0)]
@@ -184,8 +184,8 @@ class Train(Section):
     sam_from: Annotated[float, Field(ge=0, lt=1)]
     """SAM: share of the training after which it is on."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    balance: Literal["none", "weights"]
-    """weights: every class counts the same in the loss, however many images it has."""
+    balance: Literal["none", "weights", "sampling"]
+    """weights: every class counts the same in the loss; sampling: is shown equally often."""
     zero_init: bool
     """Start every residual block as the identity: its last norm's weight at zero."""
     init: ProjectPath

@@ -2,9 +2,10 @@
 
 A split is a safetensors file, written sample by sample and read by memory map, so that it may be
 larger than memory: `images` uint8 [N, S, S, 3] RGB, `labels` int64 [N], `aspect` float32 [N] (width
-over height of the original), where they are known `masks` uint8 [N, S, S], and `files`: the N names
-of the images, UTF-8 with a zero byte between two. Its header has one key, `abn`, of JSON: the class
-names, where the images came from, and a digest of the tensors without the names.
+over height of the original), where they are known `masks` uint8 [N, S, S], where only some images
+have one `masked` uint8 [N] (1: has one; a mask that is not known is 0 everywhere), and `files`: the
+N names of the images, UTF-8 with a zero byte between two. Its header has one key, `abn`, of JSON:
+the class names, where the images came from, and a digest of the tensors without the names.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ from abn.runtime.files import partial, settle
 from abn.runtime.rng import generator
 
 PIXELS = ("images", "masks")
-BYTES = (*PIXELS, "files")
+BYTES = (*PIXELS, "masked", "files")
 OBJECT = 1  # in the masks
 DTYPES = {"labels": ("I64", "<i8"), "aspect": ("F32", "<f4")} | dict.fromkeys(BYTES, ("U8", "u1"))
 
@@ -55,17 +56,25 @@ class Split:
     digest: str
     files: tuple[str, ...]  # N names: below data.root, in the archive, or split/index of a shape
     rows: Tensor | None = None  # int64 [M]: the rows of images and masks that belong to a subset
+    masked: Tensor | None = None  # bool [N]: which of the masks are known; None: all of them
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def has_mask(self) -> Tensor:
+        """Which images have a mask, bool [N]."""
+        if self.masks is None or self.masked is None:
+            return torch.full((len(self),), self.masks is not None)
+        return self.masked
 
     def subset(self, index: Tensor) -> "Split":
         """The samples at `index` int64 [M]; their images and masks stay where they are."""
         rows = index if self.rows is None else self.rows[index]
         files = tuple(self.files[i] for i in index.tolist())
-        return dataclasses.replace(
-            self, labels=self.labels[index], aspect=self.aspect[index], files=files, rows=rows
-        )
+        masked = None if self.masked is None else self.masked[index.cpu()]
+        part = dataclasses.replace(self, labels=self.labels[index], aspect=self.aspect[index])
+        return dataclasses.replace(part, files=files, rows=rows, masked=masked)
 
     def take(self, index: Tensor) -> "Split":
         """The samples at `index` int64 [M], copied."""
@@ -80,7 +89,7 @@ class Split:
 
     def without_masks(self) -> "Split":
         """The same samples; their masks are then neither read nor moved."""
-        return dataclasses.replace(self, masks=None)
+        return dataclasses.replace(self, masks=None, masked=None)
 
     def to(self, device: torch.device) -> "Split":
         """The samples of this split, masks included, on `device`."""
@@ -93,7 +102,8 @@ class Split:
 class Writer:
     """Writes a sample of side `size` for each name in `files`, in order.
 
-    `path` appears only when it is closed.
+    `masks` says whether the samples have masks, or of each one whether it has. `path` appears only
+    when it is closed.
     """
 
     def __init__(
@@ -103,15 +113,18 @@ class Writer:
         size: int,
         classes: tuple[str, ...],
         source: str,
-        masks: bool = False,
+        masks: bool | Sequence[bool] = False,
     ) -> None:
         self.path, self.part = path, partial(path)
-        count, self.names = len(files), "\0".join(files).encode()
+        count, names = len(files), "\0".join(files).encode()
+        masked = [masks] * count if isinstance(masks, bool) else masks
         self.shapes: dict[str, tuple[int, ...]] = {"labels": (count,), "aspect": (count,)}
         self.shapes["images"] = (count, size, size, 3)
-        if masks:
+        if any(masked):
             self.shapes["masks"] = (count, size, size)
-        self.shapes["files"] = (len(self.names),)
+        if any(masked) and not all(masked):
+            self.shapes["masked"] = (count,)
+        self.shapes["files"] = (len(names),)
         self.meta = {"classes": classes, "source": source, "digest": "0" * 64}
         self.labels: list[int] = []
         self.aspect: list[float] = []
@@ -120,13 +133,17 @@ class Writer:
         header, self.offsets, self.size = _header(self.shapes, self.meta)
         self.file = self.part.open("wb")
         self.file.write(header)
-        self.file.seek(self.offsets["files"])
-        self.file.write(self.names)
+        for name, content in (("masked", bytes(masked)), ("files", names)):
+            if name in self.shapes:
+                self.file.seek(self.offsets[name])
+                self.file.write(content)
 
     def add(self, sample: Sample) -> None:
         """Append `sample`."""
         for name, digest in self.digests.items():
             array = sample.image if name == "images" else sample.mask
+            if array is None:
+                array = np.zeros(self.shapes[name][1:], np.uint8)
             pixels = np.ascontiguousarray(array, np.uint8).data
             self.file.seek(self.offsets[name] + len(self.labels) * pixels.nbytes)
             self.file.write(pixels)
@@ -169,10 +186,12 @@ def read(path: Path) -> Split:
             meta = json.loads(file.metadata()["abn"])
             parts = ("images", "labels", "aspect", "files")
             images, labels, aspect, names = (file.get_tensor(part) for part in parts)
-            masks = file.get_tensor("masks") if "masks" in file.keys() else None  # noqa: SIM118  # no dict
+            there = set(file.keys())
+            masks = file.get_tensor("masks") if "masks" in there else None
+            masked = file.get_tensor("masked").bool() if "masked" in there else None
         about = tuple(meta["classes"]), meta["source"], meta["digest"]
         files = tuple(names.numpy().tobytes().decode().split("\0"))
-        split = Split(images, labels, aspect, masks, *about, files)
+        split = Split(images, labels, aspect, masks, *about, files, masked=masked)
         _check(split)
         return split
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -188,6 +207,7 @@ def _check(split: Split) -> None:
         (split.masks, (count, side, side), torch.uint8),
         (split.labels, (count,), torch.int64),
         (split.aspect, (count,), torch.float32),
+        (split.masked, (count,), torch.bool),
     ]
     for tensor, shape, dtype in layout:
         if tensor is not None and (tensor.shape, tensor.dtype) != (shape, dtype):

@@ -27,9 +27,12 @@ class Place(NamedTuple):
 
 
 class Copies:
-    """Notes the images of a data set, and says at the end which of them are the same."""
+    """Notes the images of a data set, and says at the end which of them are the same.
 
-    def __init__(self, root: Path, folder: Path, allowed: bool) -> None:
+    `allowed` says why an image may be in both splits; "": it may not.
+    """
+
+    def __init__(self, root: Path, folder: Path, allowed: str) -> None:
         self.root, self.file, self.allowed = root, folder / "copies.txt", allowed
         self.places: dict[bytes, list[Place]] = defaultdict(list)
 
@@ -49,9 +52,7 @@ class Copies:
             remedy = "remove them from one split, or allow it with data.allow_duplicates: true"
             raise DataError(what, where, remedy)
         if across:
-            progress.say(
-                f"{len(across)} image(s) in both splits, which data.allow_duplicates allows"
-            )
+            progress.say(f"warning: {len(across)} image(s) in both splits, {self.allowed}")
         mixed = self._groups(lambda group: len({place.label for place in group}) > 1)
         if mixed:
             progress.say(f"warning: {len(mixed)} image(s) in more than one class:")

@@ -1,7 +1,11 @@
-"""A folder of your own images: ROOT/{train,val}/CLASS/*, or ROOT/CLASS/*, split at random."""
+"""A folder of your own images: ROOT/{train,val}/CLASS/*, or ROOT/CLASS/*, split at random.
+
+Classes may be nested: those in animals/cat/ are called animals/cat. Masks are in ROOT/masks/.
+"""
 
 import unicodedata
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -9,9 +13,10 @@ from typing import NamedTuple
 
 import torch
 
+from abn.datasets import masks as beside
 from abn.datasets import tree as trees
 from abn.datasets.problems import Problem, shown
-from abn.datasets.tree import Tree, last, nfc
+from abn.datasets.tree import Tree, nfc
 from abn.runtime.errors import DataError
 from abn.runtime.rng import generator
 
@@ -31,6 +36,7 @@ class Found(NamedTuple):
     val: Labelled
     problems: list[Problem]  # the folder is not to be used while there are any
     left_out: list[str]  # a line for each reason
+    masks: dict[str, str]  # image -> its mask, for those that have one; names below the root
 
 
 def find(root: Path, val_fraction: float, seed: int) -> Found:
@@ -44,12 +50,18 @@ def find(root: Path, val_fraction: float, seed: int) -> Found:
         raise DataError("no such folder", root, "correct data.root")
     tree = trees.look(root)
     _check_top(root, tree)
-    if (val := _val(root, tree)) and "train" in tree.folders[""]:
+    val = _val(root, tree)
+    is_split = bool(val) and "train" in tree.folders[""]
+    masks = _masks(root, tree, is_split)
+    if is_split:
         classes, train, labelled_val = _presplit(root, tree, val)
     else:
         classes = _classes(root, tree, "")
         train, labelled_val = _split(tree, _files(tree, classes), val_fraction, seed)
-    return Found(tuple(classes), train, labelled_val, tree.problems, tree.lines())
+    names = [name for name, _ in train + labelled_val]
+    mask_of, unpaired = beside.pair(names, masks)
+    problems = tree.problems + unpaired + beside.strays(names)
+    return Found(tuple(classes), train, labelled_val, problems, tree.lines(), mask_of)
 
 
 def _check_top(root: Path, tree: Tree) -> None:
@@ -66,6 +78,21 @@ def _val(root: Path, tree: Tree) -> str:
         what = f"{' and '.join(f'{name}/' for name in there)}: which one is the validation split?"
         raise DataError(what, root, "keep one of them")
     return there[0] if there else ""
+
+
+def _masks(root: Path, tree: Tree, is_split: bool) -> list[str]:
+    """The files in the folder of masks, which is taken out of `tree`.
+
+    Without train/ and val/, a folder of that name that holds images and no folders is a class.
+    """
+    named = [name for name in tree.folders[""] if name.casefold() == beside.FOLDER]
+    if len(named) > 1:
+        what = f"{' and '.join(f'{name}/' for name in named)}: which one holds the masks?"
+        raise DataError(what, root, "keep one of them")
+    if not named or not (is_split or tree.folders[named[0]]):
+        return []
+    tree.folders[""].remove(named[0])
+    return tree.below(named[0])
 
 
 def _presplit(root: Path, tree: Tree, val: str) -> tuple[dict[str, str], Labelled, Labelled]:
@@ -85,39 +112,82 @@ def _presplit(root: Path, tree: Tree, val: str) -> tuple[dict[str, str], Labelle
 
 
 def _classes(root: Path, tree: Tree, folder: str) -> dict[str, str]:
-    """Class name in form NFC -> its folder; for those right in `folder`, sorted; at least two."""
-    where, found = root / folder, {nfc(last(name)): name for name in tree.folders[folder]}
+    """Class name in form NFC -> its folder; for those below `folder`, sorted; at least two."""
+    where = root / folder
+    _check_not_mixed(where, tree, folder)
+    names = {name.removeprefix(f"{folder}/"): name for name in _deepest(tree, folder)}
+    found = {nfc(name): below for name, below in names.items()}
     for name in tree.files[folder]:
         tree.leave_out("outside the folders of classes", name, 1)
     if odd := next((name for name in sorted(found) if not name.isprintable()), None):
         raise DataError(f"class {odd!r} has a name that cannot be shown", where, "rename it")
-    _check_not_parts(where, tree, found)
-    _check_not_alike(where, tree, folder)
+    _check_not_parts(where, found)
+    _check_not_alike(where, names)
     if len(found) < 2:
         what = f"{len(found)} class folder(s), at least 2 needed"
         raise DataError(what, where, "give each class a folder there, or correct data.root")
     return dict(sorted(found.items()))
 
 
-def _check_not_parts(where: Path, tree: Tree, found: dict[str, str]) -> None:
+def _deepest(tree: Tree, folder: str) -> Iterator[str]:
+    """The folders below `folder` that hold images; and those that are empty, to be named."""
+    for name in tree.folders[folder]:
+        if _filled(tree, name) and not tree.files[name]:
+            yield from _deepest(tree, name)
+        else:
+            yield name
+
+
+def _filled(tree: Tree, folder: str) -> list[str]:
+    """The folders right in `folder` with images in or below them."""
+    return [name for name in tree.folders[folder] if tree.below(name)]
+
+
+def _check_not_mixed(where: Path, tree: Tree, folder: str) -> None:
+    """DataError where images lie beside folders of images: is that one class, or several?"""
+    waiting, mixed = list(tree.folders[folder]), []
+    while waiting:
+        name = waiting.pop()
+        if (inner := _filled(tree, name)) and tree.files[name]:
+            mixed.append(f"{shown(tree.files[name][0])} and the folder {shown(inner[0])}")
+        waiting += tree.folders[name]
+    if mixed:
+        more = f" (and {len(mixed) - 1} more such places)" * (len(mixed) > 1)
+        what = f"images beside a folder of images, {min(mixed)}{more}"
+        raise DataError(what, where, "a class is a folder without folders: move one or the other")
+
+
+def _check_not_parts(where: Path, found: Iterable[str]) -> None:
     """DataError where folders are parts of a data set, which would be taken for classes."""
-    inner = {
-        name: {nfc(last(below)) for below in tree.folders[folder]}
-        for name, folder in found.items()
-        if tree.folders[folder] and not tree.files[folder]
-    }
-    times = Counter(name for names in inner.values() for name in names)
-    shared = sorted(name for name, count in times.items() if count > 1)
-    parts = {name: PARTS[name.casefold()] for name in inner if name.casefold() in PARTS}
-    if not shared and not parts:
+    holders: dict[str, list[str]] = defaultdict(list)  # name of a folder of images -> where it is
+    for name in found:
+        above, _, own = name.rpartition("/")
+        holders[own].append(above or ".")
+    shared = sorted(own for own, above in holders.items() if len(above) > 1)
+    outer = {part: "" for name in found for part in name.split("/")[:-1]}
+    parts = {name: PARTS[name.casefold()] for name in outer if name.casefold() in PARTS}
+    both = _train_and_val(found)
+    if not shared and not parts and not both:
         return
-    if shared:
-        who = [name for name in inner if shared[0] in inner[name]]
-        what = f"{shown(who[0])}/ and {shown(who[1])}/ both hold a folder {shown(shared[0])}"
+    if both and not shared:
+        what, parts = f"{' and '.join(f'{name}/' for name in both)} hold images", parts | both
+    elif shared:
+        first, second, *_ = holders[shared[0]]
+        what = f"{shown(first)}/ and {shown(second)}/ both hold a folder {shown(shared[0])}"
     else:
         what = f"{next(iter(parts))}/ holds folders, not images"
-    remedy = f"{_as_parts(parts)}; if these are classes, put their images right into their folders"
+    remedy = f"{_as_parts(parts)}; if these are classes, give each its own name"
     raise DataError(f"{what}: parts of a data set, or classes?", where, remedy)
+
+
+def _train_and_val(found: Iterable[str]) -> dict[str, str]:
+    """Folders of images right in the same folder that are named like both parts, if there are."""
+    parts: dict[str, dict[str, str]] = defaultdict(dict)  # folder -> name in it -> part
+    for name in found:
+        above, _, own = name.rpartition("/")
+        if own.casefold() in PARTS:
+            parts[above][own] = PARTS[own.casefold()]
+    return next((each for each in parts.values() if len({*each.values()}) == 2), {})
 
 
 def _as_parts(parts: dict[str, str]) -> str:
@@ -134,10 +204,10 @@ def _as_parts(parts: dict[str, str]) -> str:
     return ", ".join(ways)
 
 
-def _check_not_alike(where: Path, tree: Tree, folder: str) -> None:
+def _check_not_alike(where: Path, names: Iterable[str]) -> None:
     """DataError for two classes that differ in what cannot be seen."""
     seen: dict[str, str] = {}
-    for name in map(last, tree.folders[folder]):
+    for name in names:
         look = " ".join(unicodedata.normalize("NFKC", name).split())
         if (twin := seen.setdefault(look, name)) != name:
             both = (ascii(each).replace(" ", r"\x20") for each in (twin, name))
@@ -172,7 +242,7 @@ def _split(
         count = max(round(val_fraction * len(members)), 1)
         if count == len(members):
             what = f"{count} image(s), too few to split: add more"
-            tree.problems.append(Problem(what, members[0][0].partition("/")[0]))
+            tree.problems.append(Problem(what, members[0][0].rpartition("/")[0]))
         order = torch.randperm(len(members), generator=generator(seed, "folder", label))
         chosen = set(order[:count].tolist())
         val += [item for i, item in enumerate(members) if i in chosen]

@@ -45,8 +45,9 @@ UPRIGHT: dict[object, Image.Transpose] = {  # EXIF orientation -> the transposit
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 
-# Pillow warns of large images, which `_check` refuses: one message is enough.
+# Pillow warns of large images, which `check` refuses: one message is enough.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
@@ -56,15 +57,20 @@ def decode(source: bytes | Path, name: str, size_hint: int | None = None) -> Ima
     With `size_hint`, the side in pixels of its future canvas, a much larger JPEG is decoded at
     1/2, 1/4 or 1/8 of its size. Raises DataError with `name` for what is not a sound image.
     """
-    return _tried(lambda data: _decoded(data, size_hint), source, name)
+    return tried(lambda data: _decoded(data, size_hint), source, name)
+
+
+def read(source: bytes | Path, name: str) -> bytes:
+    """The content of `source`; DataError with `name` where it cannot be read."""
+    return tried(bytes, source, name)
 
 
 def area(source: bytes | Path, name: str) -> int:
     """The pixels of the image in `source` by its header; DataError as of `decode`."""
-    return _tried(_area, source, name)
+    return tried(_area, source, name)
 
 
-def _tried(read: Callable[[bytes], T], source: bytes | Path, name: str) -> T:
+def tried(read: Callable[[bytes], T], source: bytes | Path, name: str) -> T:
     """`read` of the content of `source`, of a PNG also without its texts; DataError for errors."""
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
@@ -85,27 +91,27 @@ def full_size(data: bytes, decoded: Image.Image) -> tuple[int, int]:
     """
     if not data.startswith(JPEG):
         return decoded.height, decoded.width
-    with _open(data) as image:
-        turned = _orientation(image) in (5, 6, 7, 8)
+    with opened(data) as image:
+        turned = orientation(image) in SIDEWAYS
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _area(data: bytes) -> int:
-    with _open(data) as image:
+    with opened(data) as image:
         return image.width * image.height
 
 
 def _decoded(data: bytes, size_hint: int | None) -> Image.Image:
-    with _open(data) as image:
+    with opened(data) as image:
         full = image.width * image.height
         if size_hint and min(image.size) >= SMALLEST_SIDE:
             image.draft(None, (2 * size_hint, 2 * size_hint))
-        _check(image, full)
+        check(image, full)
         with _one_large if full > LARGE else nullcontext():
             return upright_rgb(image)
 
 
-def _open(data: bytes) -> Image.Image:
+def opened(data: bytes) -> Image.Image:
     """The image in `data`, not yet decoded."""
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
@@ -142,7 +148,7 @@ def square(image: Image.Image, size: int) -> tuple[NDArray[np.uint8], float]:
     return np.array(canvas), image.width / image.height
 
 
-def _check(image: Image.Image, full: int) -> None:
+def check(image: Image.Image, full: int) -> None:
     """ValueError by the header, before a pixel is decoded; `full` is its area in the file."""
     width, height = image.size
     if min(width, height) < SMALLEST_SIDE:
@@ -164,7 +170,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     Not by ImageOps.exif_transpose: it fails on sound images whose EXIF it cannot write back.
     """
     image.load()  # Pillow turns a TIFF while loading, and then forgets its orientation
-    undo = UPRIGHT.get(_orientation(image))
+    undo = UPRIGHT.get(orientation(image))
     if undo is not None:
         image = image.transpose(undo)
     if image.mode.startswith("I"):
@@ -175,7 +181,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _orientation(image: Image.Image) -> object:
+def orientation(image: Image.Image) -> object:
     """The orientation in the EXIF of `image`; 1, upright, where that cannot be read."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)

@@ -11,9 +11,10 @@ from typing import NamedTuple, TypeVar
 
 from abn.config.params import Data
 from abn.data.packed import Sample, Writer
-from abn.datasets import archive, download, folder, images, shapes, tree
+from abn.datasets import archive, download, folder, images, masks, shapes, tree
 from abn.datasets.copies import Copies, Place
 from abn.datasets.problems import Problem, refused, shown
+from abn.datasets.summary import Entry, Summary
 from abn.runtime import files, progress
 from abn.runtime.errors import DataError
 
@@ -30,6 +31,14 @@ class Item(NamedTuple):
     name: str
     split: str
     label: int
+    mask: tuple[Path, str] | None = None  # its file, and that file's name
+
+
+class Loaded(NamedTuple):
+    """An image that was decoded."""
+
+    sample: Sample
+    sides: tuple[int, int]  # pixels, of the file
 
 
 class Source(NamedTuple):
@@ -37,9 +46,10 @@ class Source(NamedTuple):
 
     classes: tuple[str, ...]
     origin: str  # a description that is the same on every machine
-    masks: bool
+    masks: dict[str, list[bool]]  # of each split's images: whether it has a mask
     files: dict[str, list[str]]  # the names of each split's images, in the order of the samples
     samples: Iterable[tuple[str, Sample]]  # (split, sample); can be read once
+    summary: Summary | None = None  # what was found, after all samples were read
 
 
 def open_source(config: Data, cache: Path) -> Source:
@@ -62,7 +72,7 @@ def pack(source: Source, size: int, paths: dict[str, Path]) -> None:
     with files.writing(folder), ExitStack() as discarding:
         writers = {}
         for split, path in paths.items():
-            about = source.classes, source.origin, source.masks
+            about = source.classes, source.origin, source.masks[split]
             writers[split] = Writer(path, source.files[split], size, *about)
             discarding.callback(writers[split].discard)
         files.require_room(folder, sum(writer.size for writer in writers.values()))
@@ -71,6 +81,8 @@ def pack(source: Source, size: int, paths: dict[str, Path]) -> None:
                 writers[split].add(sample)
         for writer in writers.values():
             writer.close()
+        if source.summary:
+            source.summary.say()
 
 
 def _shapes(config: Data) -> Source:
@@ -81,7 +93,8 @@ def _shapes(config: Data) -> Source:
         for index in range(count)
     )
     files = {split: shapes.names(split, count) for split, count in counts.items()}
-    return Source(shapes.CLASSES, f"shapes, seed {config.seed}", True, files, samples)
+    masks = {split: [True] * count for split, count in counts.items()}
+    return Source(shapes.CLASSES, f"shapes, seed {config.seed}", masks, files, samples)
 
 
 def _imagenette(config: Data, cache: Path) -> Source:
@@ -99,10 +112,11 @@ def _imagenette(config: Data, cache: Path) -> Source:
         split: [name for name in members if known.get(name, "?")[0] == split] for split in splits
     }
     items = (Item(content, name, *known[name]) for name, content in archive.read(file, known))
-    samples = _samples(_decoded(items, config.size), [], file, cache)
-    return Source(
-        tuple(imagenette.CLASSES.values()), f"imagenette, archive md5 {md5}", False, files, samples
-    )
+    classes, no_masks = tuple(imagenette.CLASSES.values()), {split: [False] for split in splits}
+    notes = Notes(Copies(file, cache, "as this archive has them"), Summary(classes, cache))
+    samples = _samples(_decoded(items, config.size), [], file, cache, notes)
+    origin = f"imagenette, archive md5 {md5}"
+    return Source(classes, origin, no_masks, files, samples, notes.summary)
 
 
 def _folder(config: Data, cache: Path) -> Source:
@@ -111,41 +125,61 @@ def _folder(config: Data, cache: Path) -> Source:
     for line in found.left_out:
         progress.say(f"{root}: {line}")
     splits = {"train": found.train, "val": found.val}
+    mask_of = {name: (tree.path(root, mask), mask) for name, mask in found.masks.items()}
     items = (
-        Item(tree.path(root, name), name, split, label)
+        Item(tree.path(root, name), name, split, label, mask_of.get(name))
         for split in splits
         for name, label in splits[split]
     )
-    copies = Copies(root, cache, config.allow_duplicates)
+    allowed = "which data.allow_duplicates allows" * config.allow_duplicates
+    notes = Notes(Copies(root, cache, allowed), Summary(found.classes, cache))
     files = {split: [name for name, _ in labelled] for split, labelled in splits.items()}
-    samples = _samples(_decoded(items, config.size), found.problems, root, cache, copies)
-    return Source(found.classes, "folder", False, files, samples)
+    has_mask = {split: [name in mask_of for name in names] for split, names in files.items()}
+    samples = _samples(_decoded(items, config.size), found.problems, root, cache, notes)
+    return Source(found.classes, "folder", has_mask, files, samples, notes.summary)
 
 
-Decoded = tuple[Item, Sample | Problem]
+class Notes(NamedTuple):
+    """What is remembered of the images of a data set."""
+
+    copies: Copies
+    summary: Summary
+
+    def add(self, item: Item, loaded: Loaded) -> None:
+        """Remember an image."""
+        self.copies.note(Place(item.split, item.label, item.name), loaded.sample)
+        self.summary.note(item.label, Entry(item.split, item.mask is not None, loaded.sides))
+
+
+Decoded = tuple[Item, Loaded | Problem]
 
 
 def _decoded(items: Iterable[Item], size: int) -> Iterator[Decoded]:
     """Decode `items` in threads, in order; Pillow releases Python's lock."""
 
-    def sample(item: Item) -> Decoded:
+    def decoded(item: Item) -> Decoded:
         try:
-            canvas, aspect = images.square(images.decode(item.content, item.name, size), size)
+            data = images.read(item.content, item.name)
+            image = images.decode(data, item.name, size)
+            sides = images.full_size(data, image)
         except DataError as error:
             return item, Problem(error.what, item.name)
-        return item, Sample(canvas, item.label, aspect)
+        mask = None
+        if item.mask:
+            try:
+                mask = masks.read(*item.mask, masks.seen(data, sides), size)
+            except DataError as error:
+                return item, Problem(error.what, item.mask[1])
+        canvas, aspect = images.square(image, size)
+        return item, Loaded(Sample(canvas, item.label, aspect, mask), sides)
 
-    return _in_parallel(sample, items)
+    return _in_parallel(decoded, items)
 
 
 def _samples(
-    decoded: Iterable[Decoded],
-    problems: list[Problem],
-    root: Path,
-    cache: Path,
-    copies: Copies | None = None,
+    decoded: Iterable[Decoded], problems: list[Problem], root: Path, cache: Path, notes: Notes
 ) -> Iterator[tuple[str, Sample]]:
-    """The samples in `decoded`; DataError at the end if there is any problem, or `copies` has one.
+    """The samples in `decoded`; DataError at the end if there is any problem, or copies are one.
 
     Bad images are an error, not left out: that would be another data set. All are read before the
     error, so that it names all that is wrong.
@@ -155,13 +189,11 @@ def _samples(
         if isinstance(result, Problem):
             problems.append(result)
         elif not problems:
-            if copies:
-                copies.note(Place(item.split, item.label, item.name), result)
-            yield item.split, result
+            notes.add(item, result)
+            yield item.split, result.sample
     if problems:
         raise refused(problems, root, cache)
-    if copies:
-        copies.check()
+    notes.copies.check()
 
 
 def _in_parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -69,7 +69,7 @@ class Samples:
     images: Tensor  # float32 [N, 3, H, W] in [0, 1]
     labels: Tensor  # int64 [N]
     trace: Trace  # the decisions are the perception branch's, right or wrong
-    masks: Tensor | None  # uint8 [N, H, W], as `data.Sample.mask`
+    masks: Tensor | None  # uint8 [N, H, W], as `data.Sample.mask`; 0 where one is not known
 
     def take(self, rows: Tensor) -> "Samples":
         """The samples at `rows` int64 [n]."""
@@ -90,8 +90,15 @@ class Samples:
 
     @property
     def objects(self) -> Tensor | None:
-        """Where the object is, bool [N, H, W]."""
+        """Where the object is, bool [N, H, W]; nowhere in an image without a mask."""
         return None if self.masks is None else self.masks == OBJECT
+
+    @property
+    def located(self) -> Tensor:
+        """The images whose object is known and in view, bool [N]."""
+        if self.objects is None:
+            return torch.zeros_like(self.labels, dtype=torch.bool)
+        return self.objects.flatten(1).any(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +112,7 @@ class Case:
     steps: int  # of an insertion or deletion curve
     seed: int
     view: CenterCrop  # how the model is shown images
-    train: "Case | None" = None  # the model on training images, where those have masks
+    train: "Case | None" = None  # the model on training images that have masks, if there are any
     siblings: Sequence[AttentionBranchNetwork] = ()  # the same network from other seeds
     pictures: Pictures | None = None  # the samples, rendered again without their parts
     _results: dict[Any, Any] = field(init=False, default_factory=dict)
@@ -130,6 +137,11 @@ class Case:
         grid = self.maps.get(name, own).shape[1:]
         same = (key for key in self.maps if key.partition("_")[0] == kind)
         return next((key for key in same if self.maps[key].shape[1:] == grid), None)
+
+    def applies(self, name: str) -> Tensor:
+        """The samples that have the map `name`, bool [N] on the CPU: the oracle needs an object."""
+        located = self.samples.located.cpu()
+        return located if name.partition("_")[0] == "oracle" else torch.ones_like(located)
 
     def some(self, count: int, use: str) -> tuple[Tensor, Samples]:
         """`count` rows int64, evenly over the classes, and their samples: for expensive scores."""
@@ -184,6 +196,8 @@ def collect(
     part = split.take(index)
     images = loader.transform(part.images.to(device), part.aspect, view)
     masks = None if part.masks is None else _masks(part.masks.to(device), part.aspect, view)
+    if masks is not None and not (masks == OBJECT).any():
+        masks = None
     traces = [model.trace(batch) for batch in images.split(PICTURES)]
     trace = Trace(*(torch.cat(column) for column in zip(*traces, strict=True)))
     return Samples(index, images, part.labels.to(device), trace, masks)

@@ -60,6 +60,7 @@ def _on_object(case: Case, score: str) -> float | None:
     objects = case.samples.objects
     if objects is None or not score.startswith(ON_OBJECT):
         return None
+    objects = objects[case.samples.located]
     if score == "pointing_tolerant":
         objects = dilated(objects, round(TOLERANCE * objects.shape[-1]))
     return float(objects.double().mean())

@@ -21,22 +21,30 @@ CUTS = 50  # thresholds tried
 
 
 def score(case: Case) -> Scores:
-    """Scores on mosaics of four images; and, where there are masks, the scores against them.
+    """Scores on mosaics of four images; and, on images that have a mask, the scores against it.
 
     `grid_pointing` and `class_follow` have a value for each mosaic, not for each sample.
     """
-    by_map = _on_mosaics(case)
-    if case.train is None:
+    by_map, located = _on_mosaics(case), case.samples.located
+    if case.samples.objects is None:
         return by_map
-    objects, train_objects = case.samples.objects, case.train.samples.objects
-    assert objects is not None and train_objects is not None
-    for name, maps in case.maps.items():
-        threshold = best_threshold(case.train.maps[name], train_objects)
-        values = scores(maps, objects, threshold)
+    objects, rows = case.samples.objects[located], located.nonzero()[:, 0].cpu()
+    for name, whole in case.maps.items():
+        maps = whole[located]
+        values = scores(maps, objects, _threshold(case.train, name))
         if name.startswith("centre"):  # on an even grid its four middle cells tie
             values |= pointing_scores(torch.ones_like(maps[:, :1, :1]), objects)
-        by_map.setdefault(name, {}).update({key: part.cpu() for key, part in values.items()})
+        spread = {key: case.spread(part, rows) for key, part in values.items()}
+        by_map.setdefault(name, {}).update(spread)
     return by_map
+
+
+def _threshold(train: Case | None, name: str) -> float | None:
+    """Where the map `name` is cut for `iou`; None without training images that have a mask."""
+    if train is None or train.samples.objects is None:
+        return None
+    located = train.samples.located
+    return best_threshold(train.maps[name][located], train.samples.objects[located])
 
 
 def _on_mosaics(case: Case) -> Scores:
@@ -53,9 +61,10 @@ def _on_mosaics(case: Case) -> Scores:
     return by_map
 
 
-def scores(maps: Tensor, masks: Tensor, threshold: float) -> dict[str, Tensor]:
-    """Every score against masks, each [N]; `threshold` is for `iou`."""
+def scores(maps: Tensor, masks: Tensor, threshold: float | None) -> dict[str, Tensor]:
+    """Every score against masks, each [N]; `threshold` is for `iou`, which needs it."""
     share, inside = energy(maps, masks), masks.flatten(1).double().mean(1)
+    overlap = {} if threshold is None else {"iou": iou(maps, masks, threshold)}
     return {
         "auroc": auroc(maps, masks),
         "rank_accuracy": rank_accuracy(maps, masks),
@@ -63,7 +72,7 @@ def scores(maps: Tensor, masks: Tensor, threshold: float) -> dict[str, Tensor]:
         "energy": share,
         "energy_raw": energy_raw(maps, masks),
         "lift": share / inside,
-        "iou": iou(maps, masks, threshold),
+        **overlap,
     }
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from abn.config.params import Explain
@@ -77,9 +78,9 @@ def explain(
     `rerender` gives the images at an index without their parts, for data that can be rendered.
     DataError if what it renders is not what `val` holds.
     """
-    case = build(model, val, view, config, seed)
-    if case.samples.masks is not None:
-        case = replace(case, train=build(model, train, view, config, seed))
+    case, known = build(model, val, view, config, seed), train.has_mask.nonzero()[:, 0]
+    if case.samples.masks is not None and len(known):
+        case = replace(case, train=build(model, train.subset(known), view, config, seed))
     if rerender is not None:
         pictures = rerender(case.samples.index)
         counterfactuals.check(pictures.whole, val.take(case.samples.index).images)
@@ -109,10 +110,16 @@ def build(
 
 
 def scores(case: Case) -> Scores:
-    """Every score of every map, family by family; see `Scores`."""
+    """Every score of every map, family by family; see `Scores`.
+
+    The oracle, a map of the object, has scores only where the object is known.
+    """
     merged: Scores = {name: {} for name in case.maps}
     with progress.bar("explain", len(FAMILIES), "family") as bar:
         for family in progress.counted(FAMILIES, bar):
             for name, values in family(case).items():
                 merged.setdefault(name, {}).update(values)
+    for name in (each for each in merged if each.startswith("oracle")):
+        known = case.applies(name)
+        merged[name] = {k: values.where(known, torch.nan) for k, values in merged[name].items()}
     return merged

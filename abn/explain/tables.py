@@ -138,8 +138,9 @@ def _row(case: Case, scores: Scores, name: str, score: str) -> Row:
         against = control(kind)
         row[f"beats_{kind}"] = None if against is None else beats(values, against, less)
     oracle = control("oracle") if not less else None
-    best = 0.0 if oracle is None else float(oracle[measured].mean())
-    row["of_oracle"] = float(values.nanmean()) / best if best > 0 else None
+    both = measured if oracle is None else measured & ~oracle.isnan()
+    best = 0.0 if oracle is None else float(oracle[both].mean())
+    row["of_oracle"] = float(values[both].mean()) / best if best > 0 else None
     row["chance"] = chance.level(case, name, score)
     return row
 
@@ -161,16 +162,19 @@ def curves_table(case: Case) -> pd.DataFrame:
     """One row per share of the cells; two columns for each map and baseline."""
     columns = {"fraction": torch.linspace(0, 1, case.steps + 1).numpy()}
     for (name, ending), pair in case.once(curves).items():
-        columns[f"{name}_insertion{ending}"] = pair.insertion.mean(0).numpy()
-        columns[f"{name}_deletion{ending}"] = pair.deletion.mean(0).numpy()
+        known = case.applies(name)[pair.rows]
+        columns[f"{name}_insertion{ending}"] = pair.insertion[known].mean(0).numpy()
+        columns[f"{name}_deletion{ending}"] = pair.deletion[known].mean(0).numpy()
     return pd.DataFrame(columns)
 
 
 def interventions_table(case: Case) -> pd.DataFrame:
     """One row per intervention: means and, of flips and probability, intervals."""
     rows = []
-    for name, effect in case.once(interventions.effects).items():
+    for name, effects in case.once(interventions.effects).items():
         row: Row = {"intervention": name}
+        known = case.applies(name)
+        effect = interventions.Effect(*(values[known.to(values.device)] for values in effects))
         for column in ("flips", "probability"):
             values = getattr(effect, column)
             row[column] = float(values.mean())

@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from abn.experiments import dvc, git
-from abn.runtime import redaction
+from abn.runtime import env, redaction
 from abn.runtime.progress import say
 
+OFF, ON = ("off", "0", "no", "false"), ("on", "1", "yes", "true")
 Add = Callable[[str, Mapping[str, Any]], None]
 
 
 def enabled() -> bool:
-    """Whether this process mirrors to MLflow: not with ABN_TRACKING=off."""
-    return os.environ.get("ABN_TRACKING", "on").lower() not in ("off", "0", "no", "false")
+    """Whether this process mirrors to MLflow: not with ABN_TRACKING=off; ParamsError as `word`."""
+    return env.word("ABN_TRACKING", *OFF, *ON) not in OFF
 
 
 def folder() -> Path:

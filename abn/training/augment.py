@@ -65,18 +65,19 @@ def batches(
     split = map_losses.usable(split, config)
     count, batch = len(split), min(config.batch_size, len(split))
     steps, classes = count // batch, len(split.classes)
-    order = torch.randperm(count, generator=generator(seed, "order", epoch))
-    order = order[: steps * batch].view(steps, batch)[done:]
+    order, own_draw, aspect = _order(split, config, seed, epoch)
+    order, own_draw = (x[: steps * batch].view(steps, batch)[done:] for x in (order, own_draw))
     first, last = world.shard(batch)
-    draws = Draws(*(draw.to(device) for draw in _draws(split.aspect.cpu(), config, seed, epoch)))
+    draws = Draws(*(draw.to(device) for draw in _draws(aspect, config, seed, epoch)))
     known = map_losses.chosen(split, config.attention_masks, seed, device)
     mixes = _mixes(config, steps, size, seed, epoch)[done:]
     half = device.type == "cuda" and config.precision == "bf16"  # fp16 is finer than bf16
     dtype = torch.float16 if half else torch.float32
     extra = int(world.size > 1 and any(mixes))  # the image before the shard, to mix its first with
     shard = torch.arange(first - extra, last) % batch
-    for mix, fetched in zip(mixes, iterate(split, order[:, shard], device), strict=True):
-        own = Draws(*(draw[fetched.rows] for draw in draws))
+    fetching = iterate(split, order[:, shard], device)
+    for mix, drawn, fetched in zip(mixes, own_draw[:, shard].to(device), fetching, strict=True):
+        own = Draws(*(draw[drawn] for draw in draws))
         images = crop(fetched.canvases, own.boxes, own.mirrored, size, dtype)
         images = _augmented(images, own, config)
         masks = _objects(fetched, own, known, size)
@@ -85,6 +86,38 @@ def batches(
         images = mixed.images[extra:].contiguous(memory_format=torch.channels_last)
         masks = None if mixed.masks is None else mixed.masks[extra:]
         yield Batch(images, mixed.targets[extra:], masks)
+
+
+def sampling(labels: Tensor, seed: int, epoch: int) -> Tensor:
+    """As many images as there are `labels` int64 [N], every class equally often: int64 [N].
+
+    In random order. What K classes cannot share equally goes to random ones, one image each. In a
+    class the numbers of times that two images come differ by at most 1.
+    """
+    draws = generator(seed, "sampling", epoch)
+    shuffled = torch.randperm(len(labels), generator=draws)
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    members = by_class.split([n for n in labels.bincount().tolist() if n])
+    share, over = divmod(len(labels), len(members))
+    has_more = torch.randperm(len(members), generator=draws) < over
+    drawn = [
+        images[torch.arange(share + more) % len(images)]
+        for images, more in zip(members, has_more.tolist(), strict=True)
+    ]
+    return torch.cat(drawn)[torch.randperm(len(labels), generator=draws)]
+
+
+def _order(split: Split, config: Train, seed: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The images of an epoch in order, int64 [N]; which draw each has; the aspects to draw for.
+
+    An image may come twice in an epoch of samples. So draws are then for each place in the epoch.
+    """
+    aspect = split.aspect.cpu()
+    if config.balance == "sampling":
+        order = sampling(split.labels.cpu(), seed, epoch)
+        return order, torch.arange(len(split)), aspect[order]
+    order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
+    return order, order, aspect
 
 
 def random_boxes(aspect: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:

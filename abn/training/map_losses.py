@@ -42,22 +42,22 @@ def usable(split: Split, config: Train) -> Split:
     """
     if not config.attention_loss:
         return split.without_masks()
-    if split.masks is None:
+    if not split.has_mask.any():
         what, where = "the data have no masks", f"train.attention_loss = {config.attention_loss}"
-        raise ParamsError(what, where, "set it to 0, or train on data that have them (shapes)")
+        raise ParamsError(what, where, "set it to 0, or give images masks (docs/usage.md)")
     return split
 
 
 def chosen(split: Split, share: float, seed: int, device: torch.device) -> Tensor:
-    """The images whose masks are used: bool [N] on `device`, a `share` of them, at least one.
+    """The images whose masks are used: bool [N] on `device`, a `share` of those that have one.
 
-    Drawn evenly over the classes; a larger share has all images of a smaller one. None is chosen
-    where there are no masks.
+    At least one, drawn evenly over the classes; a larger share has all images of a smaller one.
+    None is chosen where there are no masks.
     """
     first = torch.zeros(len(split), dtype=torch.bool)
-    if split.masks is not None:
-        count = max(1, round(share * len(split)))
-        first[_even_order(split.labels.cpu(), seed)[:count]] = True
+    known = split.has_mask.nonzero()[:, 0]
+    count = max(1, round(share * len(known)))
+    first[known[_even_order(split.labels.cpu()[known], seed)[:count]]] = True
     return first.to(device)
 
 

@@ -171,9 +171,9 @@ def build(
 def class_weights(split: Split, config: Train, device: torch.device) -> Tensor | None:
     """float32 [K]: N / (K n) for a class of n of the N images, so that all classes weigh the same.
 
-    The mean over the images is 1. A class without images weighs nothing. None: no balance.
+    The mean over the images is 1. A class without images weighs nothing. None: no weights.
     """
-    if config.balance == "none":
+    if config.balance != "weights":
         return None
     counts = split.labels.cpu().bincount(minlength=len(split.classes)).double()
     present = counts > 0

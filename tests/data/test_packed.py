@@ -55,6 +55,60 @@ def test_without_masks_there_are_none(tmp_path: Path, split: Split) -> None:
     assert same(packed.read(toys.pack(tmp_path / "bare.safetensors", bare)), bare)
 
 
+HAVE = torch.arange(40) % 3 == 0  # the images that have a mask
+
+
+@pytest.fixture
+def partly(split: Split) -> Split:
+    """`split`, of whose images only some have a mask."""
+    assert split.masks is not None
+    masks = split.masks * HAVE[:, None, None]
+    return dataclasses.replace(split, masks=masks, masked=HAVE)
+
+
+def packed_partly(path: Path, split: Split) -> Split:
+    """`split`, of whose images those in HAVE have a mask, as it is read back."""
+    writer = Writer(path, split.files, 32, split.classes, "toys", HAVE.tolist())
+    for sample, known in zip(toys.samples(split), HAVE.tolist(), strict=True):
+        writer.add(sample if known else sample._replace(mask=None))
+    writer.close()
+    assert writer.size == path.stat().st_size
+    return packed.read(path)
+
+
+def test_where_only_some_images_have_a_mask_it_is_known_which(
+    tmp_path: Path, split: Split, partly: Split
+) -> None:
+    found = packed_partly(tmp_path / "partly.safetensors", split)
+    assert same(found, partly) and found.has_mask.equal(HAVE)
+    assert split.has_mask.all() and not split.without_masks().has_mask.any()
+    assert not found.without_masks().has_mask.any()
+
+
+def test_it_is_known_in_every_part_of_a_split_too(partly: Split) -> None:
+    rows = torch.tensor([0, 1, 3, 5, 6, 6])
+    expected = [True, False, True, False, True, True]
+    assert partly.subset(rows).has_mask.tolist() == expected
+    assert partly.subset(torch.arange(40).flip(0)).take(39 - rows).has_mask.tolist() == expected
+    assert partly.subset(rows).to(toys.CPU).has_mask.tolist() == expected
+    rest, held = packed.hold_out(partly, partly, 0.25, seed=0)
+    assert int(rest.has_mask.sum() + held.has_mask.sum()) == int(HAVE.sum())
+
+
+def test_masks_of_all_or_none_need_no_more_in_the_file(
+    tmp_path: Path, file: Path, split: Split
+) -> None:
+    for name, masks in (("all", [True] * 40), ("none", [False] * 40)):
+        path = tmp_path / f"{name}.safetensors"
+        writer = Writer(path, split.files, 32, split.classes, "toys", masks)
+        for sample in toys.samples(split):
+            writer.add(sample)
+        writer.close()
+        assert packed.read(path).masked is None
+    assert (tmp_path / "all.safetensors").read_bytes() == file.read_bytes()
+    assert packed.read(path).masks is None
+
+
 def test_the_same_samples_give_the_same_bytes(tmp_path: Path, file: Path, split: Split) -> None:
     assert toys.pack(tmp_path / "new/again.safetensors", split).read_bytes() == file.read_bytes()
 

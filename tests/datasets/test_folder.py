@@ -1,6 +1,7 @@
 """Finding a folder's images: both layouts, a fair split, every gap named, nothing unwatched."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from abn.datasets.folder import Found, find
+from abn.datasets.masks import STRAY
 from abn.datasets.problems import Problem
 from abn.runtime.errors import DataError
 
@@ -30,14 +32,14 @@ def unsplit(root: Path, count: int = 10) -> Path:
 @pytest.fixture
 def presplit(tmp_path: Path) -> Path:
     """ROOT/{train,val}/CLASS/*, made in no order."""
-    train = ("train/dog/b.png", "train/dog/a.jpg", "train/cat/deep/er/1.png", "train/cat/2.png")
+    train = ("train/dog/b.png", "train/dog/a.jpg", "train/cat/1.png", "train/cat/2.png")
     return touch(tmp_path / "images", *train, "val/dog/c.png", "val/cat/3.png")
 
 
 def test_train_and_val_are_taken_as_they_are_in_alphabetical_order(presplit: Path) -> None:
     found = find(presplit, 0.2, seed=0)
     assert found.classes == ("cat", "dog")
-    train = [("cat/2.png", 0), ("cat/deep/er/1.png", 0), ("dog/a.jpg", 1), ("dog/b.png", 1)]
+    train = [("cat/1.png", 0), ("cat/2.png", 0), ("dog/a.jpg", 1), ("dog/b.png", 1)]
     assert found.train == [(f"train/{name}", label) for name, label in train]
     assert found.val == [("val/cat/3.png", 0), ("val/dog/c.png", 1)]
     assert found.problems == [] and found.left_out == []
@@ -166,7 +168,7 @@ GAPS: dict[str, tuple[Callable[[Path], object], str]] = {
     "Train/": (
         rename("train", "Train"),
         "Train/ and val/ both hold a folder cat: parts of a data set, or classes?; ROOT; "
-        "rename Train/ to train/; if these are classes, put their images right into their folders",
+        "rename Train/ to train/; if these are classes, give each its own name",
     ),
     "training/ and validation/": (
         lambda root: (rename("train", "training")(root), rename("val", "validation")(root)),
@@ -207,7 +209,45 @@ GAPS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a class missing in val/": (rename("val/cat", "../gone"), "1 class folder(s), at least 2"),
     "a class renamed in val/": (rename("val/cat", "val/kat"), "class 'cat' is not in both train/"),
     "a class more in val/": (lambda root: (root / "val/bird").mkdir(), "class 'bird' is not in"),
-    "no classes": (in_both(rename("dog", "cat/dog")), "1 class folder(s), at least 2 needed"),
+    "no classes": (
+        in_both(lambda root: shutil.rmtree(root / "dog")),
+        "1 class folder(s), at least 2 needed; ROOT/train; give each class a folder there",
+    ),
+    "images beside a folder of images": (
+        in_both(rename("dog", "cat/dog")),
+        "images beside a folder of images, train/cat/1.png and the folder train/cat/dog; ROOT/train"
+        "; a class is a folder without folders: move one or the other",
+    ),
+    "images beside folders of images in two places": (
+        lambda root: touch(root, "train/cat/deep/er/3.png", "train/dog/x/1.png"),
+        "images beside a folder of images, train/cat/1.png and the folder train/cat/deep (and 1 "
+        "more such places); ROOT/train",
+    ),
+    "a folder of masks under another name": (
+        lambda root: [
+            (root / split / "annotations/cat").mkdir(parents=True)
+            or touch(root, f"{split}/annotations/cat/1.png")
+            for split in ("train", "val")
+        ],
+        "annotations/ and ./ both hold a folder cat: parts of a data set, or classes?; ROOT/train",
+    ),
+    "splits within the classes": (
+        in_both(lambda root: touch(root, "bird/train/1.png", "bird/test/1.png")),
+        "test/ and train/ hold images: parts of a data set, or classes?; ROOT/train; "
+        "rename test/ to val/; if these are classes, give each its own name",
+    ),
+    "parts without classes": (
+        lambda root: (
+            shutil.rmtree(root),
+            touch(root, "Train/1.png", "Train/2.png", "Test/1.png", "Test/2.png"),
+        ),
+        "Test/ and Train/ hold images: parts of a data set, or classes?; ROOT; rename Train/ to "
+        "train/, rename Test/ to val/; if these",
+    ),
+    "masks/ and Masks/": (
+        lambda root: touch(root, "masks/train/cat/1.png", "Masks/train/cat/1.png"),
+        "Masks/ and masks/: which one holds the masks?; ROOT; keep one of them",
+    ),
     "a class whose name has a line break": (
         in_both(rename("cat", "c\nt")),
         r"class 'c\nt' has a name that cannot be shown; ROOT/train; rename it",
@@ -245,6 +285,96 @@ def test_one_image_of_each_class_is_drawn_at_least_and_one_must_be_left(tmp_path
     assert [label for _, label in find(unsplit(tmp_path, 2), 0.01, seed=0).val] == [0, 1]
     found = find(touch(unsplit(tmp_path), "bird/1.png"), 0.2, seed=0)
     assert found.problems == [Problem("1 image(s), too few to split: add more", "bird")]
+
+
+def test_nested_classes_are_called_as_the_path_to_their_images(tmp_path: Path) -> None:
+    leaves = ("animals/cat", "animals/big/lion", "plants/fern")
+    touch(tmp_path, *(f"{leaf}/{i}.png" for leaf in leaves for i in range(5)))
+    found = find(tmp_path, 0.2, seed=0)
+    assert found.classes == ("animals/big/lion", "animals/cat", "plants/fern")
+    assert [label for _, label in found.train] == [0] * 4 + [1] * 4 + [2] * 4
+    assert [name.rpartition("/")[0] for name, _ in found.val] == list(found.classes)
+    assert found.problems == [] and found.left_out == []
+    for split in ("train", "val"):
+        touch(tmp_path / "parts", *(f"{split}/{leaf}/1.png" for leaf in leaves))
+    again = find(tmp_path / "parts", 0.2, seed=0)
+    assert again.classes == found.classes
+    assert again.val[0] == ("val/animals/big/lion/1.png", 0)
+
+
+def test_an_empty_nested_class_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"animals/{name}/{i}.png" for name in ("cat", "dog") for i in range(2)))
+    (tmp_path / "animals/emu").mkdir()
+    found = find(tmp_path, 0.2, seed=0)
+    assert found.classes == ("animals/cat", "animals/dog", "animals/emu")
+    assert found.problems == [Problem("no images", "animals/emu")]
+
+
+def test_an_empty_folder_beside_images_is_no_class(tmp_path: Path) -> None:
+    (unsplit(tmp_path) / "cat/new").mkdir()
+    assert find(tmp_path, 0.2, 0).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("count", [2, 1000])
+def test_there_may_be_two_to_a_thousand_classes(tmp_path: Path, count: int) -> None:
+    names = [f"group{i % 7}/{i:04}" for i in range(count)]
+    touch(tmp_path, *(f"{name}/{i}.png" for name in names for i in range(2)))
+    found = find(tmp_path, 0.5, seed=0)
+    assert found.classes == tuple(sorted(names))
+    assert [label for _, label in found.val] == list(range(count))
+
+
+def test_masks_are_paired_by_the_names_of_their_images(presplit: Path) -> None:
+    before = find(presplit, 0.2, 0)
+    touch(presplit, "masks/train/cat/2.PNG", "masks/val/dog/c.bmp", "masks/Thumbs.db")
+    found = find(presplit, 0.2, 0)
+    assert found[:4] == before[:4] and before.masks == {}
+    expected = {
+        "train/cat/2.png": "masks/train/cat/2.PNG",
+        "val/dog/c.png": "masks/val/dog/c.bmp",
+    }
+    assert found.masks == expected
+    assert found.left_out == ["1 file(s) not read, left by a system or an editor: masks/Thumbs.db"]
+
+
+def test_masks_of_images_that_are_split_here_follow_them(tmp_path: Path) -> None:
+    before = find(touch(unsplit(tmp_path), "pets/tom/1.png", "pets/tom/2.png"), 0.2, 0)
+    touch(tmp_path, "MASKS/cat/03.png", "MASKS/pets/tom/1.png")
+    found = find(tmp_path, 0.2, 0)
+    assert found[:3] == before[:3] and found.classes == ("cat", "dog", "pets/tom")
+    pairs = {"cat/03.png": "MASKS/cat/03.png", "pets/tom/1.png": "MASKS/pets/tom/1.png"}
+    assert found.masks == pairs
+
+
+def test_a_class_may_be_called_masks(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{name}/{i}.png" for name in ("hats", "masks") for i in range(3)))
+    found = find(tmp_path, 0.2, seed=0)
+    assert found.classes == ("hats", "masks") and found.masks == {}
+
+
+def test_a_mask_that_is_not_of_one_image_is_named(presplit: Path) -> None:
+    lost = (
+        "masks/train/cat/22.png",
+        "masks/cat/2.png",
+        "masks/train/dog/loose/a.png",
+        "masks/2.png",
+    )
+    touch(presplit, *lost, "masks/train/cat/1.png", "masks/train/cat/1.bmp")
+    touch(presplit, "train/dog/a.png", "masks/train/dog/a.png")
+    reasons = {problem.name: problem.reason for problem in find(presplit, 0.2, 0).problems}
+    assert {name for name, reason in reasons.items() if reason.startswith("a mask without")} == {
+        *lost
+    }
+    assert reasons["masks/train/cat/1.png"] == "two masks of the image train/cat/1.png: keep one"
+    assert reasons["masks/train/cat/1.bmp"] == reasons["masks/train/cat/1.png"]
+    two = "a mask of two images, train/dog/a.jpg and train/dog/a.png: rename one"
+    assert reasons["masks/train/dog/a.png"] == two
+    assert len(reasons) == len(lost) + 3
+
+
+def test_masks_beside_the_images_are_not_taken_for_images(tmp_path: Path) -> None:
+    root = touch(unsplit(tmp_path), "cat/03_mask.png")
+    assert find(root, 0.2, 0).problems == [Problem(STRAY, "cat/03_mask.png")]
 
 
 def test_both_unicode_forms_of_a_name_are_one_class(tmp_path: Path) -> None:
@@ -306,6 +436,7 @@ def test_what_is_at_fault_in_a_class_is_named_and_the_rest_still_found(
 def test_a_folder_that_cannot_be_read_is_named(
     presplit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    touch(presplit, "train/cat/deep/3.png")
     entries = os.scandir
 
     def refuse(path: Path) -> object:

@@ -71,6 +71,31 @@ def test_the_centre_control_points_at_the_centre_also_where_no_cell_is_there(cas
     assert not localisation.pointing(case.maps["centre"], masks == 1).any()
 
 
+def test_only_images_that_have_a_mask_are_located(case: Case) -> None:
+    assert case.samples.masks is not None
+    known = torch.arange(40) < 25
+    samples = dataclasses.replace(case.samples, masks=case.samples.masks * known[:, None, None])
+    train = dataclasses.replace(case, samples=samples)
+    whole = localisation.score(dataclasses.replace(case, train=case))
+    some = localisation.score(dataclasses.replace(train, train=train))
+    for name, scored in whole.items():
+        for score, values in scored.items():
+            if score not in ("grid_pointing", "iou"):  # one of mosaics, one by a threshold
+                expected = values.where(known, torch.nan)
+                torch.testing.assert_close(some[name][score], expected, equal_nan=True)
+    maps = {name: each[:25] for name, each in case.maps.items()}
+    few = dataclasses.replace(case, samples=samples.take(torch.arange(25)), maps=maps)
+    alone = localisation.score(dataclasses.replace(few, train=few))
+    iou = some["attention"]["iou"]
+    torch.testing.assert_close(iou[:25], alone["attention"]["iou"])
+    assert iou[25:].isnan().all()
+
+
+def test_without_training_images_that_have_a_mask_there_is_no_iou(case: Case) -> None:
+    scored = localisation.score(case)["attention"]
+    assert {"auroc", "pointing"} <= scored.keys() and "iou" not in scored
+
+
 def test_energy_counts_the_mass_above_the_minimum():
     left = torch.tensor([[0.5, 0.25]]).expand(2, 2).unsqueeze(0)
     flat = torch.full((1, 2, 2), 0.3)

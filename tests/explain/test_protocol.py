@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -111,6 +112,27 @@ def test_without_masks_nothing_is_located_and_nothing_else_changes(
     shared = results.maps[blinded & ~results.maps["score"].isin(LOCATED)]
     rest = shared[~shared["score"].isin(["energy_raw", "pointing_tolerant"])]
     assert blind.maps[columns].equals(rest[columns].reset_index(drop=True))
+
+
+def test_where_some_images_have_a_mask_those_alone_are_located(
+    split: Split, config: Explain, results: ExplainResults
+) -> None:
+    assert split.masks is not None
+    have = torch.arange(40) < 32
+    masks = split.masks * have[:, None, None]
+    found = run(dataclasses.replace(split, masks=masks, masked=have), config)
+    count = int(have[torch.tensor(found.images["index"])].sum())  # of the 30 that are scored
+    assert 20 <= count < 30
+    local = found.gates.set_index("gate").loc["local"]
+    assert local["units"] == count and local["outcome"] != "not measured"
+    images = found.maps.set_index(["map", "score"])["images"]
+    for score in LOCATED:
+        assert images["attention", score] == images["oracle", score] == count
+    assert images["attention", "srg"] == 30 and images["oracle", "srg"] == count
+    means = found.maps.set_index(["map", "score"])["mean"]
+    area = np.trapezoid(found.curves["oracle_insertion"], found.curves["fraction"])
+    assert means["oracle", "insertion"] == pytest.approx(area)
+    assert found.images.equals(results.images)  # the rest is as with all masks
 
 
 def test_the_curves_run_from_nothing_to_all_for_each_map(results: ExplainResults) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from abn.runtime.errors import ParamsError
 from abn.tracking import follow, outbox
 from abn.tracking.follow import Follower
 from tests.tracking import stores
@@ -87,6 +88,20 @@ def test_off_starts_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with follow.following():
         note("f", 1, 6)
     assert [path.name for path in root.iterdir()] == ["mlflow.db"]
+
+
+def test_a_word_that_is_not_known_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABN_TRACKING", "offf")
+    with pytest.raises(ParamsError) as caught, follow.following():
+        note("f", 1, 6)
+    words = "off or 0 or no or false or on or 1 or yes or true"
+    assert str(caught.value) == f"wrong value; ABN_TRACKING=offf; use {words}, or leave it out"
+
+
+@pytest.mark.parametrize("word", ["", "on", "ON", "1", "yes", "true"])
+def test_a_word_for_yes_leaves_it_on(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.setenv("ABN_TRACKING", word)
+    assert outbox.enabled()
 
 
 @pytest.mark.parametrize("victim", ["the stage", "the follower", "both"])

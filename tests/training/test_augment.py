@@ -15,6 +15,7 @@ from abn.data.packed import Split
 from abn.runtime.rng import generator
 from abn.training import augment, trivial
 from abn.training.augment import Mix
+from abn.training.distributed import World
 from tests import toys
 from tests.toys import CPU, TINTS
 
@@ -138,6 +139,63 @@ def test_every_image_has_a_crop_of_its_own(config: Train) -> None:
     alike = toys.split(36).take(torch.zeros(36, dtype=torch.int64))
     images, _ = epoch(alike, config)
     assert len(images.flatten(1).unique(dim=0)) == 36
+
+
+# Sampling: every class equally often.
+
+UNEQUAL = torch.tensor([0] * 6 + [1] * 3 + [3])  # of four classes one has no image
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_every_class_is_drawn_equally_often(number: int) -> None:
+    drawn = augment.sampling(UNEQUAL, 0, number)
+    times = drawn.bincount(minlength=10)
+    counts = UNEQUAL[drawn].bincount()
+    assert sorted(counts.tolist()) == [0, 3, 3, 4] and counts[2] == 0  # 10 = 3 + 3 + 4
+    assert times[:6].max() == 1 and times[:6].sum() == counts[0]  # the large class: none twice
+    assert times[6:9].min() == 1 and times[6:9].max() <= 2  # three of three, and perhaps one more
+    assert times[9] == counts[3]  # the one image of its class
+
+
+def test_who_is_drawn_depends_on_seed_and_epoch() -> None:
+    first, again, other, later = (
+        augment.sampling(UNEQUAL, seed, number) for seed, number in ((0, 0), (0, 0), (1, 0), (0, 1))
+    )
+    assert first.equal(again) and not first.equal(other) and not first.equal(later)
+    more = {int(UNEQUAL[augment.sampling(UNEQUAL, 0, n)].bincount().argmax()) for n in range(20)}
+    assert more == {0, 1, 3}  # no class always has the image that is left over
+
+
+@pytest.fixture
+def unequal() -> Split:
+    return dataclasses.replace(toys.split(10), labels=UNEQUAL)
+
+
+def test_an_epoch_of_samples_continues_and_is_shared_among_ranks(
+    unequal: Split, config: Train, changed: Callable[..., Train]
+) -> None:
+    config = changed(config, balance="sampling", batch_size=5, flip=True, jitter=0.3)
+    whole = list(augment.batches(unequal, config, 32, 0, 0, CPU))
+    targets = torch.cat([batch.targets for batch in whole]).sum(0)
+    assert sorted(targets.tolist()) == [0, 3, 3, 4]
+    (rest,) = augment.batches(unequal, config, 32, 0, 0, CPU, done=1)
+    assert rest.images.equal(whole[1].images) and rest.targets.equal(whole[1].targets)
+    shards = [
+        list(augment.batches(unequal, config, 32, 0, 0, CPU, world=World(rank, 2)))
+        for rank in range(2)
+    ]
+    for batch, parts in zip(whole, zip(*shards, strict=True), strict=True):
+        assert batch.targets.equal(torch.cat([part.targets for part in parts]))
+        torch.testing.assert_close(batch.images, torch.cat([part.images for part in parts]))
+
+
+def test_an_image_that_comes_twice_has_another_crop_each_time(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    one = dataclasses.replace(toys.split(10), labels=torch.tensor([0] * 9 + [1]))
+    images, targets = epoch(one, changed(config, balance="sampling", batch_size=10))
+    lonely = images[targets[:, 1] == 1]
+    assert len(lonely) == len(lonely.flatten(1).unique(dim=0)) == 5
 
 
 def test_image_and_target_stay_together(config: Train) -> None:

@@ -15,7 +15,7 @@ from abn.data.packed import Split
 from abn.models.abn import AttentionBranchNetwork, Output
 from abn.runtime.errors import ParamsError
 from abn.runtime.rng import generator
-from abn.training import loop, map_losses
+from abn.training import augment, loop, map_losses
 from abn.training.map_losses import FLAT, correlation, misplacement
 from tests import toys
 from tests.toys import CPU
@@ -273,5 +273,55 @@ def test_data_without_masks_are_refused_in_one_line_before_the_training(
         trained(changed(config, attention_loss=0.5), toys.split(8).without_masks())
     assert str(caught.value) == (
         "the data have no masks; train.attention_loss = 0.5; "
-        "set it to 0, or train on data that have them (shapes)"
+        "set it to 0, or give images masks (docs/usage.md)"
     )
+
+
+def some_masks(split: Split, have: Tensor) -> Split:
+    """`split`, where only the images `have` bool [N] have a mask."""
+    assert split.masks is not None
+    return dataclasses.replace(split, masks=split.masks * have[:, None, None], masked=have)
+
+
+def test_where_some_images_have_a_mask_those_are_chosen_from() -> None:
+    have = torch.arange(40) < 12
+    split = some_masks(toys.split(40), have)
+    assert map_losses.chosen(split, 1.0, 0, CPU).equal(have)
+    half = map_losses.chosen(split, 0.5, 0, CPU)
+    assert half.sum() == 6 and not half[12:].any()
+    assert set(split.labels[half].bincount().tolist()) <= {1, 2}  # six of four classes, evenly
+    assert map_losses.chosen(split, 0.01, 0, CPU).sum() == 1
+    none = some_masks(toys.split(8), torch.zeros(8, dtype=torch.bool))
+    assert not map_losses.chosen(none, 1.0, 0, CPU).any()
+
+
+def test_the_loss_is_that_of_the_images_that_have_a_mask(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    have = torch.arange(8) % 4 < 2
+    split = some_masks(toys.split(8), have)
+    exact = changed(config, attention_loss=1.0, batch_size=8, flip=False, crop_scale=(1.0, 1.0))
+    (batch,) = augment.batches(split, exact, 32, 0, 0, CPU)
+    assert batch.masks is not None
+    known = batch.masks.isfinite().flatten(1).all(1)
+    assert known.equal(batch.targets.argmax(1) < 2)
+    top_left = torch.zeros(8, 1, 2, 2)
+    top_left[:, :, 0, 0] = 1  # r is 1 for class 0, whose object is there, and -1/3 for class 1
+    output = Output(batch.targets, batch.targets, top_left)
+    loss = misplacement(output, batch, looks=False).item()
+    assert loss == pytest.approx((0 + 4 / 3) / 2, abs=3e-3)
+
+
+def test_masks_of_half_of_the_images_teach_the_map(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    few = some_masks(tinted_objects(40), torch.arange(40) < 20)
+    assert placed(trained(changed(config, attention_loss=0.3), few, "residual")) > 0.8
+
+
+def test_where_no_image_to_train_on_has_a_mask_that_is_refused(
+    config: Train, changed: Callable[..., Train]
+) -> None:
+    none = some_masks(toys.split(8), torch.zeros(8, dtype=torch.bool))
+    with pytest.raises(ParamsError, match=r"^the data have no masks; train.attention_loss = 0\.5"):
+        trained(changed(config, attention_loss=0.5), none)
