@@ -15,6 +15,7 @@ from abn.config.params import load
 from benchmarks import measure
 from benchmarks.measure import Turn
 from tests.tars import imagenette
+from tests.toys import saved
 
 ROOT = Path(__file__).parent.parent
 # What a machine that only computes may lack: an import of one of them fails.
@@ -156,3 +157,18 @@ def test_trainings_from_several_seeds_are_each_others_siblings(tiny: Path, tmp_p
     assert mode["numbers"]["evaluate.top1"]["trainings"] == 2
     run(tmp_path, "seeds", *options, "--label", "again")
     assert found(tmp_path / "seeds-again.json") == seen  # all of it was kept
+
+
+@pytest.mark.slow
+def test_an_exported_network_is_compared_with_its_source(tmp_path: Path) -> None:
+    small = ("--sizes", 64, "--batches", 1, 16, "--rounds", 1)
+    checkpoint = saved(tmp_path / "weights", ("cat", "dog"), 64, 64)
+    run(tmp_path, "exported", "--checkpoints", checkpoint, *small)
+    rows = found(tmp_path / "exported.json")
+    assert [(row["attention"], row["size"], row["batch"]) for row in rows] == [
+        ("residual", 64, 1),
+        ("residual", 64, 16),
+    ]
+    for row in rows:
+        assert max(row[f"{x}_difference"] for x in ("logits", "attention_logits")) <= 1e-4
+        assert min(row["torch_ms"], row["onnx_ms"], row["torch_cpu_ms"], row["onnx_cpu_ms"]) > 0

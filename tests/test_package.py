@@ -1,9 +1,12 @@
 """The wheel: what is in it, and that it predicts with the core packages alone."""
 
+import csv
+import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ import abn
 from abn.models import checkpoint
 
 ROOT = Path(__file__).parent.parent
-IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}  # the others by their own name
+IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn", "nvidia-ml-py": "pynvml"}
+PHOTOS = {"china.jpg", "flower.jpg"}  # of scikit-learn
 OF_TORCH = {"filelock", "jinja2"}  # which torch itself requires
 
 PREDICT = """
@@ -28,9 +32,9 @@ sys.meta_path.insert(0, Blocked())
 sys.path.insert(0, {installed!r})
 import abn
 assert abn.__file__.startswith({installed!r}), abn.__file__
-print(abn.load("model.safetensors", device="cpu").predict("image.png"))
+print(abn.load("model.safetensors", device="cpu").predict("photos/china.jpg"))
 from abn.cli.main import main
-sys.exit(main(["predict", "image.png", "--checkpoint", "model.safetensors", "--to", "out"]))
+sys.exit(main(["predict", "photos", "--checkpoint", "model.safetensors", "--to", "out"]))
 """
 
 
@@ -45,10 +49,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def extras() -> set[str]:
-    """The packages of the extra `pipeline`, as they are imported."""
+    """The packages of all extras, as they are imported."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {line.partition(">")[0] for line in project["optional-dependencies"]["pipeline"]}
-    return {IMPORTED_AS.get(name, name) for name in names}
+    lines = [line for each in project["optional-dependencies"].values() for line in each]
+    names = {line.partition(">")[0] for line in lines}
+    return {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
 
 
 def test_the_wheel_holds_the_package_its_templates_and_types_and_nothing_else(
@@ -75,10 +80,21 @@ def test_the_wheel_predicts_in_another_folder_with_the_core_packages_alone(
     here, installed = tmp_path / "elsewhere", str(tmp_path / "installed")
     weights = {"model": checkpoint.weights(network)}
     checkpoint.save_all(here, weights, ("cat", "dog"), params)
-    Image.new("RGB", (40, 32), "white").save(here / "image.png")
+    (here / "photos").mkdir()
+    for name in PHOTOS:
+        with resources.as_file(resources.files("sklearn.datasets.images") / name) as photo:
+            shutil.copy(photo, here / "photos")
+    Image.new("L", (40, 32), "white").save(here / "photos/grey.png")
     wheel.extractall(installed)
     code = PREDICT.format(blocked=extras() - OF_TORCH, installed=installed)
     run = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True)
     assert run.returncode == 0 and "error" not in run.stderr
     assert run.stdout.startswith("Prediction(")
-    assert (here / "out" / "predictions.csv").read_text().startswith("file,prediction,")
+    with (here / "out/predictions.csv").open(encoding="utf-8", newline="") as table:
+        rows = {Path(row["file"]).name: row["prediction"] for row in csv.DictReader(table)}
+    assert rows.keys() == PHOTOS | {"grey.png"} and set(rows.values()) <= {"cat", "dog"}
+    sizes = {}
+    for path in here.glob("out/overlays/*"):
+        with Image.open(path) as overlay:
+            sizes[path.name.partition(".")[0]] = overlay.size
+    assert sizes == {"china": (640, 427), "flower": (640, 427), "grey": (40, 32)}
