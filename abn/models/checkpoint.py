@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from abn.config.params import Arch, Attention, Params
 from abn.models.abn import AttentionBranchNetwork
@@ -143,18 +144,36 @@ def load(path: Path, device: torch.device) -> Checkpoint:
         header, state, params = _opened(path)
         if header.start_only:
             raise ValueError("a ResNet without an attention branch, good as train.init only")
-        model = AttentionBranchNetwork(
-            header.arch,
-            len(header.classes),
-            attention=header.attention,
-            contrast=header.contrast,
-            branch_relu=header.branch_relu,
-            smooth=header.smooth,
-        )
+        with _NoDraws():
+            model = AttentionBranchNetwork(
+                header.arch,
+                len(header.classes),
+                attention=header.attention,
+                contrast=header.contrast,
+                branch_relu=header.branch_relu,
+                smooth=header.smooth,
+            )
         model.load_state_dict(state)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     about = header.arch, header.classes, params, header.canvas, header.unlike_below
     return Checkpoint(model.eval(), *about)
+
+
+class _NoDraws(TorchFunctionMode):
+    """Inside, new layers keep whatever is in memory: a file's weights are about to replace it.
+
+    To draw them takes longer than to read the file.
+    """
+
+    DRAWS = frozenset((nn.init.kaiming_uniform_, nn.init.uniform_, Tensor.normal_))
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func in self.DRAWS:
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
 
 
 def open_file(path: Path) -> tuple[Header, dict[str, Tensor]]:

@@ -86,6 +86,13 @@ def test_a_smooth_network_comes_back_smooth(tmp_path: Path, params: Params, atte
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+def test_loading_draws_no_random_number(tmp_path: Path, model: AttentionBranchNetwork) -> None:
+    save(tmp_path / "checkpoint", model=checkpoint.weights(model))
+    before = torch.get_rng_state()
+    checkpoint.load(tmp_path / "checkpoint/model.safetensors", CPU)
+    assert torch.get_rng_state().equal(before)
+
+
 def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
     first, again = (save(tmp_path / n, model=small()) / "model.safetensors" for n in ("a", "b"))
     other = save(tmp_path / "c", model=small(seed=1)) / "model.safetensors"
