@@ -6,6 +6,7 @@ from pathlib import Path
 
 from abn.doctor.working_tree import Problem
 from abn.experiments import git
+from abn.project.paths import PARAMS
 
 FOLDERS = Path(".dvc/tmp/exps")  # where DVC runs what is queued or --temp
 CHANGES = "refs/exps/exec/EXEC_MERGE"  # the start of an experiment, with uncommitted changes
@@ -16,8 +17,23 @@ AT_ONCE = 60  # seconds; DVC leaves the branch right after it has stashed
 
 def problems() -> Iterator[Problem]:
     """Every problem that a killed experiment leaves."""
+    yield from emptied_params()
     yield from detached_head()
     yield from folders()
+
+
+def emptied_params() -> Iterator[Problem]:
+    """params.yaml without a byte: DVC empties it before it writes the parameters of -S.
+
+    Changes that were not committed are in the stash that DVC made before, at this very commit.
+    """
+    if PARAMS.exists() and not PARAMS.stat().st_size:
+        stashed = _commit("refs/stash^") == _commit("HEAD") and git.output(
+            "show", f"stash:{PARAMS}"
+        )
+        version = ["--source=stash"] if stashed else []
+        what = "empty; a killed `dvc exp run` leaves it so"
+        yield Problem(what, PARAMS, ["git", "restore", *version, "--", str(PARAMS)])
 
 
 def detached_head() -> Iterator[Problem]:

@@ -236,7 +236,7 @@ def test_a_stash_message_that_is_not_utf_8_is_shown_with_marks(encoding: str) ->
     write("README.md", "my edit")
     subprocess.run(["git", "stash", "push", "-qm", b"K\xe4fer \xff"], check=True)
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
-    write("dvc.yaml"), write("params.yaml")
+    write("dvc.yaml"), write("params.yaml", "seed: 1\n")
     done = subprocess.run([sys.executable, "-m", "abn", "doctor"], env=env, capture_output=True)
     assert done.returncode == 0 and done.stderr == b""
     assert b"git stash: stash@{0}: On main: K" in done.stdout and b"fer" in done.stdout
@@ -248,6 +248,28 @@ def test_head_back_on_its_branch_keeps_uncommitted_changes(report: Report) -> No
     assert "run: git switch main" in report()[1]
     git("switch", "main")
     assert git("status", "--porcelain") == "M README.md"
+
+
+@pytest.mark.parametrize("edited", [True, False])
+def test_params_that_a_killed_experiment_emptied_come_back_with_what_was_not_committed(
+    report: Report, edited: bool
+) -> None:
+    """As DVC does: it stashes what is not committed, puts it back, and opens the file to write."""
+    params = write("params.yaml", "seed: 1\n")
+    git("add", "-A")
+    git("commit", "-qm", "params")
+    whole = "seed: 2\n" if edited else "seed: 1\n"
+    write("params.yaml", whole)
+    write("README.md", "my edit")
+    git("stash", "-q")
+    git("stash", "apply", "-q")
+    params.write_text("")
+    code, text = report()
+    command = text.splitlines()[0].rpartition("; run: ")[2]
+    assert code == 1 and text.startswith("params.yaml: empty; a killed `dvc exp run` leaves it so")
+    subprocess.run(command, shell=True, check=True)
+    assert params.read_text() == whole
+    assert "params.yaml" not in report()[1]
 
 
 def test_a_training_to_resume_is_named_until_it_has_ended(report: Report) -> None:
