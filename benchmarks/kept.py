@@ -220,11 +220,12 @@ def _train(job: Job, folder: Path) -> None:
     params, splits = job
     train, val = packed.hold_out(*splits, params.data.holdout, params.data.seed)
     about = params.arch, len(train.classes), params.train, params.seed, params.attention
-    model, store = ours.network(*about), TimedStore(folder / "states")
+    model, store = ours.network(*about, params.smooth), TimedStore(folder / "states")
     with GracefulStop().install() as stop:
         loop.fit(model, train, val, params.train, seed=params.seed, resume=store, stop=stop)
     _write(folder / "seconds.json", store.spent())
-    header = train.classes, checkpoint.recipe(params), train.images.shape[1]
+    unlike = loop.unlike_below(model, val, params.train)
+    header = train.classes, checkpoint.recipe(params), train.images.shape[1], unlike
     checkpoint.save_all(_weights(folder).parent, {"model": checkpoint.weights(model)}, *header)
     store.clear()
 

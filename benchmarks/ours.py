@@ -14,13 +14,18 @@ RATE = 1e-3  # small enough for any batch to be learnt from again and again
 
 
 def network(
-    arch: str, classes: int, config: Train, seed: int = 0, attention: Attention = "residual"
+    arch: str,
+    classes: int,
+    config: Train,
+    seed: int = 0,
+    attention: Attention = "residual",
+    smooth: bool = False,
 ) -> AttentionBranchNetwork:
     """A new network on the device, ready to train."""
     place = device.choose()
     torch.manual_seed(seed)
     how = attention, config.look.contrast
-    model = AttentionBranchNetwork(arch, classes, config.zero_init, *how)
+    model = AttentionBranchNetwork(arch, classes, config.zero_init, *how, smooth=smooth)
     return model.to(place, memory_format=torch.channels_last).train()
 
 

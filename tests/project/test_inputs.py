@@ -39,7 +39,7 @@ def look(stage: str) -> Inputs:
 def test_inputs_are_the_params_code_and_data_that_dvc_yaml_lists() -> None:
     found = look("train")
     assert found.params["arch"] == "resnet18" and found.params["train"]["epochs"] == 4
-    keys = {"arch", "attention", "seed", "data.seed", "data.holdout", "train"}
+    keys = {"arch", "attention", "smooth", "seed", "data.seed", "data.holdout", "train"}
     assert found.params.keys() == keys
     assert set(found.code) == {"abn/training/loop.py", "abn/runtime/rng.py", "stages/train.py"}
     assert set(found.data) == {"data/train.safetensors", "data/val.safetensors"}
