@@ -54,7 +54,7 @@ def sheet(tiles: Sequence[Tile], style: Style, dpi: int) -> Figure:
 def tiles_of(picture: Pixels, count: int, pictures: int) -> list[Pixels]:
     """The `count` tiles of a `picture` of a sheet, each with the text above and below it.
 
-    Empty where it is not a sheet of so many tiles, each of so many `pictures`.
+    Empty where the picture's size is not that of `count` tiles of `pictures` each.
     """
     (width, height), corners = _layout(count, pictures)
     dpi = picture.shape[1] / width
