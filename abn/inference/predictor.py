@@ -9,13 +9,13 @@ import hashlib
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, overload
+from typing import NamedTuple, TypeAlias, TypeVar, overload
 
 import cv2
 import numpy as np
@@ -34,10 +34,12 @@ from abn.runtime import device as devices
 from abn.runtime.errors import DataError
 from abn.visualize.overlay import overlay
 
+S = TypeVar("S")
+T = TypeVar("T")
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 BATCH = 16  # images that are on the device at once
 KEPT = 1_000_000  # pixels: a stream's image up to this size is kept, if it was decoded whole
-THREADS = min(8, os.cpu_count() or 1)  # that read and decode files
+THREADS = min(8, os.cpu_count() or 1)  # that read, decode and draw
 FRAME = 200  # the short side of an image over the width of the line around what was seen
 KINDS = "give a path, a PIL image, an RGB array uint8 [H, W, 3] or a file's bytes"  # remedy
 
@@ -99,7 +101,7 @@ class Prediction:
         return "Prediction({}; attention branch: {}; {})".format(*answers, span)
 
 
-Read: TypeAlias = tuple[str | None, Picture | DataError]  # the digest of a file, and what it holds
+Read: TypeAlias = tuple[Path, str | None, Picture | DataError]  # a file, its digest, its content
 
 
 class Answer(NamedTuple):
@@ -128,9 +130,7 @@ class Predictor:
         self.network, self.classes, self.device = network.eval(), classes, device
         self.path, self.arch = path, arch  # of the checkpoint
         self.size, self.resize = size, resize  # pixels: side of the crop, short side before it
-        # Batches that are decoded while the network computes. On the CPU that would take cores from
-        # its threads, which wait for one another: all cores decode a batch, then all compute.
-        self.ahead = 0 if device.type == "cpu" else 1
+        self.threads_answer = device.type == "cpu"  # in `stream`; else they only decode
         self.canvas = canvas  # pixels; None: not known, the image itself is cropped
         self.unlike_below = unlike_below  # an energy score; None: not known
 
@@ -164,38 +164,42 @@ class Predictor:
     def stream(self, paths: Iterable[Path], top: int = 5) -> Iterator[Answer]:
         """The answer for each file, in order, with `top` classes each.
 
-        Files are decoded in threads, on a GPU one batch ahead of the network. No prediction is
-        kept, and its image only up to KEPT pixels, so any number of files takes the same memory.
+        On a CPU each thread decodes and answers batches by itself: threads that share one forward
+        wait for one another. On a GPU they decode, a few batches ahead of the network. No
+        prediction is kept, and its image only up to KEPT pixels, so any number of files takes the
+        same memory.
         """
-        waiting, ahead = iter(paths), deque[list[tuple[Path, Future[Read]]]]()
-        pool = ThreadPoolExecutor(THREADS)
 
-        def submit() -> None:
-            batch = list(islice(waiting, BATCH))
-            ahead.append([(path, pool.submit(self._read_file, path)) for path in batch])
+        def read(batch: list[Path]) -> list[Read]:
+            return [(path, *self._read_file(path)) for path in batch]
 
+        def answer(reads: list[Read]) -> list[Answer]:
+            return self._answers(reads, top)
+
+        cores = torch.get_num_threads()
+        threads = min(THREADS, cores) if self.threads_answer else THREADS
+        share = max(1, cores // threads)
+        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(share,))
+        batches = _in_batches(iter(paths), threads)
         try:
-            for _ in range(self.ahead):
-                submit()
-            while True:
-                submit()
-                reads = [(path, *future.result()) for path, future in ahead.popleft()]
-                if not reads:
-                    return
-                yield from self._answers(reads, top)
+            if self.threads_answer:
+                answers = _in_order(pool, lambda batch: answer(read(batch)), batches, threads)
+            else:
+                answers = map(answer, _in_order(pool, read, batches, threads))
+            yield from chain.from_iterable(answers)
         finally:
             pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)  # for threads that begin later
 
-    def _answers(
-        self, reads: list[tuple[Path, str | None, Picture | DataError]], top: int
-    ) -> Iterator[Answer]:
+    def _answers(self, reads: list[Read], top: int) -> list[Answer]:
         pictures = [found for _, _, found in reads if isinstance(found, Picture)]
         predictions = iter(self.answer(pictures, top) if pictures else [])
-        for path, digest, found in reads:
-            said = found if isinstance(found, DataError) else next(predictions)
-            yield Answer(path, digest, said)
+        return [
+            Answer(path, digest, found if isinstance(found, DataError) else next(predictions))
+            for path, digest, found in reads
+        ]
 
-    def _read_file(self, path: Path) -> Read:
+    def _read_file(self, path: Path) -> tuple[str | None, Picture | DataError]:
         """The digest of the file at `path`, and the picture in it or what is wrong with it."""
         digest = None
         try:
@@ -366,6 +370,24 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
     view = size, resize, place, trained.canvas
     about = Path(path), trained.arch, trained.unlike_below
     return Predictor(trained.model, trained.classes, *view, *about)
+
+
+def _in_batches(paths: Iterator[Path], threads: int) -> Iterator[list[Path]]:
+    """`paths` in batches of at most BATCH; the last are of one size, one for each thread."""
+    while some := list(islice(paths, threads * BATCH)):
+        size = math.ceil(len(some) / threads)
+        yield from (some[start : start + size] for start in range(0, len(some), size))
+
+
+def _in_order(
+    pool: Executor, work: Callable[[S], T], items: Iterator[S], ahead: int
+) -> Iterator[T]:
+    """`work` of each of `items`, in order; at most `ahead` beyond the one that is waited for."""
+    waiting = deque(pool.submit(work, item) for item in islice(items, ahead + 1))
+    while waiting:
+        result = waiting.popleft().result()
+        waiting.extend(pool.submit(work, item) for item in islice(items, 1))
+        yield result
 
 
 def read_bytes(path: Path) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import abn
@@ -218,9 +219,9 @@ def test_no_image_and_no_network_are_refused_in_one_line(
     assert "name a network: --checkpoint FILE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize("threads_answer", [True, False])
 def test_a_stream_gives_what_predict_gives_in_order_over_more_files_than_a_batch(
-    ahead: int, tmp_path: Path
+    threads_answer: bool, tmp_path: Path
 ) -> None:
     paths = []
     for i, pixels in enumerate(toys.split(35).images.numpy()):
@@ -228,12 +229,38 @@ def test_a_stream_gives_what_predict_gives_in_order_over_more_files_than_a_batch
         Image.fromarray(pixels).save(paths[-1])
     paths[20].write_text("not a picture")
     ours = Predictor(toys.network(), toys.NAMES, 32, 32, toys.CPU, canvas=32)
-    ours.ahead = ahead
+    ours.threads_answer = threads_answer
     answers = list(ours.stream(iter(paths)))
     assert [answer.path for answer in answers] == paths
     assert isinstance(answers.pop(20).prediction, Exception)
     expected = ours.predict([path for path in paths if path != paths[20]])
     assert [repr(a.prediction) for a in answers] == [repr(p) for p in expected]
+
+
+def test_a_stream_shares_few_files_among_its_threads_and_leaves_the_threads_of_torch_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(35)]
+    for path in paths:
+        Image.new("RGB", (32, 32)).save(path)
+    ours = Predictor(toys.network(), toys.NAMES, 32, 32, toys.CPU, canvas=32)
+    batches: list[tuple[int, int]] = []
+    answer = ours._answers
+    monkeypatch.setattr(
+        ours,
+        "_answers",
+        lambda reads, top: (
+            batches.append((len(reads), torch.get_num_threads())) or answer(reads, top)
+        ),
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert len(list(ours.stream(paths))) == 35
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(batches) == [(1, 1), (2, 1), (16, 1), (16, 1)]
 
 
 def test_a_stream_keeps_small_images_that_were_decoded_whole_and_no_others(
