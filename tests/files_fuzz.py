@@ -3,14 +3,16 @@
     python -m tests.files_fuzz --times 2000 --seed 1
 
 Each tree holds files with names like ours, links, locks, folders that are links to another place,
-files of another owner. In it run: what the stages use to write, with tiny contents, often against a
-disk that fails midway; the doctor; and in one of DVC_EVERY trees DVC itself, with the outputs of
-dvc.yaml. What is compared is every file that was there before: content, kind, mode, owner, time.
+or another file system (for root, where it may mount one), and files of another owner. In it run:
+what the stages use to write, with tiny contents, often against a disk that fails midway; the
+doctor; and in one of DVC_EVERY trees DVC itself, with the outputs of dvc.yaml. What is compared is
+every file that was there before: content, kind, mode, owner, time.
 """
 
 import argparse
 import contextlib
 import errno
+import functools
 import io
 import os
 import random
@@ -111,14 +113,18 @@ def is_ours_by_any_way(root: Path, path: Path) -> bool:
     return any(is_ours(Path(folder, path.name)) for folder in folders)
 
 
-def plant(root: Path, outside: Path, draws: random.Random, by_dvc: bool) -> None:
-    """A random tree of a user's files in `root` and `outside`."""
+def plant(
+    root: Path, outside: Path, draws: random.Random, by_dvc: bool, stack: contextlib.ExitStack
+) -> None:
+    """A random tree of a user's files in `root` and `outside`; `stack` takes its mounts away."""
     for name in ("a.txt", "models/model.safetensors", "metrics/train.json"):
         write(outside / name, draws)
     for name in LINKED:
         is_free = not os.path.lexists(root / name) and not (by_dvc and Path(name) in OUTS)
         if is_free and draws.random() < 0.08:
             (root / name).symlink_to(draws.choice([outside, outside / "models"]))
+        elif is_free and may_mount() and draws.random() < 0.08:
+            stack.enter_context(other_file_system(root / name))
     for _ in range(draws.randint(4, 24)):
         path = Path(draws.choice(FOLDERS), draws.choice(NAMES))
         if draws.random() < 0.5:  # right beside an output
@@ -128,6 +134,27 @@ def plant(root: Path, outside: Path, draws: random.Random, by_dvc: bool) -> None
         if not is_ours_by_any_way(root, path) and not removed_by_dvc:
             with contextlib.suppress(OSError):  # a folder or a file is in its place
                 add(root / path, outside, draws)
+
+
+@contextlib.contextmanager
+def other_file_system(folder: Path) -> Iterator[None]:
+    """`folder` is another file system, in memory."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "fuzz", folder], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@functools.cache
+def may_mount() -> bool:
+    """Whether this process may mount a file system."""
+    try:
+        with tempfile.TemporaryDirectory() as folder, other_file_system(Path(folder, "a")):
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
 
 
 def add(path: Path, outside: Path, draws: random.Random) -> None:
@@ -259,7 +286,7 @@ def trial(number: int, seed: int, template: Path) -> list[str]:
         stack.callback(os.chdir, Path.cwd())
         os.chdir(root)
         stack.enter_context(live_training(draws))
-        plant(root, outside, draws, by_dvc)
+        plant(root, outside, draws, by_dvc, stack)
         before, said = snapshot(root, outside), io.StringIO()
         stack.enter_context(contextlib.redirect_stdout(said))
         stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
