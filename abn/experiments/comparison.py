@@ -6,6 +6,7 @@ measured on the same data; its interval is that of `abn.explain.statistics`.
 """
 
 import statistics
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from abn.project import paths
 
 ABSENT = "-"
 LABEL = 3  # params at most in the name of a configuration
-VERDICT = "explain.verdict"
+VERDICT, PROCESSOR = "explain.verdict", "train.device"
+NAMED = 60  # characters of the trainings that a note names
 PREDICTED = {"evaluate.top1": "prediction", "evaluate.attention_top1": "attention_prediction"}
 
 
@@ -108,11 +110,23 @@ def compare(snapshots: Sequence[Snapshot]) -> Comparison:
             notes.append(
                 f"{each.name}: the configuration and seed of {known.name}{other}; counted once"
             )
+    notes += _processors(snapshots)
     members = [tuple(group.values()) for group in groups.values()]
     differing = _differing([group[0] for group in members])
     labels = _labels([group[0].name for group in members], differing)
     configurations = tuple(map(Configuration, labels, members))
     return Comparison(configurations, differing, tuple(notes))
+
+
+def _processors(snapshots: Sequence[Snapshot]) -> list[str]:
+    """A line if not all were trained on the same processor with as many threads, where known."""
+    on: dict[str, list[str]] = {}
+    for each in snapshots:
+        if processor := each.metrics.get(PROCESSOR):
+            on.setdefault(str(processor), []).append(each.name)
+    where = [f"{name} ({textwrap.shorten(', '.join(of), NAMED)})" for name, of in on.items()]
+    different = "trained on different processors or thread counts, so other bits of the same seed: "
+    return [different + "; ".join(where)] if len(on) > 1 else []
 
 
 def difference(first: Configuration, other: Configuration, metric: str) -> Difference:

@@ -16,7 +16,7 @@ from abn.runtime.progress import say
 
 MODEL, LOCK = paths.CHECKPOINT / paths.MODEL, Path("dvc.lock")
 RESULTS = {  # patterns by stage
-    "train": (paths.HISTORY,),
+    "train": (paths.HISTORY, paths.TRAIN_METRICS),
     "evaluate": (paths.EVALUATE_METRICS,),
     "explain": (paths.EXPLAIN_METRICS, paths.explain_table("*")),
     "visualize": (paths.REPORT, paths.SHEET),

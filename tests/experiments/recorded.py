@@ -36,6 +36,7 @@ def run(
     data: str = "d1",
     code: str = "c1",
     lr: float = 0.1,
+    device: str = "CPU, 2 threads",
 ) -> None:
     """The files of a run in the workspace: of 40 validation images the first `right` are right."""
     predictions = "".join(
@@ -43,7 +44,7 @@ def run(
     )
     texts: dict[str, dict[str, str]] = {
         "train": {
-            "metrics/train.json": json.dumps({"val_loss": 1.0}),
+            "metrics/train.json": json.dumps({"val_loss": 1.0, "device": device}),
             "plots/history.csv": HISTORY.format(loss=seed),
         },
         "evaluate": {

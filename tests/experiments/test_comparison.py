@@ -56,6 +56,15 @@ def test_a_training_that_occurs_twice_counts_once() -> None:
     assert other.startswith("a: the configuration and seed of HEAD but other results")
 
 
+def test_another_processor_or_thread_count_is_one_line() -> None:
+    record("sweep-1", seed=2, device="CPU, 1 thread")
+    record("sweep-2", seed=3, device="CPU, 1 thread")
+    assert compared("sweep").notes == ()
+    (note,) = compared("HEAD", "sweep").notes
+    assert note.endswith(": CPU, 2 threads (HEAD); CPU, 1 thread (sweep-1, sweep-2)")
+    assert note.startswith("trained on different processors or thread counts")
+
+
 def test_a_difference_is_paired_over_the_images_of_one_seed() -> None:
     """30 and 36 of 40 are right: on six images the second alone is, on none the first alone."""
     record("a", arch="resnet34", right=36)

@@ -193,6 +193,18 @@ def test_an_experiment_is_a_run_with_its_files_from_git() -> None:
     assert scores(record)["explain/srg"] == 0.5
 
 
+def test_an_experiments_processor_and_threads_are_a_tag_as_its_training_sent_it() -> None:
+    text = '{"val_top1": 0.5, "selected_on": "nothing", "device": "CPU, 2 threads"}'
+    Path("metrics/train.json").write_text(text)
+    git("add", "metrics/train.json")
+    commit()
+    experiment("vapid-frog")
+    MODEL.unlink()
+    (record,) = records()
+    assert record.tags["device"] == "CPU, 2 threads"
+    assert "train.selected_on" not in record.tags and "train/val_top1" not in record.scores
+
+
 def test_what_cannot_be_read_is_left_out_and_named(capsys: Any) -> None:
     note("f", 1, 1)
     note("g", 1, 1)
