@@ -37,8 +37,12 @@ def run(
     code: str = "c1",
     lr: float = 0.1,
     device: str = "CPU, 2 threads",
+    cells: dict[int, str] | None = None,
 ) -> None:
-    """The files of a run in the workspace: of 40 validation images the first `right` are right."""
+    """The files of a run in the workspace: of 40 validation images the first `right` are right.
+
+    `cells` are the top cells of the images that were explained, by index.
+    """
     predictions = "".join(
         f"{i},{'ab'[i % 2]},{'ab'[i % 2] if i < right else '?'}\n" for i in range(40)
     )
@@ -58,6 +62,9 @@ def run(
             "plots/explain_gates.csv": GATES.format(gain=srg),
         },
     }
+    if cells:
+        rows = "".join(f"{index},{top}\n" for index, top in cells.items())
+        texts["explain"]["plots/explain_images.csv"] = f"index,top_cells\n{rows}"
     params: dict[str, dict[str, Any]] = {
         "train": {"arch": arch, "seed": seed, "train": {"lr": lr, "epochs": 2}},
         "visualize": {"visualize": {"classes": 2}},
