@@ -69,7 +69,9 @@ def records(folder: Path, since: float = math.inf) -> Iterator[RunRecord]:
     """All that the files say; in `folder` a stage runs since `since` (seconds), if any does."""
     sources = [(str(path), _training(path)) for path in sorted(outbox.folder().glob("*.jsonl"))]
     sources += [("workspace", _workspace(folder, since))]
-    sources += [(f"experiment {each.name}", _experiment(each)) for each in dvc.experiments()]
+    experiments = dvc.experiments()
+    dvc.read(experiments, [paths.PARAMS, *TEXTS])
+    sources += [(f"experiment {each.name}", _experiment(each)) for each in experiments]
     for name, source in sources:
         try:
             yield from source
