@@ -51,7 +51,8 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
     classes = train.classes
     model, new = network(params, classes, start)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    described = params.model_dump(mode="json"), {"device": devices.describe(device)}
+    processor = devices.exact(device, world.size)
+    described = params.model_dump(mode="json"), {"device": processor}
     with (
         resume.open_store(paths.RESUME / name) if world.is_main else nullcontext() as store,
         follow.following(),
@@ -78,7 +79,7 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
             checkpoint.save_all(paths.CHECKPOINT, snapshots, classes, recipe, canvas, unlike)
             val_name = "holdout" if params.data.holdout else "val"
             scores = loop.summary(history, params.train, val_name)
-            scores |= {"device": devices.kind(device)}
+            scores |= {"device": processor}
             results.write_metrics(paths.TRAIN_METRICS, scores)
             results.write_table(paths.HISTORY, pd.DataFrame(history))
             weights = checkpoint.sha256(paths.CHECKPOINT / paths.MODEL)

@@ -5,7 +5,9 @@ trainings of the same seed where both configurations have it, and of the same im
 measured on the same data; its interval is that of `abn.explain.statistics`.
 """
 
+import itertools
 import statistics
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +20,15 @@ from scipy import special
 from torch import Tensor
 
 from abn.experiments.snapshots import GATES, IMAGES, Snapshot
+from abn.explain.stability import overlap
 from abn.explain.statistics import LEVEL, estimate
 from abn.project import paths
 
 ABSENT = "-"
 LABEL = 3  # params at most in the name of a configuration
-VERDICT = "explain.verdict"
+VERDICT, PROCESSOR = "explain.verdict", "train.device"
+STABLE = "explain.stable_between_seeds"
+NAMED = 60  # characters of the trainings that a note names
 PREDICTED = {"evaluate.top1": "prediction", "evaluate.attention_top1": "attention_prediction"}
 
 
@@ -60,7 +65,20 @@ class Configuration:
         """Every number that any of the trainings has."""
         names = dict.fromkeys(name for each in self.trainings for name in each.metrics)
         values = {name: [each.metrics.get(name) for each in self.trainings] for name in names}
-        return {name: _summary(known) for name in names if (known := _numbers(values[name]))}
+        found = {name: _summary(known) for name in names if (known := _numbers(values[name]))}
+        return found | ({STABLE: self.stable} if self.stable else {})
+
+    @cached_property
+    def stable(self) -> Summary | None:
+        """How alike the attention maps of the seeds are: mean and sd over the pairs of seeds.
+
+        Of each pair the mean IoU of the maps' top fifth of cells over the images that both have
+        explained (`abn.explain.stability`). None without two seeds, or for older results.
+        """
+        known = [cells for each in self.trainings if (cells := _top_cells(each))]
+        pairs = itertools.combinations(known, 2)
+        values = [_overlap(one, other) for one, other in pairs if one.keys() & other.keys()]
+        return _summary(values)._replace(seeds=len(known)) if values else None
 
     @property
     def verdicts(self) -> Counter[str]:
@@ -108,11 +126,23 @@ def compare(snapshots: Sequence[Snapshot]) -> Comparison:
             notes.append(
                 f"{each.name}: the configuration and seed of {known.name}{other}; counted once"
             )
+    notes += _processors(snapshots)
     members = [tuple(group.values()) for group in groups.values()]
     differing = _differing([group[0] for group in members])
     labels = _labels([group[0].name for group in members], differing)
     configurations = tuple(map(Configuration, labels, members))
     return Comparison(configurations, differing, tuple(notes))
+
+
+def _processors(snapshots: Sequence[Snapshot]) -> list[str]:
+    """A line if not all were trained on the same processor with as many threads, where known."""
+    on: dict[str, list[str]] = {}
+    for each in snapshots:
+        if processor := each.metrics.get(PROCESSOR):
+            on.setdefault(str(processor), []).append(each.name)
+    where = [f"{name} ({textwrap.shorten(', '.join(of), NAMED)})" for name, of in on.items()]
+    different = "trained on different processors or thread counts, so other bits of the same seed: "
+    return [different + "; ".join(where)] if len(on) > 1 else []
 
 
 def difference(first: Configuration, other: Configuration, metric: str) -> Difference:
@@ -171,6 +201,19 @@ def _of_images(snapshot: Snapshot, metric: str) -> dict[object, float] | None:
         return None
     known = table.dropna(subset=name)
     return dict(zip(known["index"].tolist(), map(float, known[name].to_numpy()), strict=True))
+
+
+def _top_cells(snapshot: Snapshot) -> dict[object, str]:
+    """The attention map's top cells, by the index of the image; empty where not recorded."""
+    table = snapshot.table(IMAGES)
+    if table is None or "top_cells" not in table:
+        return {}
+    return dict(zip(table["index"].tolist(), table["top_cells"], strict=True))
+
+
+def _overlap(one: dict[object, str], other: dict[object, str]) -> float:
+    shared = [index for index in one if index in other]
+    return overlap([one[index] for index in shared], [other[index] for index in shared])
 
 
 def _summary(values: Sequence[float]) -> Summary:

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +16,13 @@ from abn.runtime.progress import say
 
 MODEL, LOCK = paths.CHECKPOINT / paths.MODEL, Path("dvc.lock")
 RESULTS = {  # patterns by stage
-    "train": (paths.HISTORY,),
+    "train": (paths.HISTORY, paths.TRAIN_METRICS),
     "evaluate": (paths.EVALUATE_METRICS,),
     "explain": (paths.EXPLAIN_METRICS, paths.explain_table("*")),
     "visualize": (paths.REPORT, paths.SHEET),
 }
 TAGS = "dvc.exp", "dvc.baseline_rev"
+_texts: dict[tuple[str, Path], str] = {}  # by commit and path: what never changes
 REF = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+) ([0-9a-f]{40}) (\d+)")
 
 
@@ -67,15 +68,24 @@ def experiments() -> list[Experiment]:
 
 def applied(folder: Path) -> list[Experiment]:
     """The experiments whose results are those in the working tree `folder`."""
-    lock = (folder / LOCK).read_text("utf-8")
-    return [each for each in experiments() if text(each, LOCK) == lock]
+    lock, known = (folder / LOCK).read_text("utf-8"), experiments()
+    read(known, [LOCK])
+    return [each for each in known if text(each, LOCK) == lock]
 
 
-@functools.lru_cache(4096)
 def text(experiment: Experiment, path: Path) -> str:
     """The text of the file `path` (relative to the root); empty where there is none."""
-    name = f"{experiment.revision}:./{path.as_posix()}"
-    return git.output("-C", str(root()), "show", name) or ""
+    if (experiment.revision, path) not in _texts:
+        read([experiment], [path])
+    return _texts[experiment.revision, path]
+
+
+def read(experiments: Sequence[Experiment], paths: Sequence[Path]) -> None:
+    """Make ready what `text` has of `paths` in all `experiments`, by one process of git."""
+    pairs = [(each.revision, path) for each in experiments for path in paths]
+    missing = [pair for pair in pairs if pair not in _texts]
+    for pair, content in zip(missing, git.contents(root(), missing), strict=True):
+        _texts[pair] = content.decode(errors="surrogateescape").replace("\r\n", "\n")
 
 
 @functools.lru_cache(256)

@@ -77,6 +77,8 @@ def render(comparison: Comparison, metrics: Sequence[str]) -> str:
         mark=Markup(MARK),
         title=texts.title(comparison),
         legend=texts.LEGEND,
+        stable=texts.stable(comparison),
+        stable_columns=texts.STABLE_COLUMNS,
         comparison=comparison,
         names=names,
         differences=[comparison.differences(each) for each in comparison.configurations],

@@ -8,10 +8,8 @@ found in DVC's cache, where it has them.
 import fnmatch
 import functools
 import hashlib
-import io
 import json
 import re
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,25 +121,14 @@ def _natural(name: str) -> list[tuple[str, int]]:
 
 
 def _contents(wanted: Sequence[tuple[str, Path]]) -> Iterator[bytes]:
-    """The content of each file at a commit, or in the workspace at ""; empty where there is none.
-
-    One process of git reads them all: one for each would take minutes for 200 experiments.
-    """
-    lines = "".join(f"{revision}:./{path.as_posix()}\n" for revision, path in wanted if revision)
-    output = io.BytesIO(_batch(lines.encode()) if lines else b"")
+    """The content of each file at a commit, or in the workspace at ""; empty: it has none."""
+    committed = git.contents(dvc.root(), [each for each in wanted if each[0]])
     for revision, path in wanted:
         file = dvc.root() / path
         if revision:
-            kind, _, size = output.readline().rpartition(b" ")  # "SHA blob SIZE" or "NAME missing"
-            yield output.read(int(size) + 1)[:-1] if kind.endswith(b" blob") else b""
+            yield next(committed)
         else:
             yield file.read_bytes() if file.is_file() else b""
-
-
-def _batch(lines: bytes) -> bytes:
-    """What git has of the objects that `lines` name."""
-    command = ["git", "-C", str(dvc.root()), "cat-file", "--batch"]
-    return subprocess.run(command, input=lines, capture_output=True, check=True).stdout
 
 
 def _snapshot(name: str, revision: str, contents: Mapping[Path, bytes]) -> Snapshot | None:

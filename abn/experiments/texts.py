@@ -21,6 +21,8 @@ LEGEND = (
     "± is the standard deviation over the seeds. Below it the difference to the first line, with "
     "its 95 % interval and what that covers: other images, other seeds, or both."
 )
+# The IoU of the top fifth of the attention maps' cells, ± its deviation over the pairs of seeds.
+STABLE_COLUMNS = "Stable between seeds", "Seeds", "Overlap of the maps"
 DIFFERENCE = "difference", "low", "high", "covers"  # columns of a CSV
 WIDEST = 60  # characters of a param's value
 
@@ -92,12 +94,20 @@ def _document(c: Comparison, metrics: Sequence[str], form: str, line: str, headi
     """The tables, in tabulate's format `form`, with `line` between the lines of a cell."""
     names = headings(metrics)
     parts = [f"{heading}{title(c)}", _table(c, names, form, line), LEGEND]
+    if not metrics and (rows := stable(c)):
+        parts.append(_tabulated(rows, [*STABLE_COLUMNS], form))
     if c.differing and len(c.configurations) <= 8:
         columns = ["What differs", *(each.label for each in c.configurations)]
         rows = [[name, *(each[:WIDEST] for each in values)] for name, values in c.differing.items()]
         parts.append(_tabulated(rows, columns, form))
     parts += ["\n".join(f"{'- ' if heading else ''}{note}" for note in c.notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def stable(comparison: Comparison) -> list[list[str]]:
+    """Rows of STABLE_COLUMNS: each configuration of which several seeds can be compared."""
+    known = [(each.label, each.stable) for each in comparison.configurations if each.stable]
+    return [[label, str(found.seeds), value(found)] for label, found in known]
 
 
 def title(comparison: Comparison) -> str:

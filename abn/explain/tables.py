@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from abn.explain import answers, chance, interventions, verdict
+from abn.explain import answers, chance, interventions, stability, verdict
 from abn.explain.case import FLAT, Case, Scores
 from abn.explain.counterfactuals import part_importance
 from abn.explain.faithfulness import BASELINES, curves, gain
@@ -187,7 +187,8 @@ def interventions_table(case: Case) -> pd.DataFrame:
 
 def images_table(case: Case, scores: Scores, classes: tuple[str, ...]) -> pd.DataFrame:
     """One row per image: its class, the prediction, the attention map's SRG and gain; then the SRG
-    of every other map of the network, in a column `srg_NAME`: empty where it was not scored.
+    of every other map of the network, in a column `srg_NAME`: empty where it was not scored; and
+    the attention map's top cells as `stability.written`, for comparing networks of other seeds.
     """
     samples = case.samples
     others = [name for name in answers.RANDOMISED if name != "attention"]
@@ -202,5 +203,6 @@ def images_table(case: Case, scores: Scores, classes: tuple[str, ...]) -> pd.Dat
             "gain_ratio": answers.gain_ratio(case).cpu(),
             "correct": (predicted == samples.labels).int().cpu(),
             **{f"srg_{name}": scores[name]["srg"] for name in others},
+            "top_cells": stability.written(stability.top_cells(samples.attention)),
         }
     )

@@ -5,6 +5,7 @@ checkpoint. It hangs on the run that has these very weights.
 """
 
 import io
+import os
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from abn.tracking import address, client, mirror
 
 HOUSE, SERVED = Path(abn.__file__).parent, Path(__file__).with_name("served.py")
 CORE = "numpy", "opencv-python-headless", "pillow", "pydantic", "safetensors", "torch"
+PATIENCE = "120"  # seconds, MLflow's own: a server answers once it has stored all the weights
 ARTIFACT = "weights"  # the checkpoint among the model's files
 
 
@@ -31,6 +33,7 @@ def register(source: Path, name: str, alias: str) -> str:
     TrackingError where no run has these weights.
     """
     picture = example(paths.VAL_DATA)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE)
     store = client.Store()
     for _ in store.update(mirror.records(Path.cwd())):  # as `abn sync`: the run may be missing
         pass

@@ -95,18 +95,25 @@ def keep_memory() -> None:
         mallopt(TOP_PAD, 2**28)
 
 
-def describe(device: torch.device) -> str:
-    """The device in words, for the console and for tracking."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)"
-
-
 def kind(device: torch.device) -> str:
     """What kind of processor it is, in words: results are equal to the bit on one kind only."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def exact(device: torch.device, processes: int = 1) -> str:
+    """`kind`, the threads of a CPU and the number of processes: on these the bits depend too.
+
+    Two threads sum in another order than one.
+    """
+    words = [kind(device)]
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        words.append(f"{threads} thread{'s' if threads > 1 else ''}")
+    if processes > 1:
+        words.append(f"{processes} processes")
+    return ", ".join(words)
 
 
 def identity(device: torch.device) -> list[str]:

@@ -19,7 +19,7 @@ from abn.project import paths
 from abn.runtime.progress import say
 from abn.tracking import outbox
 
-TEXTS = paths.HISTORY, paths.EVALUATE_METRICS, paths.EXPLAIN_METRICS
+TEXTS = paths.HISTORY, paths.TRAIN_METRICS, paths.EVALUATE_METRICS, paths.EXPLAIN_METRICS
 UNREADABLE = OSError, ValueError, TypeError, LookupError, AttributeError, SafetensorError
 
 
@@ -46,11 +46,17 @@ class RunRecord:
         return "-".join([*known, f"s{self.params.get('seed')}", own])
 
     def add_text(self, path: Path, text: str, time: int) -> None:
-        """Add one of TEXTS: a table of epochs, or a stage's scores (numbers) and tags (words)."""
+        """Add one of TEXTS: a table of epochs, or a stage's scores (numbers) and tags (words).
+
+        Of the training's metrics only the processor with its threads, on which the bits depend.
+        """
         if path == paths.HISTORY:
             for line in csv.DictReader(io.StringIO(text)):  # an empty field was not measured
                 row = {key: float(value) for key, value in line.items() if value}
                 self.rows[int(row["epoch"])] = time, row
+            return
+        if path == paths.TRAIN_METRICS:  # its numbers are the last row of the curves
+            self.tags |= {k: v for k, v in json.loads(text).items() if k == "device"}
             return
         for key, value in json.loads(text).items():
             if isinstance(value, str):
@@ -63,7 +69,9 @@ def records(folder: Path, since: float = math.inf) -> Iterator[RunRecord]:
     """All that the files say; in `folder` a stage runs since `since` (seconds), if any does."""
     sources = [(str(path), _training(path)) for path in sorted(outbox.folder().glob("*.jsonl"))]
     sources += [("workspace", _workspace(folder, since))]
-    sources += [(f"experiment {each.name}", _experiment(each)) for each in dvc.experiments()]
+    experiments = dvc.experiments()
+    dvc.read(experiments, [paths.PARAMS, *TEXTS])
+    sources += [(f"experiment {each.name}", _experiment(each)) for each in experiments]
     for name, source in sources:
         try:
             yield from source

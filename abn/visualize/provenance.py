@@ -108,6 +108,8 @@ def _training(recipe: Mapping[str, Any], seed: int | None) -> str:
 def _processors(trained: str | None, device: str) -> str:
     if trained == device:
         return f"{device}, for the training and for this page"
+    if trained and trained.startswith(f"{device}, "):  # threads, which only a training records
+        return f"{trained}, for the training; this page on the same kind"
     return f"{trained or 'not recorded'} for the training, {device} for this page"
 
 

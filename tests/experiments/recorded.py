@@ -36,14 +36,19 @@ def run(
     data: str = "d1",
     code: str = "c1",
     lr: float = 0.1,
+    device: str = "CPU, 2 threads",
+    cells: dict[int, str] | None = None,
 ) -> None:
-    """The files of a run in the workspace: of 40 validation images the first `right` are right."""
+    """The files of a run in the workspace: of 40 validation images the first `right` are right.
+
+    `cells` are the top cells of the images that were explained, by index.
+    """
     predictions = "".join(
         f"{i},{'ab'[i % 2]},{'ab'[i % 2] if i < right else '?'}\n" for i in range(40)
     )
     texts: dict[str, dict[str, str]] = {
         "train": {
-            "metrics/train.json": json.dumps({"val_loss": 1.0}),
+            "metrics/train.json": json.dumps({"val_loss": 1.0, "device": device}),
             "plots/history.csv": HISTORY.format(loss=seed),
         },
         "evaluate": {
@@ -57,6 +62,9 @@ def run(
             "plots/explain_gates.csv": GATES.format(gain=srg),
         },
     }
+    if cells:
+        rows = "".join(f"{index},{top}\n" for index, top in cells.items())
+        texts["explain"]["plots/explain_images.csv"] = f"index,top_cells\n{rows}"
     params: dict[str, dict[str, Any]] = {
         "train": {"arch": arch, "seed": seed, "train": {"lr": lr, "epochs": 2}},
         "visualize": {"visualize": {"classes": 2}},

@@ -27,6 +27,27 @@ def test_trainings_that_differ_only_in_their_seed_are_one_configuration() -> Non
     assert only.verdicts == {"explains": 2, "undecided": 1}
 
 
+def test_maps_are_stable_between_seeds_as_far_as_their_top_cells_overlap() -> None:
+    """Images 5 and 7 are in all: IoU of {0, 1} with {0, 1} and {1, 2}, then {1, 2} with itself."""
+    record("sweep-1", seed=1, cells={3: "x3", 5: "x3", 7: "x3"})
+    record("sweep-2", seed=2, cells={5: "x3", 7: "x6", 9: "x3"})
+    record("sweep-3", seed=3, cells={5: "x6", 7: "x6"})
+    (only,) = compared("sweep").configurations
+    pairs = [(1 + 1 / 3) / 2, (1 / 3 + 1 / 3) / 2, (1 / 3 + 1) / 2]
+    assert only.metrics["explain.stable_between_seeds"] == only.stable
+    assert only.stable == (pytest.approx(np.mean(pairs)), pytest.approx(np.std(pairs, ddof=1)), 3)
+
+
+def test_one_seed_or_older_results_say_nothing_of_stable() -> None:
+    record("a", seed=1, cells={5: "x3"})
+    record("b", seed=2)
+    assert compared("a", "b").configurations[0].stable is None
+    record("b", seed=2, cells={6: "x3"})  # no image that both have
+    assert compared("a", "b").configurations[0].stable is None
+    record("b", seed=2, cells={5: "x6"})
+    assert compared("a", "b").configurations[0].stable == (pytest.approx(1 / 3), None, 2)
+
+
 def test_one_training_has_no_standard_deviation() -> None:
     (only,) = compared("HEAD").configurations
     assert only.metrics["evaluate.top1"] == (0.75, None, 1)
@@ -54,6 +75,15 @@ def test_a_training_that_occurs_twice_counts_once() -> None:
     same, other = found.notes
     assert same == "main: the configuration and seed of HEAD; counted once"
     assert other.startswith("a: the configuration and seed of HEAD but other results")
+
+
+def test_another_processor_or_thread_count_is_one_line() -> None:
+    record("sweep-1", seed=2, device="CPU, 1 thread")
+    record("sweep-2", seed=3, device="CPU, 1 thread")
+    assert compared("sweep").notes == ()
+    (note,) = compared("HEAD", "sweep").notes
+    assert note.endswith(": CPU, 2 threads (HEAD); CPU, 1 thread (sweep-1, sweep-2)")
+    assert note.startswith("trained on different processors or thread counts")
 
 
 def test_a_difference_is_paired_over_the_images_of_one_seed() -> None:

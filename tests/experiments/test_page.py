@@ -44,6 +44,13 @@ def test_the_page_needs_nothing_else_and_has_all_parts(two: Comparison) -> None:
     assert "undecided 1" in html and "Att-CAM (2)" in html and "+0.150" in html
 
 
+def test_maps_compared_between_seeds_are_a_table() -> None:
+    record("a-1", cells={5: "x3"})
+    record("a-2", cells={5: "x6"}, seed=2)
+    html = page.render(compare(read(["a"])), [])
+    assert "Stable between seeds" in html and "<td>0.333</td>" in html
+
+
 def test_the_same_results_give_the_same_bytes(two: Comparison) -> None:
     assert page.render(two, []) == page.render(two, [])
 

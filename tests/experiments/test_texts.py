@@ -49,6 +49,15 @@ def test_the_table_has_a_line_for_each_configuration(sweep: Comparison) -> None:
     assert any(line.split() == ["arch", "resnet18", "resnet34"] for line in lines)
 
 
+def test_a_row_says_how_stable_the_maps_are_between_seeds() -> None:
+    record("a-1", seed=1, cells={5: "x3"})
+    record("a-2", seed=2, cells={5: "x6"})
+    lines = texts.console(compare(read(["a"])), []).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("Stable between seeds"))
+    assert lines[at + 2].split() == ["a-1", "2", "0.333"]
+    assert "Stable" not in texts.console(compare(read(["HEAD", "main"])), [])
+
+
 def test_columns_can_be_chosen(sweep: Comparison) -> None:
     heading = texts.console(sweep, ["train.val_loss"]).splitlines()[2]
     assert heading.split() == ["Configuration", "Seeds", "train.val_loss", "Verdict"]

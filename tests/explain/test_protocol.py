@@ -284,7 +284,7 @@ def test_there_is_a_row_for_each_image(results: ExplainResults, split: Split) ->
     images = results.images
     names = ["index", "truth", "predicted", "confidence", "srg", "gain_ratio", "correct"]
     names += [f"srg_{name}" for name in RANDOMISED if name != "attention"]
-    assert images.columns.tolist() == names and len(images) == 30
+    assert images.columns.tolist() == [*names, "top_cells"] and len(images) == 30
     assert images["truth"].tolist() == [toys.NAMES[split.labels[i]] for i in images["index"]]
     assert ((images["truth"] == images["predicted"]) == (images["correct"] == 1)).all()
     assert images["srg"].mean() == pytest.approx(results.headline["srg"])

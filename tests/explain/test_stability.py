@@ -37,6 +37,19 @@ def test_the_top_fifth_is_rounded_up_and_the_first_of_equals_is_in_it():
     assert stability.stability(maps)[0].item() == pytest.approx(3 / 5)
 
 
+def test_the_overlap_of_written_cells_is_the_stability_of_the_maps():
+    """Sixteen cells, four on top: {15, 0, 1, 2} and {3, 0, 1, 2}, bits 0x8007 and 0xf."""
+    maps = torch.zeros(2, 1, 4, 4)
+    maps[0, 0, 3, 3] = 1
+    maps[1, 0, 0, 3] = 1
+    one, other = map(stability.written, stability.top_cells(maps))
+    assert (one, other) == (["x8007"], ["xf"])
+    assert stability.overlap(one, other) == pytest.approx(3 / 5)
+    random = torch.rand(2, 5, 14, 14, generator=generator(0))
+    one, other = map(stability.written, stability.top_cells(random))
+    assert stability.overlap(one, other) == pytest.approx(stability.stability(random)[0].mean())
+
+
 def test_stability_is_not_scored_for_a_single_network(case: Case) -> None:
     assert stability.score(case) == {}
     twin = dataclasses.replace(case, siblings=[toys.network().eval()])

@@ -51,6 +51,14 @@ def train(model: Path) -> None:
         add("end", {"weights.sha256": checkpoint.sha256(model)})
 
 
+def test_a_server_has_time_to_store_the_weights(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
+    assert main(["register", "net"]) == 8  # no run has these weights; the store was made
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "120"
+
+
 def test_weights_that_no_run_has_are_refused(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,13 @@ def test_without_a_name_a_gpu_is_used_if_there_is_one(monkeypatch, unnamed):
     assert device.choose().type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def test_a_training_is_known_by_its_threads_and_processes(monkeypatch):
+    cpu = torch.device("cpu")
+    for threads, processes, words in [(1, 1, ", 1 thread"), (2, 3, ", 2 threads, 3 processes")]:
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
+        assert device.exact(cpu, processes) == device.kind(cpu) + words
+
+
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "cpu:x", "cuda:-1", "CPU", "tpu", "meta"])
 def test_a_missing_device_is_refused_in_one_line(monkeypatch, name):
     monkeypatch.setenv("ABN_DEVICE", name)

@@ -93,6 +93,16 @@ def test_the_same_record_adds_nothing_and_another_only_what_is_new() -> None:
     assert curve("f") == [(1, 2.0), (2, 2.0), (3, 3.0)]
 
 
+def test_records_that_the_store_has_are_found_by_one_question(monkeypatch: Any) -> None:
+    given = [record("training", rows=rows(1)), record("workspace", rows=rows(1))]
+    update(*given)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_find", None)
+        assert update(*given) == ["nothing new"] * 2
+    Store()._client.delete_run(run("f").info.run_id)
+    assert update(*given) == ["4 new", "nothing new"]
+
+
 @pytest.mark.parametrize("heard", [0, 1])
 def test_a_lost_answer_leads_to_no_point_twice_or_missing(monkeypatch: Any, heard: int) -> None:
     """MLflow takes 100 params at once; the answer to the first or second part is lost."""

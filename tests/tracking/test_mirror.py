@@ -193,6 +193,35 @@ def test_an_experiment_is_a_run_with_its_files_from_git() -> None:
     assert scores(record)["explain/srg"] == 0.5
 
 
+def test_all_experiments_are_read_by_one_process(monkeypatch: Any) -> None:
+    for name in ("a", "b", "c"):
+        commit()
+        experiment(name)
+    MODEL.unlink()
+    calls: list[list[str]] = []
+    monkeypatch.setattr(dvc, "_texts", {})
+    run = subprocess.run
+    monkeypatch.setattr(
+        subprocess, "run", lambda words, **x: calls.append(words) or run(words, **x)
+    )
+    assert [len(record.rows) for record in records()] == [2, 2, 2]
+    assert [words[3] for words in calls] == ["for-each-ref", "cat-file"]
+    records()
+    assert [words[3] for words in calls[2:]] == ["for-each-ref"]
+
+
+def test_an_experiments_processor_and_threads_are_a_tag_as_its_training_sent_it() -> None:
+    text = '{"val_top1": 0.5, "selected_on": "nothing", "device": "CPU, 2 threads"}'
+    Path("metrics/train.json").write_text(text)
+    git("add", "metrics/train.json")
+    commit()
+    experiment("vapid-frog")
+    MODEL.unlink()
+    (record,) = records()
+    assert record.tags["device"] == "CPU, 2 threads"
+    assert "train.selected_on" not in record.tags and "train/val_top1" not in record.scores
+
+
 def test_what_cannot_be_read_is_left_out_and_named(capsys: Any) -> None:
     note("f", 1, 1)
     note("g", 1, 1)

@@ -102,6 +102,8 @@ def test_the_processor_is_named_for_the_training_and_for_the_page(params: Params
     assert of(params, device="CPU, AVX2").facts["Processor"].startswith("CPU, AVX2, for the tr")
     other = of(params, device="H100").facts["Processor"]
     assert other == "H100 for the training, CPU, AVX2 for this page"
+    threads = of(params, device="CPU, AVX2, 2 threads").facts["Processor"]
+    assert threads == "CPU, AVX2, 2 threads, for the training; this page on the same kind"
     assert of(params).facts["Processor"].startswith("not recorded for the training")
 
 
