@@ -357,13 +357,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
 
         path = hub.fetch(str(path))
     trained = checkpoint.load(Path(path), place)
-    training = trained.params["train"]
-    try:
-        size, resize = int(training["val_size"]), int(training["val_resize"])
-    except KeyError as key:
-        what = f"its header lacks train.{key.args[0]}"
-        raise DataError(what, path, "train again with this version") from None
-    view = size, resize, place, trained.canvas
+    view = *checkpoint.validated(trained, str(path)), place, trained.canvas
     about = Path(path), trained.arch, trained.unlike_below
     return Predictor(trained.model, trained.classes, *view, *about)
 
