@@ -75,7 +75,7 @@ def _log(source: Path, run: str, name: str, alias: str, picture: bytes) -> str:
 
 
 def signature() -> Any:
-    """Image files in, base64 in JSON; for each its class, the confidences, and the map."""
+    """Image files in, base64 in JSON; for each what `served.Network` answers."""
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, Map, Schema
 
@@ -83,4 +83,5 @@ def signature() -> Any:
     columns = {"class": DataType.string, "confidence": number, "classes": Map(number)}
     columns |= {"attention_classes": Map(number), "map": Array(Array(number))}
     outputs = [ColSpec(kind, column) for column, kind in columns.items()]
+    outputs += [ColSpec(DataType.boolean, "unlike", required=False)]
     return ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(outputs))

@@ -10,8 +10,10 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -36,7 +38,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def model(root: Path) -> Path:
     """The checkpoint of an untrained network in a project with validation images."""
-    toys.saved(root / "checkpoint", toys.NAMES, canvas=32)
+    toys.saved(root / "checkpoint", toys.NAMES, canvas=32, unlike_below=100.0)
     toys.pack(root / "data/val.safetensors", toys.split(4))
     (root / "dvc.yaml").touch()
     (root / "params.yaml").touch()
@@ -65,6 +67,24 @@ def test_the_example_is_a_validation_image(model: Path) -> None:
 
 
 @pytest.mark.filterwarnings("default")  # MLflow's own
+@pytest.mark.parametrize(("below", "unlike"), [(100.0, True), (-100.0, False), (None, None)])
+def test_an_answer_says_whether_the_image_is_unlike_the_training_data(
+    tmp_path: Path, below: float | None, unlike: bool | None
+) -> None:
+    """The energy of an untrained network is near log(4) = 1.4."""
+    from abn.inference import served  # here: MLflow warns while it is imported
+
+    weights = toys.saved(tmp_path / "checkpoint", toys.NAMES, canvas=32, unlike_below=below)
+    network = served.Network()
+    network.load_context(SimpleNamespace(artifacts={registry.ARTIFACT: str(weights)}))
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(file, "PNG")
+    (answer,) = network.predict(None, pd.DataFrame({"image": [file.getvalue()]}))
+    assert answer["unlike"] is unlike
+    assert {column.name for column in registry.signature().outputs} == answer.keys()
+
+
+@pytest.mark.filterwarnings("default")  # MLflow's own
 @pytest.mark.slow
 def test_the_server_of_a_registered_network_answers_with_class_and_map(
     model: Path, capfd: pytest.CaptureFixture[str]
@@ -90,6 +110,7 @@ def test_the_server_of_a_registered_network_answers_with_class_and_map(
     answer = asked(base64.b64encode(file.getvalue()).decode())
     assert answer["class"] == expected.label
     assert answer["classes"] == pytest.approx(expected.classes, abs=1e-5)
+    assert answer["unlike"] is expected.unlike is True  # no energy of an untrained network is 100
     assert torch.tensor(answer["map"]).numpy() == pytest.approx(expected.map, abs=1e-5)
 
 
