@@ -364,9 +364,9 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
 
 def read_bytes(path: Path) -> bytes:
     """The content of the image file at `path`; DataError where it cannot be read."""
-    if not path.is_file():
-        raise DataError("no such image", path, "check the path")
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise DataError("no such image", path, "check the path")
         return path.read_bytes()
     except OSError as error:
         raise DataError(error.strerror or str(error), path, "make it readable") from error
