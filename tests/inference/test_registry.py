@@ -60,6 +60,40 @@ def test_weights_that_no_run_has_are_refused(
     assert "no run in MLflow has these weights" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("alias", ["", "the best", "latest", "Latest", "v1", "V12", "x" * 256])
+def test_an_alias_that_mlflow_would_refuse_later_is_refused_at_once(
+    alias: str,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It refuses an alias after the version is made, which would be left without one."""
+    train(model)
+    monkeypatch.setattr(registry, "_log", lambda *_: pytest.fail("registered"))
+    assert main(["register", "net", "--alias", alias]) == 2
+    assert f"error[PARAMS] not an alias; --alias {alias!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "..", "me/net", "net:1", "x" * 257])
+def test_a_name_that_mlflow_refuses_is_one_line(
+    name: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["register", name]) == 2
+    assert "error[PARAMS] not a name for a model; NAME '" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"junk"])
+def test_what_is_no_checkpoint_is_not_registered(
+    content: bytes | None, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.unlink()
+    if content is not None:
+        model.write_bytes(content)
+    assert main(["register", "net"]) == 3
+    line = capsys.readouterr().err
+    assert line.startswith("error[DATA] ") and "checkpoint/model.safetensors" in line
+
+
 def test_the_example_is_a_validation_image(model: Path) -> None:
     image = Image.open(io.BytesIO(registry.example(model.parents[1] / "data/val.safetensors")))
     assert (image.format, image.size) == ("PNG", (32, 32))
@@ -93,7 +127,8 @@ def test_the_server_of_a_registered_network_answers_with_class_and_map(
 
     train(model)
     assert main(["register", "net", "--alias", "best"]) == 0
-    assert capfd.readouterr().out.splitlines()[-1] == "models:/net/1"
+    out, err = capfd.readouterr()
+    assert out.splitlines()[-1] == "models:/net/1" and "type hint" not in err
     client = MlflowClient(address())
     version = client.get_model_version_by_alias("net", "best")
     run = stores.run("f")
