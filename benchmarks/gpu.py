@@ -292,7 +292,7 @@ def _run(options: argparse.Namespace, epochs: int, seed: int) -> Results:
     store = ResumeStore(options.cache / f"run-{epochs}-{seed}")
     loop.fit(model, options.train, options.val, config, seed=seed, resume=store, on_epoch=on_epoch)
     seconds = time.monotonic() - started
-    view = CenterCrop(config.val_size, config.val_resize)
+    view = CenterCrop(*config.view)
     val = loader.to_device_if_fits(options.val, place)
     seen = [predict(model, val, view, 250, place, mirrored) for mirrored in (False, True)]
     return {

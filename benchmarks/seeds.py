@@ -156,7 +156,7 @@ def _metrics(
 ) -> dict[str, Any]:
     """The stages evaluate and explain."""
     model, (train, val), config = training.network(), splits, params.evaluate
-    view, place = CenterCrop(config.size, config.resize), device.choose()
+    view, place = CenterCrop(*(config.view or params.train.view)), device.choose()
     plain, mirrored = (
         predict(model, val, view, config.batch_size, place, mirrored=mirrored)
         for mirrored in (False, True)

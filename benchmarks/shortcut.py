@@ -154,7 +154,7 @@ def _run(options: argparse.Namespace, params: Params, folder: Path) -> None:
     missing = {key: file for key, file in files.items() if not file.exists()}
     trainings = kept.train_all(_plan(options, list(missing)), options.work)
     pictures = patches.pictures(params.data, options.images)
-    view = CenterCrop(params.evaluate.size, params.evaluate.resize)
+    view = CenterCrop(*(params.evaluate.view or params.train.view))
     for (mode, seed), file in missing.items():
         pair = itertools.islice(trainings, len(SIDES))
         found = kept.measured(file, partial(rehearse, pictures, view, mode, seed, pair))

@@ -25,7 +25,7 @@ def main(params: Params, inputs: Inputs) -> None:
     device = devices.choose()
     trained, val = checkpoint.load(path, device), packed.read(paths.VAL_DATA)
     trained = checkpoint.for_classes(trained, val.classes, path)
-    view = CenterCrop(config.size, config.resize)
+    view = CenterCrop(*(config.view or checkpoint.validated(trained, path)))
     plain, mirrored = (
         predict(trained.model, val, view, config.batch_size, device, mirrored=mirrored)
         for mirrored in (False, True)

@@ -30,7 +30,7 @@ def main(params: Params, inputs: Inputs) -> None:
         trained.model,
         train,
         val,
-        CenterCrop(params.evaluate.size, params.evaluate.resize),
+        CenterCrop(*(params.evaluate.view or checkpoint.validated(trained, path))),
         config,
         params.seed,
         siblings=[network.model for network in siblings],

@@ -32,7 +32,7 @@ def main(params: Params, inputs: Inputs) -> None:
     trained = checkpoint.load(path, device)
     train, val = packed.read(paths.TRAIN_DATA), packed.read(paths.VAL_DATA)
     trained = checkpoint.for_classes(trained, val.classes, path)
-    view = CenterCrop(params.evaluate.size, params.evaluate.resize)
+    view = CenterCrop(*(params.evaluate.view or checkpoint.validated(trained, path)))
     measured, scored = results.read(), results.table(paths.explain_table("images"))
 
     recommended = str(measured.explain["recommended"])

@@ -255,6 +255,16 @@ def test_any_checkpoint_can_be_evaluated_without_training(finished):
     finished.run("git checkout -q . && dvc checkout -q")
 
 
+def test_an_evaluation_of_no_size_is_as_the_network_was_validated(finished):
+    """TINY trains on crops of 32 px, validates on 64 and evaluates on 32."""
+    validated = finished.metrics("train")["val_loss"]
+    assert finished.metrics("evaluate")["loss"] != validated
+    finished.change(evaluate={"size": None, "resize": None})
+    assert "Running stage 'evaluate'" in finished.run("dvc repro -s evaluate")
+    assert finished.metrics("evaluate")["loss"] == validated
+    finished.run("git checkout -q . && dvc checkout -q")
+
+
 def test_a_report_on_weights_that_were_not_explained_is_refused(finished):
     finished.change(visualize={"checkpoint": "checkpoint/epoch-0001.safetensors"})
     text = finished.run("python -m stages.visualize", code=2)

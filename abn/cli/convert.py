@@ -18,6 +18,7 @@ from pathlib import Path
 
 from abn.inference import convert
 from abn.models import checkpoint
+from abn.runtime.errors import DataError
 
 HELP = "make a checkpoint from weights of the official ABN, the old project or torchvision"
 NEEDS_PROJECT = False
@@ -34,8 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the checkpoint and say what it is; the exit code."""
-    names = options.classes.read_text(encoding="utf-8").splitlines() if options.classes else ()
-    made = convert.convert(options.source, tuple(name for name in names if name.strip()))
+    made = convert.convert(options.source, _names(options.classes) if options.classes else ())
     convert.write(made, options.target)
     digest = checkpoint.sha256(options.target)
     about = {name: made.header[name] for name in ("arch", "converted")}
@@ -50,3 +50,13 @@ def run(options: argparse.Namespace) -> int:
     if "start_only" in made.header:
         print(f"a start: train.init: {options.target} and train.init_sha256: {digest}")
     return 0
+
+
+def _names(file: Path) -> tuple[str, ...]:
+    """The lines of `file` that are not empty; DataError where it is no text."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeError) as error:
+        what = getattr(error, "strerror", None) or "not UTF-8"
+        raise DataError(what, f"--classes {file}", "give a file of UTF-8 text") from None
+    return tuple(line for line in lines if line.strip())

@@ -20,7 +20,7 @@ from types import ModuleType
 
 from abn import cli
 from abn.runtime import env
-from abn.runtime.errors import UserError
+from abn.runtime.errors import DiskError, UserError
 from abn.version import __version__
 
 INTERRUPTED, PIPE_CLOSED = 130, 141  # exit codes, as shells have them
@@ -50,11 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush to
         return PIPE_CLOSED
-    except UserError as error:
+    except (UserError, OSError) as error:
         if os.environ.get("ABN_DEBUG"):
             raise
-        print(error.line(), file=sys.stderr)
-        return error.exit_code
+        known = error if isinstance(error, UserError) else _of_the_disk(error)
+        print(known.line(), file=sys.stderr)
+        return known.exit_code
+
+
+def _of_the_disk(error: OSError) -> DiskError:
+    """What a verb did not foresee, such as a name that is too long."""
+    where = error.filename if error.filename is not None else "the working folder"
+    remedy = "check that name, its permissions and the room there; ABN_DEBUG=1 shows more"
+    return DiskError(error.strerror or str(error) or type(error).__name__, where, remedy)
 
 
 def verbs() -> dict[str, str]:

@@ -221,4 +221,5 @@ def _summarise(seen: Seen, images: int, folder: Path | None) -> None:
     for line in seen.errors.values():
         progress.say(line)
     if seen.errors:
-        progress.say(f"{len(seen.errors):,} of {images:,} images could not be read")
+        what = "read" if not folder else "read, or drawn whole"
+        progress.say(f"{len(seen.errors):,} of {images:,} images could not be {what}")

@@ -25,6 +25,7 @@ from abn.runtime.redaction import redacted
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 Attention = Literal["residual", "look"]
 NAMED_STARTS = ("random", "imagenet")  # of train.init; all else is a path
+CUT = 256 / 224  # the short side over the crop, where the params do not say it
 LARGEST = 10**9  # of any count; beyond it, integers overflow before memory is full
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -204,10 +205,10 @@ class Train(Section):
     """bf16: autocast on CUDA; the CPU always computes in fp32."""
     compile: Literal["auto", "on", "off"]
     """Compile the network (CUDA only); auto: if the training is long enough to gain by it."""
-    val_size: Pixels
-    """Side of the centre crop validated on, in pixels."""
-    val_resize: Pixels
-    """Short side of the images validated on before that crop, in pixels."""
+    val_size: Pixels | None
+    """Side of the centre crop validated on, in pixels; null: the last of sizes."""
+    val_resize: Pixels | None
+    """Short side of the images validated on before that crop, in pixels; null: 8/7 of the crop."""
     validate_every: Count
     """Epochs between validations; the last epoch is always validated."""
     select: Literal["last", "best"]
@@ -223,8 +224,8 @@ class Train(Section):
         )
         _require(_rising(self.grow_at), "grow_at", "the shares must rise")
         _require(_rising(self.milestones), "milestones", "the epochs must rise")
-        least = self.val_size
-        _require(self.val_resize >= least, "val_resize", f"the crop of {least} needs at least that")
+        size, resize = self.view
+        _require(resize >= size, "val_resize", f"the crop of {size} needs at least that")
         mixes = not self.mix_share or bool(self.mixup or self.cutmix)
         _require(mixes, "mix_share", "give mixup or cutmix an alpha above 0, or set this to 0")
         all_mixed = self.mix_share == 1 and self.epochs - 1 < self.mix_until * self.epochs
@@ -237,30 +238,45 @@ class Train(Section):
         _require(moving, "nesterov", "Nesterov needs a momentum above 0")
         return self
 
+    @property
+    def view(self) -> tuple[int, int]:
+        """Side of the centre crop validated on, and the short side before that crop, pixels."""
+        size = self.val_size or self.sizes[-1]
+        return size, self.val_resize or round(size * CUT)
+
     def _check_start(self) -> None:
         """What goes with random first weights, and where a file of first weights may be."""
         named = self.init in NAMED_STARTS
         _require(not (named and self.init_sha256), "init_sha256", "null, unless init names a file")
         inside = PurePosixPath(self.init).parts[:1] == ("checkpoint",)
         _require(not inside, "init", "this stage replaces checkpoint/: copy the file elsewhere")
-        random = self.init == "random"
-        _require(not random or self.freeze == "none", "freeze", "random weights must learn: none")
-        _require(not random or self.new_lr == 1, "new_lr", "with init: random all is new: give 1.0")
+        alike = self.freeze == "none" and self.new_lr == 1
+        remedy = "random weights all have to learn: give train.freeze: none and train.new_lr: 1.0"
+        _require(self.init != "random" or alike, "init", remedy)
 
 
 class Evaluate(Section):
     checkpoint: ProjectPath
     """The weights to evaluate, such as checkpoint/epoch-0010.safetensors."""
     batch_size: Count
-    size: Pixels
-    """Side of the centre crop the network sees, in pixels; explain and visualize see the same."""
-    resize: Pixels
-    """Length of the image's short side before that crop, in pixels."""
+    size: Pixels | None
+    """Side of the centre crop the network sees, in pixels; explain and visualize see the same.
+    null: as the network was validated."""
+    resize: Pixels | None
+    """Length of the image's short side before that crop, in pixels; null where size is."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _require(self.resize >= self.size, "resize", f"the crop of {self.size} needs at least that")
+        both = (self.size is None) == (self.resize is None)
+        _require(both, "resize", "give numbers for both, size and resize, or null for both")
+        size, resize = self.view or (0, 0)
+        _require(resize >= size, "resize", f"the crop of {size} needs at least that")
         return self
+
+    @property
+    def view(self) -> tuple[int, int] | None:
+        """`size` and `resize`; None: those of the network's validation."""
+        return (self.size, self.resize) if self.size and self.resize else None
 
 
 class Gates(Section):

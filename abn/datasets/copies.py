@@ -49,7 +49,7 @@ class Copies:
             place = enumerate_all([_line(group) for group in across], self.file)
             what = f"{len(across)} image(s) in both splits"
             where = f"{self.root}: {_line(across[0])}, {place}"
-            remedy = "remove them from one split, or allow it with data.allow_duplicates: true"
+            remedy = "remove all but one of each, or allow it with data.allow_duplicates: true"
             raise DataError(what, where, remedy)
         if across:
             progress.say(f"warning: {len(across)} image(s) in both splits, {self.allowed}")

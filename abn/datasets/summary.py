@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from abn.runtime.spreadsheet import escaped
 
 MOST = 20  # classes that a screen shows; of more, the largest and the smallest
 UNEQUAL = 2.0  # the largest class over the smallest in train, from which a remedy is named
-NAME = 32  # characters of a class's name on the console
+NAME = 32  # columns of a class's name on the console
 HEAD = ("class", "train", "val", "train_masks", "val_masks", "smallest_side", "largest_side")
 
 
@@ -38,10 +39,9 @@ class Row(NamedTuple):
 
     def line(self) -> str:
         """As the console shows it."""
-        name = self.name if len(self.name) <= NAME else f"{self.name[: NAME - 3]}..."
         masks = self.train_masks + self.val_masks
         sides = f"{self.smallest} to {self.largest}"
-        return f"  {shown(name):{NAME}} {self.train:7} {self.val:7} {masks:7}   {sides}"
+        return f"  {_cell(self.name)} {self.train:7} {self.val:7} {masks:7}   {sides}"
 
 
 class Summary:
@@ -85,6 +85,22 @@ def lines(rows: Sequence[Row]) -> list[str]:
     sizes = f"{shown(most.name)} has {ratio:.1f} times the images of {shown(least.name)}"
     advice = "unless that is as it will be in use, train.balance: weights (or sampling)"
     return [head, *shown_rows, f"unequal classes: {sizes}; {advice}"]
+
+
+def _cell(name: str) -> str:
+    """`name` in NAME columns of a terminal."""
+    text = shown(name)
+    if _columns(text) > NAME:
+        while _columns(text) > NAME - 3:
+            text = text[:-1]
+        text += "..."
+    return text + " " * (NAME - _columns(text))
+
+
+def _columns(text: str) -> int:
+    """Columns that a terminal needs for `text`: a letter of Chinese or Japanese takes two."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
 def _row(name: str, entries: Sequence[Entry]) -> Row:

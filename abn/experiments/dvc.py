@@ -104,7 +104,7 @@ def results(folder: Path, since: float) -> Iterator[Path]:
     dvc.lock has it at a stage that read these weights, or if the stage that runs since `since`
     (seconds) wrote it; others are named on stderr.
     """
-    sections = yaml((folder / paths.PARAMS).read_text("utf-8"))
+    sections = yaml((folder / paths.PARAMS).read_text("utf-8", "replace"))
     made = {out["path"]: out["md5"] for each in _locked(folder) for out in each["outs"]}
     for stage, patterns in RESULTS.items():
         running = sections.get(stage, {}).get("checkpoint") == str(MODEL)
@@ -128,7 +128,8 @@ def params(folder: Path) -> dict[str, Any]:
 
 def _locked(folder: Path) -> list[dict[str, Any]]:
     """What dvc.lock has of the stages that read the weights in `folder`, and of those before."""
-    stages = yaml((folder / LOCK).read_text("utf-8"))["stages"]
+    # Empty: a merge that is not finished leaves what is no YAML.
+    stages = yaml((folder / LOCK).read_text("utf-8", "replace")).get("stages") or {}
     weights = digest(folder / MODEL, "md5")
     used = [each for each in stages.values() if weights in [dep.get("md5") for dep in each["deps"]]]
     before = [stages[name] for name in ("download", "train") if name in stages]

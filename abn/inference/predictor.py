@@ -361,13 +361,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
 
         path = hub.fetch(str(path))
     trained = checkpoint.load(Path(path), place)
-    training = trained.params["train"]
-    try:
-        size, resize = int(training["val_size"]), int(training["val_resize"])
-    except KeyError as key:
-        what = f"its header lacks train.{key.args[0]}"
-        raise DataError(what, path, "train again with this version") from None
-    view = size, resize, place, trained.canvas
+    view = *checkpoint.validated(trained, str(path)), place, trained.canvas
     about = Path(path), trained.arch, trained.unlike_below
     return Predictor(trained.model, trained.classes, *view, *about)
 
@@ -392,9 +386,9 @@ def _in_order(
 
 def read_bytes(path: Path) -> bytes:
     """The content of the image file at `path`; DataError where it cannot be read."""
-    if not path.is_file():
-        raise DataError("no such image", path, "check the path")
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise DataError("no such image", path, "check the path")
         return path.read_bytes()
     except OSError as error:
         raise DataError(error.strerror or str(error), path, "make it readable") from error

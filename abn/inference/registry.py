@@ -6,32 +6,39 @@ checkpoint. It hangs on the run that has these very weights.
 
 import io
 import os
+import re
 import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 import abn
 from abn.data import packed
 from abn.models import checkpoint
 from abn.project import paths
-from abn.runtime.errors import TrackingError
+from abn.runtime.errors import ParamsError, TrackingError
 from abn.tracking import address, client, mirror
 
 HOUSE, SERVED = Path(abn.__file__).parent, Path(__file__).with_name("served.py")
 CORE = "numpy", "opencv-python-headless", "pillow", "pydantic", "safetensors", "torch"
 PATIENCE = "120"  # seconds, MLflow's own: a server answers once it has stored all the weights
+NAME = re.compile(r"[^/:]{1,256}")
+ALIAS = re.compile(r"(?!(latest|v\d+)$)[\w-]{1,255}", re.IGNORECASE)
 ARTIFACT = "weights"  # the checkpoint among the model's files
 
 
 def register(source: Path, name: str, alias: str) -> str:
     """Register the checkpoint `source` as the next version of `name`, with `alias`; its address.
 
-    Runs in the project's root. DataError where there are no validation images for the example,
+    Runs in the project's root. ParamsError where MLflow takes no such name or alias. DataError
+    where `source` is no checkpoint, or there are no validation images for the example.
     TrackingError where no run has these weights.
     """
+    require_names(name, alias)
+    checkpoint.load(source, torch.device("cpu"))
     picture = example(paths.VAL_DATA)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE)
     store = client.Store()
@@ -42,6 +49,15 @@ def register(source: Path, name: str, alias: str) -> str:
         remedy = "register the weights of the project's last training"
         raise TrackingError("no run in MLflow has these weights", source, remedy)
     return _log(source, run, name, alias, picture)
+
+
+def require_names(name: str, alias: str) -> None:
+    """ParamsError for what MLflow refuses: of an alias only after the version is there."""
+    if not NAME.fullmatch(name) or name.strip(". ") == "":
+        raise ParamsError("not a name for a model", f"NAME {name!r}", "use letters without / and :")
+    if not ALIAS.fullmatch(alias):
+        remedy = "use letters, digits, - and _, but not latest or v1"
+        raise ParamsError("not an alias", f"--alias {alias!r}", remedy)
 
 
 def example(data: Path) -> bytes:
@@ -57,8 +73,7 @@ def _log(source: Path, run: str, name: str, alias: str, picture: bytes) -> str:
     from mlflow.models import Model
 
     mlflow.set_tracking_uri(address.address())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's advice on types and requirements
+    with warnings.catch_warnings(record=True):  # MLflow's advice; it sets filters of its own
         logged = Model.log(
             None,
             flavor=mlflow.pyfunc,
@@ -78,7 +93,7 @@ def _log(source: Path, run: str, name: str, alias: str, picture: bytes) -> str:
 
 
 def signature() -> Any:
-    """Image files in, base64 in JSON; for each its class, the confidences, and the map."""
+    """Image files in, base64 in JSON; for each what `served.Network` answers."""
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, Map, Schema
 
@@ -86,4 +101,5 @@ def signature() -> Any:
     columns = {"class": DataType.string, "confidence": number, "classes": Map(number)}
     columns |= {"attention_classes": Map(number), "map": Array(Array(number))}
     outputs = [ColSpec(kind, column) for column, kind in columns.items()]
+    outputs += [ColSpec(DataType.boolean, "unlike", required=False)]
     return ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(outputs))

@@ -170,20 +170,30 @@ def require_ours(folder: Path) -> None:
     """DiskError unless `folder` is missing or empty, or has exactly what its manifest says."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise DiskError("a link or a file, not a folder to write to", folder, "name another folder")
+    files.require_not_here(folder)
+    if not (folder / MANIFEST).is_file():  # not looked through: it may be a whole disk
+        others = (path for path in folder.glob("*") if not files.SYSTEM.fullmatch(path.name))
+        if stranger := next(others, None):
+            raise _not_ours(stranger.name, folder)
+        return
     found = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
         if path.is_symlink() or not (path.is_dir() or files.SYSTEM.fullmatch(path.name))
     }
     try:
-        known = json.loads((folder / MANIFEST).read_bytes())["wrote"] if found else {}
-        strangers = found ^ {*known, *([MANIFEST] if found else [])}
+        known = json.loads((folder / MANIFEST).read_bytes())["wrote"]
+        strangers = found ^ {*known, MANIFEST}
         strangers |= {name for name in known if _digest(folder / name) != known[name]}
     except (OSError, ValueError, LookupError, TypeError):
         strangers = found
     if strangers:
-        what = f"not as `abn predict` wrote it ({min(strangers)})"
-        raise DiskError(what, folder, "name another folder, or remove this one yourself")
+        raise _not_ours(min(strangers), folder)
+
+
+def _not_ours(name: str, folder: Path) -> DiskError:
+    what = f"not as `abn predict` wrote it ({name})"
+    return DiskError(what, folder, "name another folder, or remove this one yourself")
 
 
 def common_folder(paths: Sequence[Path]) -> str:

@@ -15,7 +15,8 @@ class Network(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     # Without types: MLflow takes them for the schema of what may come in.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """For each image file (bytes, column `image`) its class, confidences and map [h][w]."""
+        """For each image file (bytes, column `image`) its class, confidences, map [h][w], and
+        whether it is unlike the training data (None: not known)."""
         return [
             {
                 "class": each.label,
@@ -23,6 +24,7 @@ class Network(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
                 "classes": each.classes,
                 "attention_classes": each.attention_confidences,
                 "map": each.map.tolist(),
+                "unlike": each.unlike,
             }
             for each in self.model.predict(list(model_input["image"]))
         ]

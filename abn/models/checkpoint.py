@@ -28,6 +28,7 @@ from abn.runtime.errors import DataError
 
 FINAL = "model"  # the snapshot of the finished training
 NAMES = re.compile(r"(model|epoch-\d{4,})\.safetensors")  # of the files in the train stage's folder
+VIEW = "val_size", "val_resize"  # of params.train: how the images validated on were shown
 REMEDY = "use a checkpoint that the train stage wrote, or train again"
 
 
@@ -109,7 +110,22 @@ def recipe(params: Params) -> dict[str, Any]:
     """The params that the weights depend on, for the header."""
     data = {"data": params.data.model_dump(include={"holdout", "seed"})}
     names = {"arch", "attention", "smooth", "seed", "train"}
-    return params.model_dump(mode="json", include=names) | data
+    said = params.model_dump(mode="json", include=names)
+    said["train"] |= dict(zip(VIEW, params.train.view, strict=True))  # as numbers, never null
+    return said | data
+
+
+def validated(trained: Checkpoint, where: Path | str) -> tuple[int, int]:
+    """The side of the centre crop that `trained` was validated on, and the short side before it.
+
+    In pixels. DataError where its header lacks them: the file at `where` is an old one.
+    """
+    train = trained.params["train"]
+    if missing := [name for name in VIEW if name not in train]:
+        what = f"its header lacks train.{missing[0]}"
+        raise DataError(what, where, "train again with this version")
+    size, resize = (int(train[name]) for name in VIEW)
+    return size, resize
 
 
 def save_all(

@@ -46,6 +46,7 @@ def replacing_folder(folder: Path, ours: re.Pattern[str]) -> Iterator[Path]:
     DiskError, before anything is removed, where `folder` is a link or a file, or holds a file whose
     name is not one of `ours`.
     """
+    require_only(folder, ours)
     part = partial(folder)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -64,11 +65,18 @@ def replacing_folder(folder: Path, ours: re.Pattern[str]) -> Iterator[Path]:
 
 def require_only(folder: Path, ours: re.Pattern[str]) -> None:
     """DiskError unless `folder` is missing, or a folder of files with names of `ours`."""
+    require_not_here(folder)
     is_other = folder.is_symlink() or folder.is_file()
     for path in [folder] if is_other else sorted(folder.glob("*")):
         if path.is_dir() or not (ours.fullmatch(path.name) or SYSTEM.fullmatch(path.name)):
             what = "not written by this project, and in the place of an output"
             raise DiskError(what, path, "move it elsewhere, then run the same command again")
+
+
+def require_not_here(folder: Path) -> None:
+    """DiskError if `folder` is the working folder or one above it: replaced, it would be lost."""
+    if absolute(folder) in (Path.cwd(), *Path.cwd().parents):
+        raise DiskError("the working folder is in it", folder, "name a new folder")
 
 
 def settle(part: Path, path: Path) -> None:

@@ -64,7 +64,7 @@ def measure_statistics(
     # A batch is spread over the whole split, which may be in the order of its classes.
     chosen = torch.linspace(0, len(train) - 1, steps * batch).long().view(batch, steps).T
     mine = train.subset(chosen[:, first:last].flatten())
-    view, device = CenterCrop(config.val_size, config.val_resize), next(model.parameters()).device
+    view, device = CenterCrop(*config.view), next(model.parameters()).device
     model.eval()
     shown = loader.evaluation(mine, view, last - first, device)
     for step, images in enumerate(shown, start=1):

@@ -149,7 +149,7 @@ def _predictions(
     model: AttentionBranchNetwork, split: Split, config: Train, world: World
 ) -> Predictions:
     """What `model` says of `split` as validation shows it, a shard of it from each rank."""
-    view = CenterCrop(config.val_size, config.val_resize)
+    view = CenterCrop(*config.view)
     device = next(model.parameters()).device
     shard = split.subset(torch.arange(*world.shard(len(split)))) if world.size > 1 else split
     found = predict(model, shard, view, config.batch_size, device)

@@ -22,6 +22,7 @@ from abn.runtime.errors import DataError, ParamsError
 
 HEAD = {"fc", "att_conv", "bn_att2", "att_conv2", "att_conv3", "bn_att3"}
 FREEZABLE = {"stem": ("conv1", "bn1")} | {f"layer{i}": (f"layer{i}",) for i in (1, 2, 3)}
+WITHOUT = "start without it: train.init: random, train.freeze: none, train.new_lr: 1.0"
 TIMEOUT = 30.0  # seconds to wait for the server's next bytes
 
 
@@ -149,7 +150,8 @@ def _imagenet(arch: str) -> Start:
             state = weights.get_state_dict(check_hash=True, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, EOFError) as error:  # the second: a wrong hash
         what = f"ImageNet's weights cannot be had ({str(error)[:100]})"
-        raise DataError(what, weights.url, f"fetch it elsewhere and put it at {path}") from None
+        remedy = f"fetch it elsewhere and put it at {path}; or {WITHOUT}"
+        raise DataError(what, weights.url, remedy) from None
     digest = checkpoint.sha256(path)
     if (known := re.search(r"-([0-9a-f]{8})\.", path.name)) and not digest.startswith(known[1]):
         raise DataError("damaged: not the checksum in its name", path, "delete it and try again")

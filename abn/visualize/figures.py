@@ -47,7 +47,13 @@ def sheet(tiles: Sequence[Tile], style: Style, dpi: int) -> Figure:
     for tile, (left, top) in zip(tiles, corners, strict=True):
         _tile(figure, left, top - _ABOVE - _IMAGE, tile, style)
     note: dict[str, Any] = {"ha": "center", "color": GREY, "fontsize": SMALL}
-    figure.text(0.5, _BORDER / height, _key(tiles[0], style), **note)
+    text = _key(tiles[0], style)
+    if _width(figure, text, SMALL) <= width - 2 * _SEAM:
+        figure.text(0.5, _BORDER / height, text, **note)
+    else:  # a sheet of one column: two lines, nearer to the edge
+        middle = text.rfind(" ", 0, len(text) * 3 // 5)
+        two = f"{text[:middle]}\n{text[middle + 1 :]}"
+        figure.text(0.5, _BORDER / 3 / height, two, **note)
     return figure
 
 

@@ -13,6 +13,7 @@ from matplotlib.ft2font import FaceFlags, FT2Font
 from abn.runtime.progress import say
 
 FIRST = "DejaVu Sans"  # comes with matplotlib
+REMEDY = "or install one (Debian: fonts-noto)"
 LISTED = 10  # names in a message
 NO_LETTERS = ("lastresort", "blank", "notdef")  # in names of fonts that have a box for everything
 
@@ -29,7 +30,9 @@ def drawing(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     if missing:
         listed = ", ".join(f"#{i} {names[i]}" for i in missing[:LISTED])
         more = f" and {len(missing) - LISTED} more classes" if len(missing) > LISTED else ""
-        say(f"pictures: no font on this machine can write {listed}{more}: see the numbers")
+        say(
+            f"pictures: no font on this machine can write {listed}{more}: see the numbers, {REMEDY}"
+        )
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams["font.family"] = families

@@ -73,6 +73,7 @@ def _facts(
     named = ", ".join(map(apart, trained.classes[:NAMED]))
     rest = f" and {len(trained.classes) - NAMED} more" if len(trained.classes) > NAMED else ""
     side = train.images.shape[1]
+    size, resize = params.evaluate.view or checkpoint.validated(trained, "the checkpoint")
     learnt = f"{len(train):,} for training" if "epochs" in recipe else "none for training"
     learnt += f", {holdout:.0%} of them held out" if holdout else ""
     return {
@@ -81,8 +82,7 @@ def _facts(
         "Images": f"{learnt}; {len(val):,} for validation",
         f"{len(trained.classes)} classes": named + rest,
         "Training": _training(recipe, trained.params.get("seed")),
-        "Evaluation": f"the short side resized to {params.evaluate.resize} px, then the centre "
-        f"{params.evaluate.size} px",
+        "Evaluation": f"the short side resized to {resize} px, then the centre {size} px",
     }
 
 

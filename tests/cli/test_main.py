@@ -18,11 +18,13 @@ from abn.runtime.errors import DataError
 HELP: str = "Say where it runs."
 {more}
 def configure(parser):
-    parser.add_argument("--fail", choices=("user", "ctrl-c"))
+    parser.add_argument("--fail", choices=("user", "ctrl-c", "name"))
 
 def run(options):
     if options.fail == "user":
         raise DataError("no such image", "cat.png", "check the path")
+    if options.fail == "name":
+        Path("x" * 300).exists()
     if options.fail:
         raise KeyboardInterrupt
     print(Path.cwd())
@@ -90,6 +92,14 @@ def test_an_error_is_one_line_with_its_exit_code(
     assert (main(["greet"]), main(["greet", "--fail", "ctrl-c"])) == (4, 130)
     assert main(["greet", "--fail", "user"]) == 3
     assert capsys.readouterr().err == "error[DATA] no such image; cat.png; check the path\n"
+
+
+def test_an_error_of_the_disk_that_no_verb_foresaw_is_one_line(
+    greet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["greet", "--fail", "name"]) == 5
+    line = capsys.readouterr().err
+    assert line.startswith("error[DISK] File name too long; xxx") and line.count("\n") == 1
 
 
 def test_a_verb_for_projects_runs_at_the_root_from_any_folder_of_it(

@@ -194,6 +194,28 @@ def test_a_folder_of_another_origin_and_a_link_are_refused(tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "thesis.tex"]
 
 
+def test_a_folder_of_another_origin_is_refused_before_it_is_looked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be a home or a whole disk; of the working folder the shell would lose its place."""
+    (tmp_path / "deep").mkdir()
+    monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("looked through"))
+    assert main(["predict", "photos/a", "--to", str(tmp_path)]) == 5
+    assert "not as `abn predict` wrote it (deep)" in capsys.readouterr().err
+    photo = str(Path("photos/a").absolute())
+    monkeypatch.chdir(tmp_path / "deep")
+    assert main(["predict", photo, "--to", "."]) == 5
+    assert "the working folder is in it" in capsys.readouterr().err
+
+
+def test_a_file_whose_name_no_disk_can_hold_does_not_stop_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["predict", "x" * 300, "photos/a"]) == 3
+    out, err = capsys.readouterr()
+    assert "photos/a/x.jpg: " in out and "error[DATA] File name too long; xxx" in err
+
+
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Predictor.stream
 

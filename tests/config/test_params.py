@@ -84,6 +84,7 @@ EDITS = [
     ("milestones: []", "milestones: [4, 2]", ["train.milestones = [4, 2]", "must rise"]),
     ("momentum: 0.9", "momentum: 0", ["train.nesterov = True", "momentum above 0"]),
     ("  resize: 64", "  resize: 32", ["evaluate.resize = 32", "at least that"]),
+    ("  resize: 64", "  resize: null", ["evaluate.resize = None", "or null for both"]),
     ("val_resize: 64", "val_resize: 48", ["train.val_resize = 48", "crop of 64", "at least that"]),
     ("mix_share: 0.0", "mix_share: 0.5", ["train.mix_share = 0.5", "mixup or cutmix"]),
     ("attention_masks: 1.0", "attention_masks: 0", ["train.attention_masks = 0", "greater than 0"]),
@@ -91,8 +92,8 @@ EDITS = [
     ("init: random", "init: checkpoint/model.safetensors", ["train.init", "copy the file"]),
     ("init_sha256: null", "init_sha256: abc", ["train.init_sha256 = 'abc'", "pattern"]),
     ("init_sha256: null", f"init_sha256: {'a' * 64}", ["train.init_sha256", "unless init names"]),
-    ("freeze: none", "freeze: layer1", ["train.freeze = 'layer1'", "random weights must learn"]),
-    ("new_lr: 1.0", "new_lr: 10.0", ["train.new_lr = 10.0", "give 1.0"]),
+    ("freeze: none", "freeze: layer1", ["train.init = 'random'", "freeze: none", "new_lr: 1.0"]),
+    ("new_lr: 1.0", "new_lr: 10.0", ["train.init = 'random'", "freeze: none", "new_lr: 1.0"]),
     ("attention_loss: 0.0", "attention_loss: -1", ["train.attention_loss = -1", "or equal to 0"]),
     ("trivial: 0.0", "trivial: 1.5", ["train.trivial = 1.5", "1"]),
     ("sam: 0.0", "sam: -0.05", ["train.sam = -0.05", "or equal to 0"]),
@@ -289,6 +290,22 @@ def test_the_original_recipe_has_none_of_what_came_later() -> None:
     assert {getattr(train, name) for name in (*shares, "label_smoothing")} == {0.0}
     assert (train.zero_init, train.flip, train.sizes) == (False, True, (224,))
     assert (train.optimizer, official.smooth) == ("sgd", False)
+
+
+def test_sizes_that_are_null_follow_the_size_of_the_last_training_crops(changed: Any) -> None:
+    own = parameters.load(ROOT / "presets/folder.yaml")
+    assert own.train.view == (224, 256)
+    small = changed(own.train, sizes=(32, 48), grow_at=(0.5,))
+    assert small.view == (48, 55)  # 48 * 8 / 7 = 54.86
+    assert changed(small, val_size=96).view == (96, 110)  # 109.71
+    assert changed(small, val_size=96, val_resize=96).view == (96, 96)
+
+
+def test_an_evaluation_of_no_size_is_as_the_network_was_validated(
+    params: parameters.Params, changed: Any
+) -> None:
+    assert params.evaluate.view == (64, 64)
+    assert changed(params.evaluate, size=None, resize=None).view is None
 
 
 def test_look_trains_all_its_norms(params: parameters.Params) -> None:

@@ -245,7 +245,7 @@ def test_an_image_in_both_splits_is_an_error_unless_allowed(
     with pytest.raises(DataError) as caught:
         pack_both(own, tmp_path / "out")
     first = "train/a/02.png (train) = val/a/x.png (val)"
-    remedy = "remove them from one split, or allow it with data.allow_duplicates: true"
+    remedy = "remove all but one of each, or allow it with data.allow_duplicates: true"
     where = f"{tmp_path}/images: {first}, listed above"
     assert str(caught.value) == f"2 image(s) in both splits; {where}; {remedy}"
     assert said(capsys) == [

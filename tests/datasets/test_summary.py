@@ -39,6 +39,17 @@ def test_a_long_name_is_cut() -> None:
     assert lines([row("x" * 50, 1), row("b", 1)])[1].split()[0] == "x" * 29 + "..."
 
 
+def test_wide_letters_take_two_columns_and_accents_none() -> None:
+    """A terminal shows 寺 as wide as two Latin letters."""
+    cat, temple, long, cafe = lines(
+        [row("cat", 1), row("お寺", 1), row("寺" * 20, 1), row("cafe\u0301", 1)]
+    )[1:]
+    after = cat.removeprefix("  cat" + 29 * " ")
+    assert temple == "  お寺" + 28 * " " + after
+    assert long == "  " + "寺" * 14 + "... " + after  # 14 * 2 + 3 = 31 of 32 columns
+    assert cafe == "  cafe\u0301" + 28 * " " + after
+
+
 def test_all_classes_are_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = Summary(["=a", "b"], tmp_path / "cache")
     summary.note(0, Entry("train", True, (30, 20)))

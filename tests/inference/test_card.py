@@ -98,6 +98,14 @@ def test_results_of_other_weights_are_not_on_the_card(project: Path) -> None:
     assert "## Does the map explain the decision?\n\nNot measured on these weights." in card
 
 
+@pytest.mark.parametrize("lock", ["", "<<<<<<< HEAD\nstages:\n", "[]", "stages:\n", b"\xff"])
+def test_of_a_lock_that_is_none_nothing_is_on_the_card(lock: str | bytes, project: Path) -> None:
+    """A merge that is not finished leaves marks in it."""
+    (project / "dvc.lock").write_bytes(lock.encode() if isinstance(lock, str) else lock)
+    content = written(project)
+    assert content["README.md"].decode().count("Not measured on these weights.") == 2
+
+
 def test_weights_without_a_project_have_a_card_without_numbers(project: Path) -> None:
     (project / "dvc.lock").unlink()
     content = written(project)

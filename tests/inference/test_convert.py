@@ -210,6 +210,21 @@ def test_what_is_not_such_weights_is_one_line_and_runs_nothing(
     assert not Path("ran").exists() and not Path("made.safetensors").exists()
 
 
+@pytest.mark.parametrize("classes", ["none.txt", "folder", "latin.txt"])
+def test_a_file_of_names_that_is_no_text_is_one_line(
+    classes: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("latin.txt").write_bytes("Käfer".encode("latin-1"))
+    assert main(["convert", "x.pth", "made.safetensors", "--classes", classes]) == 3
+    line = capsys.readouterr().err
+    assert f"; --classes {classes}; give a file of UTF-8 text" in line and line.count("\n") == 1
+
+
 def test_names_come_from_a_file_and_nothing_is_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,8 +10,10 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -36,7 +38,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def model(root: Path) -> Path:
     """The checkpoint of an untrained network in a project with validation images."""
-    toys.saved(root / "checkpoint", toys.NAMES, canvas=32)
+    toys.saved(root / "checkpoint", toys.NAMES, canvas=32, unlike_below=100.0)
     toys.pack(root / "data/val.safetensors", toys.split(4))
     (root / "dvc.yaml").touch()
     (root / "params.yaml").touch()
@@ -66,10 +68,62 @@ def test_weights_that_no_run_has_are_refused(
     assert "no run in MLflow has these weights" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("alias", ["", "the best", "latest", "Latest", "v1", "V12", "x" * 256])
+def test_an_alias_that_mlflow_would_refuse_later_is_refused_at_once(
+    alias: str,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It refuses an alias after the version is made, which would be left without one."""
+    train(model)
+    monkeypatch.setattr(registry, "_log", lambda *_: pytest.fail("registered"))
+    assert main(["register", "net", "--alias", alias]) == 2
+    assert f"error[PARAMS] not an alias; --alias {alias!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "..", "me/net", "net:1", "x" * 257])
+def test_a_name_that_mlflow_refuses_is_one_line(
+    name: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["register", name]) == 2
+    assert "error[PARAMS] not a name for a model; NAME '" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"junk"])
+def test_what_is_no_checkpoint_is_not_registered(
+    content: bytes | None, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.unlink()
+    if content is not None:
+        model.write_bytes(content)
+    assert main(["register", "net"]) == 3
+    line = capsys.readouterr().err
+    assert line.startswith("error[DATA] ") and "checkpoint/model.safetensors" in line
+
+
 def test_the_example_is_a_validation_image(model: Path) -> None:
     image = Image.open(io.BytesIO(registry.example(model.parents[1] / "data/val.safetensors")))
     assert (image.format, image.size) == ("PNG", (32, 32))
     assert image.getpixel((0, 0)) == tuple(toys.split(4).images[0, 0, 0].tolist())
+
+
+@pytest.mark.filterwarnings("default")  # MLflow's own
+@pytest.mark.parametrize(("below", "unlike"), [(100.0, True), (-100.0, False), (None, None)])
+def test_an_answer_says_whether_the_image_is_unlike_the_training_data(
+    tmp_path: Path, below: float | None, unlike: bool | None
+) -> None:
+    """The energy of an untrained network is near log(4) = 1.4."""
+    from abn.inference import served  # here: MLflow warns while it is imported
+
+    weights = toys.saved(tmp_path / "checkpoint", toys.NAMES, canvas=32, unlike_below=below)
+    network = served.Network()
+    network.load_context(SimpleNamespace(artifacts={registry.ARTIFACT: str(weights)}))
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(file, "PNG")
+    (answer,) = network.predict(None, pd.DataFrame({"image": [file.getvalue()]}))
+    assert answer["unlike"] is unlike
+    assert {column.name for column in registry.signature().outputs} == answer.keys()
 
 
 @pytest.mark.filterwarnings("default")  # MLflow's own
@@ -81,7 +135,8 @@ def test_the_server_of_a_registered_network_answers_with_class_and_map(
 
     train(model)
     assert main(["register", "net", "--alias", "best"]) == 0
-    assert capfd.readouterr().out.splitlines()[-1] == "models:/net/1"
+    out, err = capfd.readouterr()
+    assert out.splitlines()[-1] == "models:/net/1" and "type hint" not in err
     client = MlflowClient(address())
     version = client.get_model_version_by_alias("net", "best")
     run = stores.run("f")
@@ -98,6 +153,7 @@ def test_the_server_of_a_registered_network_answers_with_class_and_map(
     answer = asked(base64.b64encode(file.getvalue()).decode())
     assert answer["class"] == expected.label
     assert answer["classes"] == pytest.approx(expected.classes, abs=1e-5)
+    assert answer["unlike"] is expected.unlike is True  # no energy of an untrained network is 100
     assert torch.tensor(answer["map"]).numpy() == pytest.approx(expected.map, abs=1e-5)
 
 

@@ -115,6 +115,22 @@ def test_the_header_holds_the_side_of_the_canvases(
     assert checkpoint.load(folder / "model.safetensors", CPU).canvas == 64
 
 
+def test_the_header_says_in_numbers_how_images_are_to_be_shown(
+    tmp_path: Path, params: Params, changed: Any
+) -> None:
+    shown = changed(params.train, sizes=(48,), val_size=None, val_resize=None)
+    recipe = checkpoint.recipe(changed(params, train=shown))
+    assert (recipe["train"]["val_size"], recipe["train"]["val_resize"]) == (48, 55)
+    trained = checkpoint.Checkpoint(toys.network(), "resnet18", NAMES, recipe)
+    assert checkpoint.validated(trained, tmp_path) == (48, 55)
+
+
+def test_a_header_of_an_old_version_that_says_no_size_is_refused(tmp_path: Path) -> None:
+    trained = checkpoint.Checkpoint(toys.network(), "resnet18", NAMES, {"train": {"val_size": 64}})
+    with pytest.raises(DataError, match=r"lacks train.val_resize; .*train again"):
+        checkpoint.validated(trained, tmp_path)
+
+
 @pytest.mark.usefixtures("toy_arch")
 def test_the_score_below_which_an_image_is_unlike_is_of_the_finished_weights_alone(
     tmp_path: Path,

@@ -92,6 +92,17 @@ def test_a_folder_with_a_file_of_the_users_is_not_replaced(tmp_path: Path, their
     assert list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.parametrize("name", [".", "..", "../.."])
+def test_the_working_folder_and_those_above_are_not_replaced(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a/b")
+    with pytest.raises(DiskError, match="the working folder is in it"):
+        filled(Path(name), "one.png")
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "a", tmp_path / "a/b"]
+
+
 def test_a_file_or_a_link_in_the_place_of_a_folder_is_not_replaced(tmp_path: Path) -> None:
     """A link may lead to somebody's own models."""
     file, link = tmp_path / "file", tmp_path / "link"

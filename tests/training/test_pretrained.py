@@ -222,6 +222,7 @@ def test_without_network_the_line_has_the_address_and_the_place(hub: Path, of: A
     line = caught.value.line()
     assert "Name or service not known" in line and f"put it at {hub}/resnet50-0676ba61.pth" in line
     assert "; https://download.pytorch.org/models/resnet50-0676ba61.pth; " in line
+    assert "or start without it: train.init: random, train.freeze: none, train.new_lr: 1.0" in line
     assert not list(hub.iterdir())
 
 

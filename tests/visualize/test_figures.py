@@ -215,6 +215,18 @@ def test_tiles_of_three_pictures_are_as_near_a_square() -> None:
     assert [columns(count, 3) for count in (1, 3, 4, 10, 12)] == [1, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("colour", ["jet", "viridis"])
+def test_all_of_the_key_is_on_a_sheet_of_one_column(colour: str) -> None:
+    """The sheet of a data set of two classes, trained with `look`: its key is wider than it."""
+    for given in (tile(), looking().tile):
+        figure = sheet([given] * 2, Style(colour, 1.0), 100)
+        assert len({round(axes.get_position().y0, 3) for axes in figure.axes}) == 2
+        key, width = figure.texts[-1].get_window_extent(), figure.get_size_inches()[0] * 100
+        assert key.x0 >= 0 and key.x1 <= width and key.y0 >= 0
+        lowest = min(axes.get_position().y0 for axes in figure.axes) * figure.bbox.height
+        assert key.y1 < lowest - 0.15 * 100  # the range of a map is written below its picture
+
+
 @pytest.mark.parametrize(
     ("colour", "other", "expected"),
     [
@@ -225,7 +237,8 @@ def test_tiles_of_three_pictures_are_as_near_a_square() -> None:
 )
 def test_the_key_says_what_the_colours_stand_for(colour, other, expected) -> None:
     heat = other and Heat("att_cam", np.array([other], np.float32), other)
-    assert expected in words(sheet([tile()._replace(other=heat)], Style(colour, 1.0), 50))
+    figure = sheet([tile()._replace(other=heat)], Style(colour, 1.0), 50)
+    assert expected in words(figure).replace("\n", " ")
 
 
 def test_an_item_of_a_looking_network_shows_what_it_saw_and_what_if() -> None:
