@@ -22,12 +22,13 @@ import yaml
 from scipy.stats import t
 
 from abn.config.params import Params
+from abn.runtime import files
 from abn.runtime.errors import UserError
 
 T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"
 # Options of a run that say nothing of what it found.
-PRIVATE = ("out", "folder", "cache", "work", "train", "val", "until")
+PRIVATE = ("out", "folder", "cache", "work", "train", "val", "until", "known", "chosen")
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "transformers", "accelerate")
 
 
@@ -130,14 +131,17 @@ def machine() -> dict[str, Any]:
 
 
 def save(folder: Path, name: str, settings: dict[str, Any], results: Any) -> None:
-    """Write NAME.json: what was measured, with which settings, where and when."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write NAME.json: what was measured, with which settings, where and when.
+
+    It is whole at any moment: a process that is killed leaves what was saved before.
+    """
     day = time.strftime("%Y-%m-%d", time.gmtime())
     plain = {k: v.name if isinstance(v, Path) else v for k, v in settings.items()}
     kept = {k: v for k, v in plain.items() if k not in PRIVATE}
     record = {"date": day, "machine": machine(), "settings": kept, "found": results}
     text = json.dumps(record, indent=2) + "\n"
-    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    with files.replacing(folder / f"{name}.json") as part:
+        part.write_text(text, encoding="utf-8")
     print(f"-> {folder / name}.json")
 
 

@@ -31,7 +31,11 @@ def network(
 
 def step(arch: str, split: Split, config: Train) -> Step:
     """The step that the train stage would take on `split`, at a constant rate."""
-    model = network(arch, len(split.classes), config)
+    return step_of(network(arch, len(split.classes), config), split, config)
+
+
+def step_of(model: AttentionBranchNetwork, split: Split, config: Train) -> Step:
+    """The same of `model`, which is on the device."""
     ema = optim.EMA(model, config.ema) if config.ema else None
     made = build(model, optim.optimizer(model, config), ema, config, len(split))
     optim.set_rate(made.optimizer, RATE)

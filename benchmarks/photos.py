@@ -30,10 +30,15 @@ def folder(root: Path, count: int, photos: Path | None) -> Path:
     return root
 
 
-def archived(archive: Path, folder: Path) -> tuple[dict[str, Path], int, float]:
-    """Pack an Imagenette archive as the download stage does: the files, images, and seconds."""
+def archived(
+    archive: Path, folder: Path, size: int | None = None
+) -> tuple[dict[str, Path], int, float]:
+    """Pack an Imagenette archive as the download stage does: the files, images, and seconds.
+
+    On canvases of `size` pixels; None: as presets/imagenette-cpu.yaml has them.
+    """
     digest = hashlib.file_digest(archive.open("rb"), "md5").hexdigest()
-    here = {"url": str(archive), "md5": digest}
+    here = {"url": str(archive), "md5": digest} | ({"size": size} if size else {})
     config = measure.recipe("imagenette-cpu").data.model_copy(update=here)
     files = {split: folder / split for split in ("train", "val")}
     started = time.perf_counter()

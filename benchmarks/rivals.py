@@ -192,6 +192,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "ours_is_times_as_fast": round(measure.ratio(rounds, options.only[0], name), 3),
             "waiting_for_data": round(measure.waiting(rounds, name), 4),
             "peak_memory_gb": round(peaks[name], 2),
+            "rounds": [round(turns[name].images / turns[name].seconds, 2) for turns in rounds],
         }
         for name, speed in measure.speeds(rounds).items()
     }

@@ -96,18 +96,29 @@ def test_packing_and_evaluation_are_measured(tmp_path: Path) -> None:
 
 def test_the_gpus_benchmark_runs_without_dvc_mlflow_and_their_kind(tmp_path: Path) -> None:
     (tmp_path / "mini.tgz").write_bytes(imagenette())
-    small = ("--photos", tmp_path / "mini.tgz", "--size", 32, "--batch", 8, "--steps", 2)
-    few = ("--arch", "resnet18", "--archs", "resnet18", "--epochs", 1, "--seeds", 1)
-    few += ("--explained", 2, "--profile", "quick")
-    few += ("--set", "sizes=[32]", "grow_at=[]", "val_size=32", "val_resize=32")
-    sections = ("ceilings", "precision", "repetition", "throughput", "explanation", "accuracy")
+    (tmp_path / "plan.yaml").write_text("trainings: [proxy5]\nseeds: [1, 2]\nviews: [24/32]\n")
+    small = ("--photos", tmp_path / "mini.tgz", "--canvas", 48, "--size", 32, "--batch", 8)
+    few = ("--arch", "resnet18", "--archs", "resnet18", "--steps", 2, "--rounds", 2)
+    few += ("--explained", 2, "--profile", "quick", "--paced", "smooth18")
+    few += ("--plan", tmp_path / "plan.yaml", "--seeds", 1)
+    few += ("--set", "sizes=[32]", "grow_at=[]", "val_size=32", "val_resize=32", "epochs=2")
+    sections = ("ceilings", "precision", "repetition", "throughput", "explanation", "paces")
     (tmp_path / "sitecustomize.py").write_text(WITHOUT)
-    run(tmp_path, "gpu", *small, *few, "--only", *sections, path=tmp_path)
-    figures = found(tmp_path / "gpu.json")
-    assert [name for name in sections if "failed" in figures[name]] == []
+    run(tmp_path, "gpu", *small, *few, "--only", *sections, "accuracy", path=tmp_path)
+    figures = found(tmp_path / "gpu-plan.json")
+    assert [name for name in (*sections, "accuracy") if "failed" in figures[name]] == []
+    assert figures["packing"]["images"] == 60
     assert figures["repetition"] == {"repeats": True, "resumes": True, "recorded_is_eager": True}
     assert figures["explanation"]["repeats"]
-    assert [run["epochs"] for run in figures["accuracy"]["runs"]] == [1]
+    assert len(figures["throughput"]["resnet18 auto"]["rounds"]["seconds_a_step"]) == 2
+    shares = [share for share, seconds in figures["paces"]["smooth18"]["epochs"] if seconds > 0]
+    assert shares == pytest.approx([0.94, 0.06])
+    [training] = figures["accuracy"]["runs"]
+    assert (training["variant"], training["seed"], training["finished"]) == ("proxy5", 1, True)
+    assert not training["cold"]  # other sections came before
+    assert [row["epoch"] for row in training["curve"]] == [1, 2]
+    assert list(training["views"]) == ["32/32", "24/32"]
+    assert training["views"]["32/32"]["top1"] == training["top1"]
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import dataclasses
 import hashlib
 import json
 import math
+import mmap
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -182,21 +184,42 @@ def read(path: Path) -> Split:
     if not path.exists():
         raise DataError("not found", path, "run `dvc repro download` first")
     try:
-        with safe_open(path, framework="pt") as file:
-            meta = json.loads(file.metadata()["abn"])
-            parts = ("images", "labels", "aspect", "files")
-            images, labels, aspect, names = (file.get_tensor(part) for part in parts)
-            there = set(file.keys())
-            masks = file.get_tensor("masks") if "masks" in there else None
-            masked = file.get_tensor("masked").bool() if "masked" in there else None
+        with safe_open(path, framework="numpy") as file:
+            meta, there = json.loads(file.metadata()["abn"]), set(file.keys())
+            labels, aspect = (torch.from_numpy(file.get_tensor(x)) for x in ("labels", "aspect"))
+            files = tuple(file.get_tensor("files").tobytes().decode().split("\0"))
+            masked = torch.from_numpy(file.get_tensor("masked")) if "masked" in there else None
+        pixels = _mapped(path)
         about = tuple(meta["classes"]), meta["source"], meta["digest"]
-        files = tuple(names.numpy().tobytes().decode().split("\0"))
-        split = Split(images, labels, aspect, masks, *about, files, masked=masked)
+        parts = pixels["images"], labels, aspect, pixels.get("masks")
+        split = Split(*parts, *about, files, masked=None if masked is None else masked.bool())
         _check(split)
         return split
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         what = f"not a packed data set ({error})"
         raise DataError(what, path, "delete it and run `dvc repro download`") from None
+
+
+def _mapped(path: Path) -> dict[str, Tensor]:
+    """Images and masks of the sound safetensors file at `path`, by name; not to be written to.
+
+    Nothing is read before it is used. safetensors would map the file as one that may be changed in
+    memory, which Linux refuses where it is larger than the memory of the machine.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        entries = json.loads(file.read(size))
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    found = {}
+    for name in entries.keys() & set(PIXELS):
+        if entries[name]["dtype"] != "U8":
+            raise ValueError(f"{name} that are no bytes")
+        start, end = entries[name]["data_offsets"]
+        with warnings.catch_warnings(action="ignore"):  # of torch, that it is not to be written to
+            place = {"count": end - start, "offset": 8 + size + start}
+            flat = torch.frombuffer(content, dtype=torch.uint8, **place)
+        found[name] = flat.view(entries[name]["shape"])
+    return found
 
 
 def _check(split: Split) -> None:

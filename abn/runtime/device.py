@@ -42,6 +42,8 @@ def choose(number: int = 0) -> torch.device:
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none is read
     if device.type == "cpu":
         keep_memory()
+    if device.index:  # graphs are captured, and Triton's kernels started, on the current device
+        torch.cuda.set_device(device)
     return device
 
 

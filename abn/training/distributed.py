@@ -121,7 +121,9 @@ def world() -> Iterator[World]:
         return
     timeout = timedelta(seconds=env.number("ABN_TIMEOUT", TIMEOUT, least=1))
     cpu = not torch.cuda.is_available() or os.environ.get("ABN_DEVICE") == "cpu"
-    dist.init_process_group("gloo" if cpu else "nccl", timeout=timeout)
+    # On GPUs too gloo is there: the predictions that ranks gather are on the CPU, and NCCL takes
+    # none of those. The barrier is gloo's as well.
+    dist.init_process_group("gloo" if cpu else "cpu:gloo,cuda:nccl", timeout=timeout)
     yield World(dist.get_rank(), size, int(os.environ["LOCAL_RANK"]))
     dist.barrier()  # no rank leaves while another needs it
     dist.destroy_process_group()  # not after an error: it would wait for dead ranks

@@ -3,10 +3,14 @@
 import dataclasses
 import json
 import random
+import sys
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -53,6 +57,35 @@ def test_what_is_written_is_read(file: Path, split: Split) -> None:
 def test_without_masks_there_are_none(tmp_path: Path, split: Split) -> None:
     bare = dataclasses.replace(split, masks=None)
     assert same(packed.read(toys.pack(tmp_path / "bare.safetensors", bare)), bare)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="writes a file with a hole")
+def test_a_file_larger_than_the_machines_memory_is_read(tmp_path: Path) -> None:
+    """ImageNet takes 193 GB at 224 px. What is only mapped needs no memory."""
+    side, memory = 4096, psutil.virtual_memory().total + psutil.swap_memory().total
+    count = 3 * memory // 2 // (side * side * 3)
+    names = "\0".join(map(str, range(count))).encode()
+    shapes = {"labels": (count,), "aspect": (count,), "images": (count, side, side, 3)}
+    shapes["files"] = (len(names),)
+    meta = {"classes": ["a"], "source": "a hole", "digest": "0" * 64}
+    header, offsets, size = packed._header(shapes, meta)
+    with (tmp_path / "large.safetensors").open("wb") as file:
+        file.write(header)
+        file.truncate(size)  # zeros that take no room on the disk
+        for name, content in (("aspect", np.ones(count, "<f4").tobytes()), ("files", names)):
+            file.seek(offsets[name])
+            file.write(content)
+    found = packed.read(tmp_path / "large.safetensors")
+    assert found.images.nbytes > memory and len(found) == count
+    assert not found.images[count - 1, side - 1].any()
+
+
+def test_masks_that_are_no_bytes_are_not_taken_for_none(tmp_path: Path, file: Path) -> None:
+    tensors = load_file(file) | {"masks": torch.zeros(40, 32, 32)}
+    with safe_open(file, "pt") as opened:
+        save_file(tensors, tmp_path / "odd.safetensors", opened.metadata())
+    with pytest.raises(UserError, match="masks that are no bytes"):
+        packed.read(tmp_path / "odd.safetensors")
 
 
 HAVE = torch.arange(40) % 3 == 0  # the images that have a mask

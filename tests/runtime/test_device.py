@@ -116,6 +116,7 @@ def two_gpus(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(device, "open_device", lambda name, where: torch.device(name))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda place: None)
     monkeypatch.delenv("ABN_DEVICE", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     given_back = []
@@ -141,6 +142,18 @@ def test_experiments_side_by_side_use_different_gpus(two_gpus, taken, chosen):
     for place in taken:
         two_gpus(place)
     assert device.choose() == device.choose() == torch.device(chosen)
+
+
+def test_the_chosen_gpu_is_the_current_one(two_gpus, monkeypatch):
+    """CUDA graphs and Triton use the current GPU, whatever GPU their tensors are on."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abn")
+    device.choose(0)  # it is the current one from the start
+    device.choose(1)
+    monkeypatch.setenv("ABN_DEVICE", "cpu")
+    device.choose(1)
+    assert current == [torch.device("cuda:1")]
 
 
 def test_a_named_gpu_and_a_process_of_a_training_take_what_they_are_given(two_gpus, monkeypatch):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from abn.training import distributed
 from abn.training.distributed import SINGLE, World
 from tests import ranks, toys
 
@@ -29,6 +30,36 @@ def test_a_single_process_changes_nothing() -> None:
     model = torch.nn.Linear(1, 1)
     assert SINGLE.wrap(model, 2) is model
     assert SINGLE.previous(values, 3).tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "chosen", "carriers"),
+    [
+        (True, None, {"cpu": "gloo", "cuda": "nccl"}),
+        (True, "cpu", {"cpu": "gloo"}),
+        (False, None, {"cpu": "gloo"}),
+    ],
+)
+def test_what_is_on_the_cpu_is_gathered_by_gloo_also_where_there_are_gpus(
+    gpus: bool, chosen: str | None, carriers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL takes tensors on GPUs only; the predictions that are gathered are on the CPU."""
+    dist, asked = distributed.dist, []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: asked.append(backend))
+    monkeypatch.setattr(dist, "get_rank", lambda: 3)
+    for ending in ("barrier", "destroy_process_group"):
+        monkeypatch.setattr(dist, ending, lambda: None)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.delenv("ABN_DEVICE", raising=False)
+    if chosen:
+        monkeypatch.setenv("ABN_DEVICE", chosen)
+    with distributed.world() as world:
+        assert world == World(3, 4, 1)
+    found = dist.distributed_c10d.BackendConfig(asked[0]).get_device_backend_map()
+    assert found.items() >= carriers.items()
+    assert found["cpu"] == "gloo" and ("nccl" in found.values()) == ("cuda" in carriers)
 
 
 @pytest.fixture(scope="module")
