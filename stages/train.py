@@ -67,7 +67,9 @@ def train(params: Params, inputs: Inputs, world: World, stop: GracefulStop) -> N
             world=world,
             resume=store,
             stop=stop,
-            on_epoch=lambda row, speed: note("row", row | {"images_per_second": speed}),
+            on_epoch=lambda row, speed: note(
+                "row", results.rounded(row | {"images_per_second": speed})
+            ),
             new=new,
         )
         unlike = loop.unlike_below(model, val, params.train, world)

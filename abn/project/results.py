@@ -46,8 +46,12 @@ class Results(NamedTuple):
 
 def write_metrics(path: Path, metrics: Mapping[str, float | int | str]) -> None:
     """One flat JSON object; NaN is refused, because JSON has none."""
-    rounded = {k: round(v, DIGITS) if isinstance(v, float) else v for k, v in metrics.items()}
-    write_text(path, json.dumps(rounded, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(rounded(metrics), indent=2, allow_nan=False) + "\n")
+
+
+def rounded(metrics: Mapping[str, float | int | str]) -> dict[str, float | int | str]:
+    """Numbers with as many digits as all files have."""
+    return {k: round(v, DIGITS) if isinstance(v, float) else v for k, v in metrics.items()}
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -21,6 +21,13 @@ def test_metrics_are_json_in_the_order_given_with_six_digits(tmp_path: Path) -> 
     )
 
 
+def test_what_is_sent_while_a_stage_runs_has_the_digits_of_its_files(tmp_path: Path) -> None:
+    row = {"epoch": 1, "val_top1": 0.9879999756813049, "device": "CPU"}
+    assert results.rounded(row) == {"epoch": 1, "val_top1": 0.988, "device": "CPU"}
+    results.write_table(tmp_path / "history.csv", pd.DataFrame([row]))
+    assert results.table(tmp_path / "history.csv").to_dict("records") == [results.rounded(row)]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_nan_is_refused_and_the_former_file_stays(tmp_path: Path, value: float) -> None:
     path = tmp_path / "train.json"
