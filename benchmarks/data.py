@@ -99,9 +99,9 @@ def streaming(folder: Path, limit_gb: float, rounds: int, steps: int) -> dict[st
 
 def large(options: argparse.Namespace) -> Play:
     """Under the memory limit, and with nothing of the file in the page cache."""
-    _limit(options.limit)
+    limit_memory(options.limit)
     file = options.folder / "large"
-    play = _training(file, options)
+    play = training(file, options)
 
     def forgetful(steps: int) -> Turn:
         with file.open("rb") as handle:
@@ -113,7 +113,7 @@ def large(options: argparse.Namespace) -> Play:
 
 def small(options: argparse.Namespace) -> Play:
     """All of it in the page cache."""
-    return _training(options.folder / "small", options)
+    return training(options.folder / "small", options)
 
 
 def main() -> None:
@@ -138,7 +138,7 @@ def main() -> None:
     measure.save(options.out, "data", vars(options), results)
 
 
-def _training(file: Path, options: argparse.Namespace) -> Play:
+def training(file: Path, options: argparse.Namespace) -> Play:
     """Steps of a ResNet-18 on the packed `file`."""
     import itertools
 
@@ -175,7 +175,7 @@ def _noise(path: Path, count: int) -> None:
         os.fsync(file.fileno())
 
 
-def _limit(gigabytes: float) -> None:
+def limit_memory(gigabytes: float) -> None:
     """Put this process into a control group of so much memory, the page cache included."""
     first = (GROUPS / "memory").exists()  # version 1 has a tree for each resource
     group = (GROUPS / "memory" if first else GROUPS) / "abn-benchmark"
