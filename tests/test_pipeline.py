@@ -193,7 +193,7 @@ def test_three_files_import_mlflow_and_two_import_dvc():
         reads_dvc = ("datasets/tree.py", "experiments/snapshots.py")
         assert any(map(path.match, reads_dvc)) or not dvc
         mlflow = re.search(r"^\s*(import|from) mlflow\b", source, re.M)
-        may = ("tracking/client.py", "inference/registry.py", "inference/served.py")
+        may = ("tracking/client.py", "inference/registry.py", "inference/mlflow_model.py")
         assert any(map(path.match, may)) or not mlflow
 
 

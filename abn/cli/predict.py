@@ -35,8 +35,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from abn.inference import found as finder
-from abn.inference import predictor, results_folder, verdict
+from abn.inference import image_files, predictor, results_folder, verdict
 from abn.inference.predictor import Answer, Prediction, Predictor
 from abn.inference.results_folder import ATTENTION, MAPS, Job
 from abn.inference.verdict import Verdict
@@ -74,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     folder = files.absolute(options.to) if options.to else None
     if folder:
         results_folder.require_ours(folder)
-    found = finder.find(options.paths, folder)
+    found = image_files.find(options.paths, folder)
     for suffix, count in sorted(found.skipped.items()):
         progress.say(f"{count} file(s) not read, no images by their names: {suffix}")
     if not found.files:

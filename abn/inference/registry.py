@@ -1,6 +1,6 @@
 """MLflow's registry: a network as a model that `mlflow models serve` answers with.
 
-The model is code and safetensors, no pickle: `served.py`, a copy of this package, and the
+The model is code and safetensors, no pickle: `mlflow_model.py`, a copy of this package, and the
 checkpoint. It hangs on the run that has these very weights.
 """
 
@@ -22,7 +22,7 @@ from abn.project import paths
 from abn.runtime.errors import ParamsError, TrackingError
 from abn.tracking import address, client, mirror
 
-HOUSE, SERVED = Path(abn.__file__).parent, Path(__file__).with_name("served.py")
+HOUSE, SERVED = Path(abn.__file__).parent, Path(__file__).with_name("mlflow_model.py")
 CORE = "numpy", "opencv-python-headless", "pillow", "pydantic", "safetensors", "torch"
 PATIENCE = "120"  # seconds, MLflow's own: a server answers once it has stored all the weights
 NAME = re.compile(r"[^/:]{1,256}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from abn.inference.found import find
+from abn.inference.image_files import find
 
 
 @pytest.fixture(autouse=True)
