@@ -4,10 +4,12 @@
 
 In a clone of HEAD with a tiny data set: `dvc repro` with nothing to do, `dvc exp run` beyond the
 stages it runs, `dvc repro` until one optimizer step and its validation are done, and the imports of
-each stage.
+each stage. Then what an experiment costs beside its stages once a project has 1, 50, 200: DVC's
+part, and how much longer the stages take with MLflow than without.
 """
 
 import ast
+import itertools
 import os
 import statistics
 import subprocess
@@ -32,11 +34,13 @@ TINY = ("data.shapes.train=32", "data.shapes.val=10", "train.epochs=1", "explain
 def main() -> None:
     parser = measure.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--experiments", type=int, nargs="*", default=[1, 50, 200])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "-q", ".", str(clone)], check=True)
         results = run(clone, options.rounds) | {"tracking": tracking(Path(folder))}
+        results["experiments"] = grown(clone, options.experiments, options.rounds)
     measure.save(options.out, "overhead", vars(options), results)
 
 
@@ -51,7 +55,7 @@ def run(clone: Path, rounds: int) -> dict[str, Any]:
         rate = f"-Strain.lr={0.01 + number / 1000}"
         _change(clone, f"{0.02 + number / 1000}")
         first.append(_until(clone, "epoch 1/1 ", "dvc", "repro", "train"))
-        beyond.append(_beyond(clone, "dvc", "exp", "run", "-q", rate))
+        beyond.append(_beyond(clone, "dvc", "exp", "run", "-q", rate)[0])
     results["repro_to_first_step_and_validation"] = _median(first)
     results["exp_run_beyond_its_stages"] = _median(beyond)
     results["imports"] = {
@@ -60,6 +64,40 @@ def run(clone: Path, rounds: int) -> dict[str, Any]:
     }
     print(results)
     return results
+
+
+def grown(clone: Path, counts: list[int], rounds: int) -> list[dict[str, float]]:
+    """What an experiment costs beside its stages where there are `counts`; medians in seconds."""
+    rows, rates = [], itertools.count(1)
+    for count in counts:
+        _add_experiments(clone, count)
+        _call(clone, "python", "-m", "abn", "sync")
+        found: dict[str, list[tuple[float, float]]] = {"on": [], "off": []}
+        for _, word in itertools.product(range(rounds), found):
+            rate = f"-Strain.lr={0.03 + next(rates) / 1000}"
+            command = "env", f"ABN_TRACKING={word}", "dvc", "exp", "run", "-q", rate
+            found[word].append(_beyond(clone, *command))
+        beyond = _median([idle for idle, _ in found["on"]])
+        stages = [_median([working for _, working in found[word]]) for word in found]
+        mlflow = round(stages[0] - stages[1], 2)
+        rows.append({"experiments": count, "dvc": beyond, "mlflow": mlflow, "stages": stages[1]})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def _add_experiments(clone: Path, count: int) -> None:
+    """Copies of the first experiment under other names, until there are `count`."""
+    form = "--format=%(refname) %(objectname)"
+    refs = _git(clone, "for-each-ref", form, "refs/exps/[0-9a-f][0-9a-f]/**").splitlines()
+    name, commit = refs[0].split()
+    for number in range(len(refs), count):
+        words = "commit-tree", f"{commit}^{{tree}}", "-p", f"{commit}^", "-m", f"copy {number}"
+        _git(clone, "update-ref", f"{name}-{number}", _git(clone, *words))
+
+
+def _git(clone: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=clone, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def tracking(root: Path) -> dict[str, float]:
@@ -86,10 +124,11 @@ def _call(clone: Path, *command: str) -> float:
     return time.perf_counter() - started
 
 
-def _beyond(clone: Path, *command: str) -> float:
-    """Seconds of `command` in which no stage was at work."""
+def _beyond(clone: Path, *command: str) -> tuple[float, float]:
+    """Seconds of `command` in which no stage was at work, and in which one was."""
     pipe = psutil.Popen(command, cwd=clone, env=_environment(), stderr=subprocess.DEVNULL)
-    before, idle = time.perf_counter(), 0.0
+    started, idle = time.perf_counter(), 0.0
+    before = started
     while pipe.poll() is None:
         time.sleep(PAUSE)
         working = any(_is_stage(child) for child in pipe.children())
@@ -97,7 +136,7 @@ def _beyond(clone: Path, *command: str) -> float:
         before, idle = now, idle + (0 if working else now - before)
     if pipe.returncode:
         raise RuntimeError(f"{' '.join(command)} failed")
-    return idle
+    return idle, before - started - idle
 
 
 def _is_stage(process: psutil.Process) -> bool:

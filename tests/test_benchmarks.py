@@ -171,6 +171,17 @@ def test_trainings_from_several_seeds_are_each_others_siblings(tiny: Path, tmp_p
 
 
 @pytest.mark.slow
+def test_a_sweep_is_run_in_three_ways_then_mirrored_again_and_one_is_killed(tmp_path: Path) -> None:
+    run(tmp_path, "sweep", "--rounds", 1, "--archs", "resnet18", "--seeds", 1, 2, "--train", 200)
+    seen = found(tmp_path / "sweep.json")
+    assert seen["same_bytes"]["two_at_a_time"] == [2]
+    for way in ("one_by_one", "one_by_one_with_fewer_threads", "two_at_a_time"):
+        assert seen[way]["results"] == [2] and not seen[way]["left"]
+    assert seen["sync"]["runs"] == 2 and seen["sync"]["same_names"] and seen["sync"]["other"] == []
+    assert seen["killed"]["same_bytes"] and seen["killed"]["resumed"]
+
+
+@pytest.mark.slow
 def test_an_exported_network_is_compared_with_its_source(tmp_path: Path) -> None:
     small = ("--sizes", 64, "--batches", 1, 16, "--rounds", 1)
     checkpoint = saved(tmp_path / "weights", ("cat", "dog"), 64, 64)

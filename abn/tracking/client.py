@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 import textwrap
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from abn.tracking import address, outbox, view
 from abn.tracking.mirror import RunRecord
 
 EXPERIMENT, ARTIFACTS = "attention-branch-network", "mlartifacts"
+making = threading.Lock()  # held while a new database is made
 MARK = "abn.mirrored."  # begins the tags of a run that hold the digests of its records
 WAIT = 60.0  # seconds, for another process that sends
 REMEDY = "no result is lost; start the store, or check its address and disk, then run `abn sync`"
@@ -62,7 +64,7 @@ def _connect() -> Any:
     from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
     if (path := address.database_file()) and not (path.exists() and path.stat().st_size):
-        with files.replacing(path) as part:  # half a database never opens again
+        with making, files.replacing(path) as part:  # half a database never opens again
             MlflowClient(_probe(address.of_file(part)))
     try:
         return MlflowClient(_probe(address.address()))

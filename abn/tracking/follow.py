@@ -19,6 +19,7 @@ from abn.runtime.progress import say
 from abn.tracking import client, mirror, outbox
 
 EVERY, PATIENCE = 2.0, 10.0  # seconds between two looks at the files; for the last look
+MAKING = 60.0  # seconds more, for a new database
 FINISHED, STOPPED = 12.0, 5.0  # seconds that a stage waits at its end; if it was stopped
 
 
@@ -82,10 +83,14 @@ class Follower:
                 print(client.failure(error), flush=True)
 
     def end_with_stdin(self) -> None:
-        """Once stdin ends, end this process in time, even out of a call that hangs."""
+        """Once stdin ends, end this process in time, even out of a call that hangs.
+
+        A new database is finished first: half of one would be left behind, and be of no use.
+        """
         sys.stdin.buffer.read()
         self.ended.set()
         time.sleep(PATIENCE)
+        client.making.acquire(timeout=MAKING)
         os._exit(1)
 
 

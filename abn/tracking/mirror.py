@@ -42,7 +42,7 @@ class RunRecord:
     def name(self) -> str:
         """`resnet18-look-s42-1f0c5a`: the network, its seed, and the experiment or the weights."""
         known = (str(self.params[key]) for key in ("arch", "attention") if key in self.params)
-        own = self.keys[0].get(dvc.TAGS[0]) or next(iter(self.keys[0].values()))[:6]
+        own = self.tags.get(dvc.TAGS[0]) or next(iter(self.keys[0].values()))[:6]
         return "-".join([*known, f"s{self.params.get('seed')}", own])
 
     def add_text(self, path: Path, text: str, time: int) -> None:

@@ -1,22 +1,24 @@
 """The process beside a stage: live, never in its way, and nothing is lost when one is killed."""
 
+import os
 import random
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, redirect_stdout, suppress
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from abn.runtime.errors import ParamsError
-from abn.tracking import follow, outbox
+from abn.tracking import client, follow, outbox
 from abn.tracking.follow import Follower
 from tests.tracking import stores
 from tests.tracking.stores import Proxy, Server, curve, follower, note, run, sync, train
@@ -64,6 +66,23 @@ def test_curves_are_seen_while_the_training_runs_and_all_is_there_at_its_end() -
         assert work.communicate() == ("trained\n", "")
     sync()  # on a busy machine it may be late
     arrived("f")
+
+
+def test_a_stage_that_ends_leaves_no_half_database(
+    one: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[object] = []
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO()))
+    monkeypatch.setattr(follow, "PATIENCE", 0)
+    monkeypatch.setattr(os, "_exit", steps.append)
+    with client.making:  # another thread makes one
+        ending = threading.Thread(target=one.end_with_stdin)
+        ending.start()
+        assert one.ended.wait(60)
+        steps.append("made")
+    ending.join()
+    client.making.release()
+    assert steps == ["made", 1]
 
 
 def test_the_modules_of_a_stage_import_neither_mlflow_nor_torch() -> None:

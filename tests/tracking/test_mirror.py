@@ -149,6 +149,8 @@ def test_a_run_is_named_after_its_network_seed_and_experiment_or_weights() -> No
     other = RunRecord("training", [{"abn.training": "1f0c5a77"}], params, {}, 0)
     names = [record.name() for record in [*records(), other]]
     assert names == ["resnet18-s7-vapid-frog", "resnet18-s7-vapid-frog", "resnet50-look-s42-1f0c5a"]
+    other.tags["dvc.exp"] = "sweep-2"  # as `abn sync` calls it from the experiment alone
+    assert other.name() == "resnet50-look-s42-sweep-2"
 
 
 def test_results_of_other_weights_are_left_out_and_named(capsys: Any) -> None:
