@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,6 +104,7 @@ def test_the_gpus_benchmark_runs_without_dvc_mlflow_and_their_kind(tmp_path: Pat
     few += ("--plan", tmp_path / "plan.yaml", "--seeds", 1)
     few += ("--set", "sizes=[32]", "grow_at=[]", "val_size=32", "val_resize=32", "epochs=2")
     sections = ("ceilings", "precision", "repetition", "throughput", "explanation", "paces")
+    sections += ("sampler",) if find_spec("triton") else ()  # interpreted where there is no GPU
     (tmp_path / "sitecustomize.py").write_text(WITHOUT)
     run(tmp_path, "gpu", *small, *few, "--only", *sections, "accuracy", path=tmp_path)
     figures = found(tmp_path / "gpu-plan.json")
@@ -110,6 +112,7 @@ def test_the_gpus_benchmark_runs_without_dvc_mlflow_and_their_kind(tmp_path: Pat
     assert figures["packing"]["images"] == 60
     assert figures["repetition"] == {"repeats": True, "resumes": True, "recorded_is_eager": True}
     assert figures["explanation"]["repeats"]
+    assert figures.get("sampler", {"largest_difference": 0})["largest_difference"] < 1e-4
     assert len(figures["throughput"]["resnet18 auto"]["rounds"]["seconds_a_step"]) == 2
     shares = [share for share, seconds in figures["paces"]["smooth18"]["epochs"] if seconds > 0]
     assert shares == pytest.approx([0.94, 0.06])

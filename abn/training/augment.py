@@ -55,12 +55,14 @@ def batches(
     device: torch.device,
     done: int = 0,
     world: World = SINGLE,
+    fused: bool = False,
 ) -> Iterator[Batch]:
     """The batches of `epoch` after the first `done`: this rank's shard of each.
 
     images: [B, 3, size, size] in [0, 1], channels last; targets: [B, classes], rows sum to 1;
     masks: [B, 1, size, size], None without an attention loss. A last batch that is too short is
-    dropped.
+    dropped. `fused`: images are made by one kernel of Triton's, the same up to rounding; it was not
+    measured on a GPU. It raises ValueError with TrivialAugment or masks.
     """
     split = map_losses.usable(split, config)
     count, batch = len(split), min(config.batch_size, len(split))
@@ -78,6 +80,11 @@ def batches(
     fetching = iterate(split, order[:, shard], device)
     for mix, drawn, fetched in zip(mixes, own_draw[:, shard].to(device), fetching, strict=True):
         own = Draws(*(draw[drawn] for draw in draws))
+        if fused:
+            images = _sampled(fetched, own, mix, config, size, dtype)
+            targets = blend_targets(F.one_hot(fetched.labels, classes).float(), mix)
+            yield Batch(images[extra:], targets[extra:])
+            continue
         images = crop(fetched.canvases, own.boxes, own.mirrored, size, dtype)
         images = _augmented(images, own, config)
         masks = _objects(fetched, own, known, size)
@@ -178,7 +185,7 @@ def blend(batch: Batch, mix: Mix | None) -> Batch:
     """
     if mix is None:
         return batch
-    images, targets = batch.images, batch.targets
+    images = batch.images
     other = images.roll(1, dims=0)
     if mix.box is None:
         images = other.lerp(images, mix.own)
@@ -187,7 +194,25 @@ def blend(batch: Batch, mix: Mix | None) -> Batch:
         images = images.clone()
         images[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
     masks = None if batch.masks is None else torch.full_like(batch.masks, torch.nan)
-    return Batch(images, targets.roll(1, dims=0).lerp(targets, mix.own), masks)
+    return Batch(images, blend_targets(batch.targets, mix), masks)
+
+
+def blend_targets(targets: Tensor, mix: Mix | None) -> Tensor:
+    """`targets` [B, K], each mixed with the one before it."""
+    return targets if mix is None else targets.roll(1, dims=0).lerp(targets, mix.own)
+
+
+def _sampled(
+    fetched: Fetched, own: Draws, mix: Mix | None, config: Train, size: int, dtype: torch.dtype
+) -> Tensor:
+    """The images of a batch as `batches` makes them, by one kernel."""
+    from abn.training import triton_sampler  # here, because Triton is for GPUs only
+
+    if config.trivial or fetched.masks is not None:
+        raise ValueError("the kernel has neither TrivialAugment nor masks")
+    colours = own.colours if config.jitter else None
+    drawn = own.boxes, own.mirrored, colours, own.holes
+    return triton_sampler.sampled(fetched.canvases, *drawn, mix, size, dtype)
 
 
 def _augmented(images: Tensor, own: Draws, config: Train) -> Tensor:

@@ -8,6 +8,7 @@ ceilings     what the GPU reaches in a bf16 matrix product and in a copy
 precision    one step in bf16 against the same step in fp32
 repetition   two trainings alike, one of them interrupted: the same bits or not
 throughput   images a second of every arch at 224 px; of one also plain and compiled; MFU
+sampler      augmentation by one kernel against today's: seconds, differences
 rivals       ours, torchvision's way and the HF Trainer, at several worker counts
 explanation  what the explain stage's full profile costs, and whether it repeats
 paces        seconds of an epoch in each part of the variants
@@ -41,6 +42,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace, Record], Results]] = {
     "precision": speed.precision,
     "repetition": speed.repetition,
     "throughput": speed.throughput,
+    "sampler": speed.sampler,
     "rivals": speed.versus,
     "explanation": speed.explanation,
     "paces": trainings.paces,

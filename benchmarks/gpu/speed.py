@@ -1,6 +1,8 @@
 """How fast a GPU computes, trains and explains here, and whether it repeats itself to the bit."""
 
 import argparse
+import functools
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -87,6 +89,26 @@ def throughput(options: argparse.Namespace, record: Record) -> Results:
         print(arch, how, rows[f"{arch} {how}"], flush=True)
         record.keep("throughput", rows)
     return rows
+
+
+def sampler(options: argparse.Namespace, record: Record) -> Results:
+    """Seconds of a batch by torch's kernels and by the one of `triton_sampler`; how they differ."""
+    config, split = _config(options), ours.placed(options.train)
+    seconds: Results = {}
+    made: list[list[Tensor]] = []
+    for name, fused in (("torch", False), ("fused", True)):
+        shown = itertools.chain.from_iterable(
+            augment.batches(split, config, options.size, 0, epoch, device.choose(), fused=fused)
+            for epoch in itertools.count()
+        )
+        made.append([next(shown).images.float() for _ in range(options.rounds)])
+        seconds[name] = seconds_of(functools.partial(next, shown), options.steps, warm_up=1)
+    apart = [(one - other).abs() for one, other in zip(*made, strict=True)]
+    return {
+        "seconds_a_batch": seconds,
+        "largest_difference": max(float(each.max()) for each in apart),
+        "share_above_2_of_255": max(float((each > 2 / 255).float().mean()) for each in apart),
+    }
 
 
 def versus(options: argparse.Namespace, record: Record) -> Results:
