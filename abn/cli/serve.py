@@ -110,7 +110,10 @@ def _listening(host: str, port: int) -> socket.socket:
     remedy = "stop what listens there, or give another --port or --host"
     try:
         kind = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=kind, backlog=2048)
+        listener = socket.create_server((host, port), family=kind, backlog=2048)
+        # Its connections inherit it. Without it the second part of an answer waits 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         what = (error.strerror or str(error)).partition(" (while")[0]
         wrong = BusyError if error.errno == errno.EADDRINUSE else UserError

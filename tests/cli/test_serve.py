@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from abn.cli import serve
 from abn.cli.main import main
 from tests import toys
 
@@ -64,6 +65,15 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> No
         port = other.getsockname()[1]
         assert main(["serve", "--port", str(port)]) == 75
     assert f"Address already in use; 127.0.0.1:{port}; stop what" in capsys.readouterr().err
+
+
+def test_no_part_of_an_answer_waits_for_the_client_to_confirm_the_one_before() -> None:
+    with (
+        serve._listening("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("words", [["--batch", "0"], ["--max-bytes", "x"], ["--max-pixels", "-1"]])
