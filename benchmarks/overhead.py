@@ -96,7 +96,9 @@ def _add_experiments(clone: Path, count: int) -> None:
 
 
 def _git(clone: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=clone, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", *words], cwd=clone, check=True, capture_output=True, encoding="utf-8"
+    )
     return done.stdout.strip()
 
 
