@@ -39,8 +39,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "-q", ".", str(clone)], check=True)
-        results = run(clone, options.rounds) | {"tracking": tracking(Path(folder))}
+        results = run(clone, options.rounds)
         results["experiments"] = grown(clone, options.experiments, options.rounds)
+        results["tracking"] = tracking(Path(folder))  # last: it sets this process's environment
     measure.save(options.out, "overhead", vars(options), results)
 
 
@@ -96,7 +97,9 @@ def _add_experiments(clone: Path, count: int) -> None:
 
 
 def _git(clone: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=clone, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", *words], cwd=clone, check=True, capture_output=True, encoding="utf-8"
+    )
     return done.stdout.strip()
 
 
