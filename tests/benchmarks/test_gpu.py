@@ -13,7 +13,7 @@ import yaml
 from abn.predict import Predictions
 from abn.runtime.errors import ParamsError
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import trainings
+from benchmarks.gpu import speed, trainings
 from benchmarks.gpu.record import Record
 from benchmarks.gpu.trainings import Pace
 from tests import toys
@@ -213,6 +213,14 @@ def test_a_target_is_reached_by_the_shortest_whole_training_that_ends_above_it()
         "0.94": 30.0,
         "0.95": None,
     }
+
+
+def test_the_kernel_that_augments_is_compared_with_todays_way(options: argparse.Namespace) -> None:
+    pytest.importorskip("triton", reason="interpreted where there is no GPU")
+    options.batch, options.size, options.rounds, options.steps = 2, 8, 1, 1
+    found = speed.sampler(options, record(options))
+    assert found["largest_difference"] < 1e-4 and found["share_above_2_of_255"] == 0
+    assert min(found["seconds_a_batch"].values()) > 0
 
 
 def test_a_section_that_fails_keeps_what_it_had(
