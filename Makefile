@@ -39,7 +39,7 @@ lock: setup  ## resolve pyproject.toml's ranges to the newest versions, into the
 	    --constraints requirements.lock --output-file requirements-bench.lock
 	echo uv | $(LOCK) --no-deps - --output-file requirements-uv.lock
 
-bench: setup  ## install what the benchmarks compare with (Hugging Face's Trainer)
+bench: setup  ## install what the benchmarks compare with, and the servers of a team's test
 	uv pip install --quiet --require-hashes --requirements requirements-bench.lock
 
 schema: setup  ## write the JSON schema of params.yaml
