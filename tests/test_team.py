@@ -24,12 +24,17 @@ for module in ("dvc_s3", "moto.server", "flask_wtf"):
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # those of moto and botocore
 
 MODEL = "checkpoint/model.safetensors"
-ADMIN, PASSWORD = "admin", "correct horse battery"
+ADMIN, PASSWORD, MEMBERS = "admin", "correct horse battery", "staple of a member"
 AUTH = """[mlflow]
 default_permission = EDIT
 database_uri = sqlite:///{folder}/users.db
 admin_username = {user}
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+"""
+MEMBER = f"""
+import os
+from mlflow.server import get_app_client
+get_app_client("basic-auth", os.environ["MLFLOW_TRACKING_URI"]).create_user("ann", "{MEMBERS}")
 """
 RUNS = """
 from mlflow import MlflowClient
@@ -41,7 +46,7 @@ for run in client.search_runs([each.experiment_id for each in client.search_expe
 
 @pytest.fixture
 def s3() -> Iterator[str]:
-    """The address of an S3 server that has the bucket `team`."""
+    """The address of an S3 server."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(port=0, verbose=False)
@@ -107,8 +112,9 @@ def digest(root: Path) -> str:
 def test_one_trains_and_the_others_have_weights_runs_and_models(
     tmp_path: Path, s3: str, mlflow: str
 ) -> None:
-    user = {"MLFLOW_TRACKING_URI": mlflow, "MLFLOW_TRACKING_USERNAME": ADMIN}
-    mine = user | {"MLFLOW_TRACKING_PASSWORD": PASSWORD, "ABN_TRACKING": "on"}
+    server = {"MLFLOW_TRACKING_URI": mlflow, "ABN_TRACKING": "on"}
+    admin = server | {"MLFLOW_TRACKING_USERNAME": ADMIN, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+    mine = server | {"MLFLOW_TRACKING_USERNAME": "ann", "MLFLOW_TRACKING_PASSWORD": MEMBERS}
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"} | {
         "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": s3
     }  # fmt: skip
@@ -119,6 +125,7 @@ def test_one_trains_and_the_others_have_weights_runs_and_models(
         first, 'python -c \'import boto3; boto3.client("s3").create_bucket(Bucket="team")\'', **keys
     )
     output(first, f"dvc remote add -q -d team s3://team/abn && dvc remote add -q disk {folder}")
+    output(first, f"python -c '{MEMBER}'", **admin)
     output(first, "dvc repro -q train", **mine)
     output(first, "git commit -qam trained && git push -q origin HEAD")
     for remote in ("team", "disk"):

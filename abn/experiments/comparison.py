@@ -75,10 +75,22 @@ class Configuration:
         Of each pair the mean IoU of the maps' top fifth of cells over the images that both have
         explained (`abn.explain.stability`). None without two seeds, or for older results.
         """
-        known = [cells for each in self.trainings if (cells := _top_cells(each))]
-        pairs = itertools.combinations(known, 2)
-        values = [_overlap(one, other) for one, other in pairs if one.keys() & other.keys()]
-        return _summary(values)._replace(seeds=len(known)) if values else None
+        values = [_overlap(one, other) for one, other in self._pairs]
+        return _summary(values)._replace(seeds=len(self._explained)) if values else None
+
+    @property
+    def shared(self) -> int:
+        """Images that `stable` is over: those of the pair of seeds that shares the fewest."""
+        return min((len(one.keys() & other.keys()) for one, other in self._pairs), default=0)
+
+    @cached_property
+    def _explained(self) -> list[dict[object, str]]:
+        return [cells for each in self.trainings if (cells := _top_cells(each))]
+
+    @property
+    def _pairs(self) -> list[tuple[dict[object, str], dict[object, str]]]:
+        pairs = itertools.combinations(self._explained, 2)
+        return [(one, other) for one, other in pairs if one.keys() & other.keys()]
 
     @property
     def verdicts(self) -> Counter[str]:

@@ -36,7 +36,7 @@ class Experiment(NamedTuple):
 
     @property
     def tags(self) -> dict[str, str]:
-        """What tells it from all others."""
+        """What no other experiment has."""
         return dict(zip(TAGS, (self.name, self.baseline), strict=True))
 
 
@@ -80,9 +80,9 @@ def text(experiment: Experiment, path: Path) -> str:
     return _texts[experiment.revision, path]
 
 
-def read(experiments: Sequence[Experiment], paths: Sequence[Path]) -> None:
-    """Make ready what `text` has of `paths` in all `experiments`, by one process of git."""
-    pairs = [(each.revision, path) for each in experiments for path in paths]
+def read(those: Sequence[Experiment], files: Sequence[Path]) -> None:
+    """Make ready what `text` has of `files` in all of `those`, by one process of git."""
+    pairs = [(each.revision, path) for each in those for path in files]
     missing = [pair for pair in pairs if pair not in _texts]
     for pair, content in zip(missing, git.contents(root(), missing), strict=True):
         _texts[pair] = content.decode(errors="surrogateescape").replace("\r\n", "\n")

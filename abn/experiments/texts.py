@@ -22,7 +22,7 @@ LEGEND = (
     "its 95 % interval and what that covers: other images, other seeds, or both."
 )
 # The IoU of the top fifth of the attention maps' cells, ± its deviation over the pairs of seeds.
-STABLE_COLUMNS = "Stable between seeds", "Seeds", "Overlap of the maps"
+STABLE_COLUMNS = "Stable between seeds", "Seeds", "Images", "Overlap of the maps"
 DIFFERENCE = "difference", "low", "high", "covers"  # columns of a CSV
 WIDEST = 60  # characters of a param's value
 
@@ -106,8 +106,11 @@ def _document(c: Comparison, metrics: Sequence[str], form: str, line: str, headi
 
 def stable(comparison: Comparison) -> list[list[str]]:
     """Rows of STABLE_COLUMNS: each configuration of which several seeds can be compared."""
-    known = [(each.label, each.stable) for each in comparison.configurations if each.stable]
-    return [[label, str(found.seeds), value(found)] for label, found in known]
+    return [
+        [each.label, str(each.stable.seeds), str(each.shared), value(each.stable)]
+        for each in comparison.configurations
+        if each.stable
+    ]
 
 
 def title(comparison: Comparison) -> str:

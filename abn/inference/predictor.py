@@ -37,7 +37,7 @@ from abn.visualize.overlay import overlay
 S = TypeVar("S")
 T = TypeVar("T")
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
-BATCH = 16  # images that are on the device at once
+BATCH = 16  # images at once; on a CPU, of each thread
 KEPT = 1_000_000  # pixels: a stream's image up to this size is kept, if it was decoded whole
 THREADS = min(8, os.cpu_count() or 1)  # that read, decode and draw
 FRAME = 200  # the short side of an image over the width of the line around what was seen
@@ -176,11 +176,13 @@ class Predictor:
         def answer(reads: list[Read]) -> list[Answer]:
             return self._answers(reads, top)
 
-        cores = torch.get_num_threads()
-        threads = min(THREADS, cores) if self.threads_answer else THREADS
+        cores, threads = torch.get_num_threads(), THREADS
+        if self.threads_answer:  # each with as many cores
+            threads = max(n for n in range(1, min(THREADS, cores) + 1) if cores % n == 0)
         share = max(1, cores // threads)
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(share,))
-        batches = _in_batches(iter(paths), threads)
+        size = BATCH if self.canvas else 1  # images of a batch; without a canvas they are whole
+        batches = _in_batches(iter(paths), threads, size)
         try:
             if self.threads_answer:
                 answers = _in_order(pool, lambda batch: answer(read(batch)), batches, threads)
@@ -366,9 +368,9 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
     return Predictor(trained.model, trained.classes, *view, *about)
 
 
-def _in_batches(paths: Iterator[Path], threads: int) -> Iterator[list[Path]]:
-    """`paths` in batches of at most BATCH; the last are of one size, one for each thread."""
-    while some := list(islice(paths, threads * BATCH)):
+def _in_batches(paths: Iterator[Path], threads: int, most: int) -> Iterator[list[Path]]:
+    """`paths` in batches of at most `most`; the last are of one size, one for each thread."""
+    while some := list(islice(paths, threads * most)):
         size = math.ceil(len(some) / threads)
         yield from (some[start : start + size] for start in range(0, len(some), size))
 

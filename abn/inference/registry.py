@@ -93,7 +93,7 @@ def _log(source: Path, run: str, name: str, alias: str, picture: bytes) -> str:
 
 
 def signature() -> Any:
-    """Image files in, base64 in JSON; for each what `served.Network` answers."""
+    """Image files in, base64 in JSON; for each what `mlflow_model.Network` answers."""
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, Map, Schema
 

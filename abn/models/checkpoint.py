@@ -56,7 +56,7 @@ class Recipe(BaseModel):
 
 
 class Header(BaseModel):
-    """What a checkpoint says about its weights, whoever trained them."""
+    """What a checkpoint says about its weights, also where another project trained them."""
 
     arch: Arch
     attention: Attention = "residual"  # older files have no other

@@ -98,7 +98,7 @@ def keep_memory() -> None:
 
 
 def kind(device: torch.device) -> str:
-    """What kind of processor it is, in words: results are equal to the bit on one kind only."""
+    """What kind of processor it is, in words: bits are equal on one kind only, and see `exact`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"

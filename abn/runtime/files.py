@@ -75,7 +75,7 @@ def require_only(folder: Path, ours: re.Pattern[str]) -> None:
 
 def require_not_here(folder: Path) -> None:
     """DiskError if `folder` is the working folder or one above it: replaced, it would be lost."""
-    if absolute(folder) in (Path.cwd(), *Path.cwd().parents):
+    if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise DiskError("the working folder is in it", folder, "name a new folder")
 
 

@@ -39,7 +39,7 @@ def acquire(path: Path, timeout: float) -> BaseFileLock:
     """A lock that this process holds; filelock's Timeout where another has it for `timeout` s.
 
     Where the disk refuses flock (NFS without its lock service), a file beside `path` is the lock.
-    It names process and machine; whoever comes next on this machine breaks it if that one is dead.
+    It names process and machine; the next process on this machine breaks it if that one is dead.
     """
     lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
     try:

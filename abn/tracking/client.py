@@ -158,7 +158,7 @@ class Store:
 
     @functools.cached_property
     def _mirrored(self) -> set[str]:
-        """The digests of all records that the store has: looking up each takes 200 times longer."""
+        """The digests of all records that the store has: one question, not one for each record."""
         found: set[str] = set()
         token = None
         while True:

@@ -275,6 +275,7 @@ def test_a_stream_shares_few_files_among_its_threads_and_leaves_the_threads_of_t
             batches.append((len(reads), torch.get_num_threads())) or answer(reads, top)
         ),
     )
+    monkeypatch.setattr(predictor, "THREADS", 2)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -36,6 +36,7 @@ def test_maps_are_stable_between_seeds_as_far_as_their_top_cells_overlap() -> No
     pairs = [(1 + 1 / 3) / 2, (1 / 3 + 1 / 3) / 2, (1 / 3 + 1) / 2]
     assert only.metrics["explain.stable_between_seeds"] == only.stable
     assert only.stable == (pytest.approx(np.mean(pairs)), pytest.approx(np.std(pairs, ddof=1)), 3)
+    assert only.shared == 2
 
 
 def test_one_seed_or_older_results_say_nothing_of_stable() -> None:

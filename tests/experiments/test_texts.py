@@ -54,7 +54,7 @@ def test_a_row_says_how_stable_the_maps_are_between_seeds() -> None:
     record("a-2", seed=2, cells={5: "x6"})
     lines = texts.console(compare(read(["a"])), []).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("Stable between seeds"))
-    assert lines[at + 2].split() == ["a-1", "2", "0.333"]
+    assert lines[at + 2].split() == ["a-1", "2", "1", "0.333"]
     assert "Stable" not in texts.console(compare(read(["HEAD", "main"])), [])
 
 

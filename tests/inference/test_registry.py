@@ -114,10 +114,10 @@ def test_an_answer_says_whether_the_image_is_unlike_the_training_data(
     tmp_path: Path, below: float | None, unlike: bool | None
 ) -> None:
     """The energy of an untrained network is near log(4) = 1.4."""
-    from abn.inference import served  # here: MLflow warns while it is imported
+    from abn.inference import mlflow_model  # here: MLflow warns while it is imported
 
     weights = toys.saved(tmp_path / "checkpoint", toys.NAMES, canvas=32, unlike_below=below)
-    network = served.Network()
+    network = mlflow_model.Network()
     network.load_context(SimpleNamespace(artifacts={registry.ARTIFACT: str(weights)}))
     file = io.BytesIO()
     Image.new("RGB", (32, 32)).save(file, "PNG")
