@@ -306,6 +306,8 @@ def trial(number: int, seed: int, template: Path) -> list[str]:
 def faults(root: Path, template: Path, before: Found, after: Found, said: str) -> list[str]:
     """In words: which of the files `before` are not the same `after`; what the doctor mistook."""
     names = {path.relative_to(template) for path in template.rglob("*")}  # git's and DVC's own
+    # A training's folder goes when nothing is left in it: ours by name, and no file of anybody's.
+    names |= {paths.RESUME / name for name in TRAININGS}
     theirs = [p for p in before if not (p.is_relative_to(root) and p.relative_to(root) in names)]
     changed = [f"changed or removed: {path}" for path in theirs if after.get(path) != before[path]]
     named = map(Path, re.findall(r"half-written .* run: rm -r (.+)$", said, re.M))
