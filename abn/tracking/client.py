@@ -30,7 +30,7 @@ ORDER = {"val_top1": 0, "epoch": 2}
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the next look tries again
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",  # seconds; follow.PATIENCE holds two
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",  # seconds; follower.PATIENCE holds two
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # we say what failed, in one line
     "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",  # else a file set aside goes on being used
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

@@ -65,10 +65,16 @@ class RunRecord:
                 self.scores[f"{path.stem}/{key}"] = time, float(value)
 
 
-def records(folder: Path, since: float = math.inf) -> Iterator[RunRecord]:
-    """All that the files say; in `folder` a stage runs since `since` (seconds), if any does."""
+def records(
+    folder: Path, since: float = math.inf, current: dict[str, str] | None = None
+) -> Iterator[RunRecord]:
+    """All that the files say; in `folder` a stage runs since `since` (seconds), if any does.
+
+    `current` has the tags of its experiment; None: of the one in which this process runs.
+    """
+    current = dvc.current() if current is None else current
     sources = [(str(path), _training(path)) for path in sorted(outbox.folder().glob("*.jsonl"))]
-    sources += [("workspace", _workspace(folder, since))]
+    sources += [("workspace", _workspace(folder, since, current))]
     experiments = dvc.experiments()
     dvc.read(experiments, [paths.PARAMS, *TEXTS])
     sources += [(f"experiment {each.name}", _experiment(each)) for each in experiments]
@@ -96,14 +102,15 @@ def _training(path: Path) -> Iterator[RunRecord]:
         yield record
 
 
-def _workspace(folder: Path, since: float) -> Iterator[RunRecord]:
+def _workspace(folder: Path, since: float, current: dict[str, str]) -> Iterator[RunRecord]:
     """What the files say of the weights here, which may be those of an experiment."""
     if not (model := folder / dvc.MODEL).is_file():
         return
     with safe_open(model, framework="numpy") as file:  # without torch, whose import takes seconds
         params = json.loads(file.metadata()["abn"])["params"]
-    weights, current = {"weights.sha256": dvc.digest(model, "sha256")}, dvc.current()
-    keys = [current] if current else [*(each.tags for each in dvc.applied(folder)[:1]), weights]
+    weights = {"weights.sha256": dvc.digest(model, "sha256")}
+    applied = (each.tags for each in dvc.applied(folder)[:1])
+    keys = [current] if current else [*applied, weights]
     time = int(model.stat().st_mtime * 1000)
     record = RunRecord("workspace", keys, params | dvc.params(folder), weights | keys[0], time)
     for file in dvc.results(folder, since):

@@ -16,7 +16,7 @@ from abn.experiments import dvc
 from abn.experiments.dvc import LOCK, MODEL
 from abn.project import paths
 from abn.tracking import mirror, outbox
-from abn.tracking.follow import Follower
+from abn.tracking.client import Store
 from abn.tracking.mirror import RunRecord
 from tests.tracking.stores import note, runs, sync
 
@@ -267,7 +267,7 @@ def test_weights_that_were_there_before_their_experiment_was_saved_stay_one_run(
 
 
 def test_what_a_stage_has_sent_is_not_sent_again_by_abn_sync(capsys: Any) -> None:
-    Follower(Path.cwd(), since=0).look()
+    list(Store().update(mirror.records(Path.cwd(), since=0)))
     abn.cli.sync.run(argparse.Namespace())
     assert capsys.readouterr().out.endswith(", workspace: nothing new\n")
 
