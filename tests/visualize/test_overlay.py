@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from abn.visualize.overlay import HEAT, Style, blend, overlay
+from abn.visualize.overlay import HEAT, Style, _heat, blend, overlay
 from abn.visualize.tiles import Heat, Look, Tile
 
 JET_LOWEST = (0, 0, 128)  # RGB
@@ -21,6 +21,13 @@ def test_the_lowest_place_gains_jets_blue_and_the_highest_its_red() -> None:
     attention = np.array([[0.25, 0.75], [0.75, 0.25]], np.float32)
     expected = [[[10, 20, 158], [128, 0, 0]], [[129, 2, 3], [40, 50, 188]]]
     assert overlay(image, attention, 1.0).tolist() == expected
+
+
+@pytest.mark.parametrize("palette", [cv2.COLORMAP_JET, cv2.COLORMAP_VIRIDIS])
+def test_the_colours_of_every_level_are_opencvs(palette: int) -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    theirs = cv2.cvtColor(cv2.applyColorMap(levels, palette), cv2.COLOR_BGR2RGB)
+    np.testing.assert_array_equal(_heat(levels, palette), theirs)
 
 
 def test_alpha_scales_the_colours_and_zero_gives_the_image_back() -> None:
