@@ -29,6 +29,7 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from tqdm import tqdm
 
 from abn.inference import image_files, predictor, results_folder, verdict
 from abn.inference.predictor import Answer, Prediction, Predictor
-from abn.inference.results_folder import ATTENTION, MAPS, Job
+from abn.inference.results_folder import ATTENTION, MAPS, Drawn, Job, ResultsFolder
 from abn.inference.verdict import Verdict
 from abn.models import checkpoint
 from abn.runtime import device, files, progress
@@ -122,12 +123,12 @@ def _answer_all(model: Predictor, images: list[Path], job: Job | None, as_json: 
     seen, writer = Seen(known), results_folder.results_folder(job) if job else nullcontext()
     with writer as target, _bar(len(images), bool(job)) as bar:
         try:
-            for answer in model.stream(images, TOP):
+            for answer, drawn in _answers(model, images, target):
                 _note(answer, seen)
                 if as_json or not target:
                     _print(answer, known, as_json)
-                if target:
-                    target.add(answer)
+                if target and drawn:
+                    target.add(drawn)
                 bar.update()
         except KeyboardInterrupt:
             seen.stopped = True
@@ -135,6 +136,15 @@ def _answer_all(model: Predictor, images: list[Path], job: Job | None, as_json: 
             target.close(_about(model, weights, seen))
             seen.errors = {k: _line(what, k) for k, what in target.errors.items()} | seen.errors
     return seen
+
+
+def _answers(
+    model: Predictor, images: list[Path], target: ResultsFolder | None
+) -> Iterator[tuple[Answer, Drawn | None]]:
+    """The answer for each file, and what was drawn of it for `target`."""
+    if not target:
+        return ((answer, None) for answer in model.stream(images, TOP))
+    return ((drawn.answer, drawn) for drawn in model.stream(images, TOP, target.draw))
 
 
 def _bar(images: int, to_folder: bool) -> "tqdm[Any]":

@@ -161,13 +161,23 @@ class Predictor:
             predictions += self.answer(batch, top)
         return predictions
 
-    def stream(self, paths: Iterable[Path], top: int = 5) -> Iterator[Answer]:
-        """The answer for each file, in order, with `top` classes each.
+    @overload
+    def stream(self, paths: Iterable[Path], top: int = ...) -> Iterator[Answer]: ...
 
-        On a CPU each thread decodes and answers batches by itself: threads that share one forward
-        wait for one another. On a GPU they decode, a few batches ahead of the network. No
-        prediction is kept, and its image only up to KEPT pixels, so any number of files takes the
-        same memory.
+    @overload
+    def stream(
+        self, paths: Iterable[Path], top: int, then: Callable[[Answer], T]
+    ) -> Iterator[T]: ...
+
+    def stream(
+        self, paths: Iterable[Path], top: int = 5, then: Callable[[Answer], object] = lambda a: a
+    ) -> Iterator[object]:
+        """The answer for each file, in order, with `top` classes each; or what `then` makes of it.
+
+        On a CPU each thread decodes, answers and finishes (`then`) batches by itself: threads that
+        share one forward wait for one another. On a GPU they decode, a few batches ahead of the
+        network, and others finish. No prediction is kept, and its image only up to KEPT pixels, so
+        any number of files takes the same memory.
         """
 
         def read(batch: list[Path]) -> list[Read]:
@@ -176,21 +186,27 @@ class Predictor:
         def answer(reads: list[Read]) -> list[Answer]:
             return self._answers(reads, top)
 
+        def all_of(batch: list[Path]) -> list[object]:
+            return [then(each) for each in answer(read(batch))]
+
         cores, threads = torch.get_num_threads(), THREADS
         if self.threads_answer:  # each with as many cores
             threads = max(n for n in range(1, min(THREADS, cores) + 1) if cores % n == 0)
         share = max(1, cores // threads)
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(share,))
+        finishing = ThreadPoolExecutor(threads)
         size = BATCH if self.canvas else 1  # images of a batch; without a canvas they are whole
         batches = _in_batches(iter(paths), threads, size)
         try:
             if self.threads_answer:
-                answers = _in_order(pool, lambda batch: answer(read(batch)), batches, threads)
+                yield from chain.from_iterable(_in_order(pool, all_of, batches, threads))
             else:
                 answers = map(answer, _in_order(pool, read, batches, threads))
-            yield from chain.from_iterable(answers)
+                whole = chain.from_iterable(answers)
+                yield from _in_order(finishing, then, whole, 2 * threads)
         finally:
             pool.shutdown(cancel_futures=True)
+            finishing.shutdown(cancel_futures=True)
             torch.set_num_threads(cores)  # for threads that begin later
 
     def _answers(self, reads: list[Read], top: int) -> list[Answer]:

@@ -6,13 +6,12 @@ and the content that its own manifest.json says.
 
 import csv
 import hashlib
+import itertools
 import json
 import os
 import platform
 import shutil
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from abn.datasets import images as decoder
-from abn.inference.predictor import THREADS, Answer, Prediction, drawn, read_bytes
+from abn.inference.predictor import Answer, Prediction, drawn, read_bytes
 from abn.runtime import files
 from abn.runtime.errors import DataError, DiskError
 from abn.runtime.spreadsheet import escaped
@@ -51,40 +50,63 @@ class Job(NamedTuple):
     top: int  # classes of each image in the table
 
 
-class ResultsFolder:
-    """Takes answers one by one; `errors` are those of the images that could not be read."""
+class Drawn(NamedTuple):
+    """An answer, and what was drawn of it."""
 
-    def __init__(self, job: Job, part: Path, pool: ThreadPoolExecutor) -> None:
-        self.job, self.part, self.pool = job, part, pool
+    answer: Answer
+    overlays: dict[str, tuple[Path, str]]  # name in the folder -> where it lies so far, SHA-256
+    error: str | None = None  # what kept them from being drawn whole; the answer has a row
+
+
+class ResultsFolder:
+    """Takes answers one by one; `errors` are those of the images that could not be read.
+
+    `part` becomes the folder. `drawing` has overlays of answers that were not taken yet: after an
+    interruption some never are.
+    """
+
+    def __init__(self, job: Job, part: Path, drawing: Path) -> None:
+        self.job, self.part, self.drawing = job, part, drawing
+        self._numbers = itertools.count()
         self.base = common_folder(job.files)
         self.hashes: dict[str, str | None] = {}
         self.errors: dict[str, str] = {}
         self.written: dict[str, str] = {}  # name in the folder -> SHA-256
-        self.drawing: deque[tuple[str, Future[dict[str, str]]]] = deque()
         self.table = (part / TABLE).open("w", encoding="utf-8", errors="backslashreplace")
         self.rows = csv.writer(self.table, lineterminator="\n")
         others = (f"{name}_{i}" for i in range(2, job.top + 1) for name in COLUMNS[1:3])
         overlays = (f"{name}_overlay" for name in job.maps)
         self.rows.writerow([*COLUMNS, *LIKENESS, *others, *PLACE, *overlays])
 
-    def add(self, answer: Answer) -> None:
-        """Write a row, and begin to draw."""
-        name = str(answer.path)
+    def draw(self, answer: Answer) -> Drawn:
+        """Write the overlays of an answer; several threads may do that at once."""
+        overlays: dict[str, tuple[Path, str]] = {}
+        if isinstance(answer.prediction, Prediction) and self.job.maps:
+            try:
+                with files.writing(self.job.folder):
+                    self._draw(answer, answer.prediction, overlays)
+            except DataError as error:
+                return Drawn(answer, overlays, error.what)
+        return Drawn(answer, overlays)
+
+    def add(self, drawn: Drawn) -> None:
+        """Write the row of an answer whose overlays are drawn."""
+        answer, name = drawn.answer, str(drawn.answer.path)
         self.hashes[name] = answer.sha256
         if isinstance(answer.prediction, DataError):
             self.errors[name] = answer.prediction.what
             return
+        if drawn.error:
+            self.errors[name] = drawn.error
         with files.writing(self.job.folder):
+            for target, (file, digest) in drawn.overlays.items():
+                (self.part / target).parent.mkdir(parents=True, exist_ok=True)
+                file.rename(self.part / target)
+                self.written[target] = digest
             self.rows.writerow(self._row(answer.path, answer.prediction))
-        if self.job.maps:
-            self.drawing.append((name, self.pool.submit(self._draw, answer, answer.prediction)))
-        while len(self.drawing) > 2 * THREADS:
-            self._drawn()
 
     def close(self, about: Mapping[str, Any]) -> None:
         """Finish the files; `about` goes into the manifest."""
-        while self.drawing:
-            self._drawn()
         with files.writing(self.job.folder):
             self._close(about)
 
@@ -117,28 +139,18 @@ class ResultsFolder:
         below = os.path.relpath(files.absolute(path), self.base).replace(os.sep, "/")
         return f"{OVERLAYS}/{below}.{kind}.jpg"
 
-    def _draw(self, answer: Answer, said: Prediction) -> dict[str, str]:
-        """Write the overlays of an image, which is read again if it was not kept. Their SHA-256."""
+    def _draw(
+        self, answer: Answer, said: Prediction, overlays: dict[str, tuple[Path, str]]
+    ) -> None:
+        """Add the overlays of an image, which is read again if it was not kept, to `overlays`."""
         image, name = said.image if said.image.size else _read_again(answer), str(answer.path)
-        written: dict[str, str] = {}
         for kind in self.job.maps:
             values = said.map if kind == ATTENTION else said.class_map
             assert values is not None
             jpeg = _jpeg(drawn(image, values, said.region, frame=True), name)
-            target = self._overlay(answer.path, kind)
-            (self.part / target).parent.mkdir(parents=True, exist_ok=True)
-            (self.part / target).write_bytes(jpeg)
-            written[target] = hashlib.sha256(jpeg).hexdigest()
-        return written
-
-    def _drawn(self) -> None:
-        """Wait for the overlays of one image."""
-        name, future = self.drawing.popleft()
-        try:
-            with files.writing(self.job.folder):
-                self.written |= future.result()
-        except DataError as error:
-            self.errors[name] = error.what
+            file = self.drawing / f"{next(self._numbers)}.jpg"
+            file.write_bytes(jpeg)
+            overlays[self._overlay(answer.path, kind)] = file, hashlib.sha256(jpeg).hexdigest()
 
 
 @contextmanager
@@ -151,19 +163,19 @@ def results_folder(job: Job) -> Iterator[ResultsFolder]:
     require_ours(folder)
     part = files.partial(folder)
     shutil.rmtree(part, ignore_errors=True)
+    whole, drawing = part / "whole", part / "drawing"
     with files.writing(folder):
-        part.mkdir(parents=True)
+        whole.mkdir(parents=True)
+        drawing.mkdir()
     try:
-        with ThreadPoolExecutor(THREADS) as pool:
-            yield ResultsFolder(job, part, pool)
+        yield ResultsFolder(job, whole, drawing)
         require_ours(folder)
         with files.writing(folder):
             if folder.exists():
                 shutil.rmtree(folder)
-            files.settle(part, folder)
-    except BaseException:
+            files.settle(whole, folder)
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def require_ours(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -223,10 +224,39 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         yield next(iter(whole(*arguments)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Predictor, "stream", stopped)
-    assert main(["predict", "photos/a", "photos/b", "--to", str(tmp_path / "out")]) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "stream", stopped)
+        assert main(["predict", "photos/a", "photos/b", "--to", str(tmp_path / "out")]) == 130
     assert json.loads((tmp_path / "out/manifest.json").read_text())["interrupted"]
     assert len((tmp_path / "out/predictions.csv").read_text().splitlines()) == 2
+    assert len(list((tmp_path / "out/overlays").rglob("*.jpg"))) == 1
+    assert main(["predict", "photos/a", "--to", str(tmp_path / "out")]) == 0  # it is still ours
+
+
+def test_a_folder_may_have_the_name_of_an_image(project: Path, tmp_path: Path) -> None:
+    for name in ("in/a.jpg/x.jpg", "in/b/x.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        shutil.copy(project / "photos/a/x.jpg", tmp_path / name)
+    assert main(["predict", str(tmp_path / "in"), "--to", str(tmp_path / "out")]) == 0
+    drawn = {path.name for path in (tmp_path / "out/overlays/a.jpg").iterdir()}
+    assert drawn == {"x.jpg.attention.jpg"}
+
+
+def test_what_is_drawn_after_an_interruption_is_not_in_the_folder(
+    tmp_path: Path, model: Predictor
+) -> None:
+    """A second Ctrl-C does not wait for the threads."""
+    (answer,) = model.stream([Path("photos/a/x.jpg")])
+    (late,) = model.stream([Path("photos/b/x.jpg")])
+    folder = tmp_path / "out"
+    job = results_folder.Job(folder, [answer.path, late.path], ("attention",), 2)
+    with results_folder.results_folder(job) as target:
+        target.add(target.draw(answer))
+        target.draw(late)
+        target.close({})
+    assert [path.name for path in (folder / "overlays").rglob("*.jpg")] == ["x.jpg.attention.jpg"]
+    results_folder.require_ours(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_no_image_and_no_network_are_refused_in_one_line(
@@ -257,6 +287,7 @@ def test_a_stream_gives_what_predict_gives_in_order_over_more_files_than_a_batch
     assert isinstance(answers.pop(20).prediction, Exception)
     expected = ours.predict([path for path in paths if path != paths[20]])
     assert [repr(a.prediction) for a in answers] == [repr(p) for p in expected]
+    assert list(ours.stream(paths, 2, lambda answer: answer.path.name)) == [p.name for p in paths]
 
 
 def test_a_stream_shares_few_files_among_its_threads_and_leaves_the_threads_of_torch_alone(
