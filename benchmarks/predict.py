@@ -62,7 +62,8 @@ def untrained(folder: Path, arch: str, size: int) -> Path:
     """The checkpoint of a new network of ten classes that sees whole images of `size` pixels."""
     params = measure.recipe("imagenette-cpu")
     shown = params.train.model_copy(update={"val_size": size, "val_resize": size})
-    recipe = checkpoint.recipe(params.model_copy(update={"arch": arch, "train": shown}))
+    given = {"arch": arch, "smooth": False, "train": shown}
+    recipe = checkpoint.recipe(params.model_copy(update=given))
     network = AttentionBranchNetwork(arch, 10, attention=params.attention)
     classes, state = tuple("abcdefghij"), {"model": checkpoint.weights(network)}
     checkpoint.save_all(folder, state, classes, recipe, size, 0.0)
