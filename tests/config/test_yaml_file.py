@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc.utils.serialize import load_yaml, parse_yaml
+from dvc.utils.serialize import YAMLFileCorruptedError, load_yaml, parse_yaml
 
 from abn.config import yaml_file
 from abn.runtime.errors import ParamsError
@@ -22,7 +22,7 @@ SCALARS = [
     *[("1:30", "1:30"), ("1:30.5", "1:30.5"), (".5e2", ".5e2"), ("08", 8), ("0b2", "0b2")],
     *[(".inf", float("inf")), ("-.INF", float("-inf")), ("inf", "inf"), ("NaN", "NaN")],
     *[("'1'", "1"), ('"\\u0041\\n"', "A\n"), ("'a''b'", "a'b"), ("a #b", "a"), ("a#b", "a#b")],
-    *[("1e999", float("inf")), ("\U0001f600", "\U0001f600"), ("[a:1, 2]", ["a:1", 2])],
+    *[("1e999", float("inf")), ("\U0001f600", "\U0001f600"), ("['a:1', 2]", ["a:1", 2])],
 ]
 DATES = ["2001-01-01", "2001-1-1", "2001-01-01 10:20:30.5Z", "2001-12-14t21:59:43.10-05:00"]
 TEXTS = [
@@ -72,6 +72,12 @@ def test_committed_files_are_read_as_dvc_reads_them(path: Path) -> None:
 def test_a_scalar_is_read_as_in_yaml_1_2_and_by_dvc(text: str, value: object) -> None:
     assert same(yaml_file.loads(f"a: {text}\n", "x"), {"a": value})
     assert same(parse_yaml(f"a: {text}\n", "x"), {"a": value})
+
+
+def test_a_colon_in_a_word_of_a_list_is_refused_by_dvc_whose_parser_is_libyaml() -> None:
+    assert yaml_file.loads("a: [b:1, 2]\n", "x") == {"a": ["b:1", 2]}
+    with pytest.raises(YAMLFileCorruptedError):  # it is never read as something else
+        parse_yaml("a: [b:1, 2]\n", "x")
 
 
 @pytest.mark.parametrize("text", [*TEXTS, *(f"a: {date}" for date in DATES)])
