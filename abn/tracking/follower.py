@@ -117,7 +117,8 @@ def main() -> None:
     """Serve the stage that has started this process, and those that come after it."""
     os.nice(10)  # the stages come first
     connection, *listeners = [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
-    addresses = [Path(each.getsockname()).absolute() for each in listeners]
+    # Without `..`: the folder of an experiment in the queue is gone when the address is removed.
+    addresses = [Path(each.getsockname()).resolve() for each in listeners]
     os.chdir(dvc.root())  # where the relative address of a store begins
     follower = Follower(*listeners)
     follower.add(connection)

@@ -114,6 +114,21 @@ def test_the_stages_of_a_run_share_one_process_which_then_ends(
     assert not list(outbox.folder().iterdir())
 
 
+def test_an_experiment_whose_folder_is_removed_leaves_no_socket_behind(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "tmp" / "job").mkdir(parents=True)
+    monkeypatch.chdir(root / "tmp" / "job")
+    with train("f", 1, 6) as work:
+        beside = stores.follower(work)
+        assert work.communicate()[1] == ""
+    monkeypatch.chdir(root)
+    shutil.rmtree(root / "tmp")
+    assert list(outbox.folder().glob("*.socket"))
+    beside.wait(60)
+    assert not list(outbox.folder().iterdir())
+
+
 def test_another_store_has_another_process(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     with train("f", 1, 3) as work:
         stores.follower(work)
