@@ -109,8 +109,7 @@ def _workspace(folder: Path, since: float, current: dict[str, str]) -> Iterator[
     with safe_open(model, framework="numpy") as file:  # without torch, whose import takes seconds
         params = json.loads(file.metadata()["abn"])["params"]
     weights = {"weights.sha256": dvc.digest(model, "sha256")}
-    applied = (each.tags for each in dvc.applied(folder)[:1])
-    keys = [current] if current else [*applied, weights]
+    keys = [current] if current else [*(each.tags for each in dvc.applied(folder)[:1]), weights]
     time = int(model.stat().st_mtime * 1000)
     record = RunRecord("workspace", keys, params | dvc.params(folder), weights | keys[0], time)
     for file in dvc.results(folder, since):
