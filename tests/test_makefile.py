@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,12 @@ def test_make_repro_runs_dvc_repro_and_nothing_else(project: Path) -> None:
     env = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     subprocess.run(command, cwd=project, env=env | {"LOG": str(log)}, check=True)
     assert log.read_text().splitlines() == ["-c ", "dvc repro"]
+
+
+def test_uv_takes_the_lock_of_the_benchmarks_with_their_hashes() -> None:
+    """A range in pyproject's [tool.uv] would have it refused: hashes need exact versions."""
+    command = ["uv", "pip", "install", "--dry-run", "--offline", "--require-hashes"]
+    command += ["--python", sys.executable, "--requirements", "requirements-bench.lock"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "pinned with `==`" not in run.stderr
+    assert run.returncode == 0 or "network" in run.stderr  # offline: packages may be missing
