@@ -67,6 +67,13 @@ class _Loader(yaml.SafeLoader):
 
     fetch_tag = fetch_directive = _refuse
 
+    def scan_plain(self) -> yaml.ScalarToken:
+        """A word without quotes; in a list or a mapping on one line DVC takes none with a colon."""
+        token = super().scan_plain()
+        if self.flow_level and ":" in token.value:
+            raise ScannerError(None, None, "a colon in a word without quotes", token.start_mark)
+        return token
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         keys = set()

@@ -29,6 +29,7 @@ TEXTS = [
     *["x: &x {a: 1, b: 2}\ny: {<<: *x, a: 3}\n", "a: 1\n...\n", "--- \na: {b: 1}\n"],
     *["a: |\n x\n y\nb: >-\n 'c\n d'\n", "? a\n: 1\n", "'<<': 1\n", "a: [1,\n 2]\n", "1: a\n"],
 ]
+COLONS = ["a: [b:1, 2]\n", "a: {b: c:1}\n", "a: {b:1}\n", "a: [http://x]\n"]
 REFUSED = {
     "a: 1\na: 2": 'not valid YAML: duplicate key "a", line 2; FILE; correct it there',
     "a: {b: 1, c: 2, 'b': 3}": 'not valid YAML: duplicate key "b", line 1; FILE',
@@ -74,10 +75,12 @@ def test_a_scalar_is_read_as_in_yaml_1_2_and_by_dvc(text: str, value: object) ->
     assert same(parse_yaml(f"a: {text}\n", "x"), {"a": value})
 
 
-def test_a_colon_in_a_word_of_a_list_is_refused_by_dvc_whose_parser_is_libyaml() -> None:
-    assert yaml_file.loads("a: [b:1, 2]\n", "x") == {"a": ["b:1", 2]}
-    with pytest.raises(YAMLFileCorruptedError):  # it is never read as something else
-        parse_yaml("a: [b:1, 2]\n", "x")
+@pytest.mark.parametrize("text", COLONS)
+def test_a_colon_in_a_word_without_quotes_is_refused_in_a_list_as_dvc_does(text: str) -> None:
+    with pytest.raises(ParamsError, match="a colon in a word without quotes, line 1; x; correct"):
+        yaml_file.loads(text, "x")
+    with pytest.raises(YAMLFileCorruptedError):
+        parse_yaml(text, "x")
 
 
 @pytest.mark.parametrize("text", [*TEXTS, *(f"a: {date}" for date in DATES)])
@@ -89,7 +92,7 @@ def test_a_text_is_read_as_dvc_reads_it(text: str) -> None:
     "pieces",
     [
         list("0123456789_-+.eExob:~nulltrfsyaTRUEFALSEinfINF "),
-        [*"a1-{}[],#'\"|> ", "\n", "\n  ", "a: ", "b: ", "- ", "1e3", "on", "é", "\t", "!", "? "],
+        [*"a1-{}[],:#'\"|> ", "\n", "\n  ", "a: ", "b: ", "- ", "1e3", "on", "é", "\t", "!", "? "],
     ],
     ids=["scalars", "structures"],
 )
