@@ -168,7 +168,6 @@ def _metrics(
         val,
         view,
         params.explain,
-        params.seed,
         siblings=[sibling.network() for sibling in siblings],
         rerender=partial(counterfactuals.parts, *drawn) if params.data.name == "shapes" else None,
     )

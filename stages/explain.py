@@ -32,7 +32,6 @@ def main(params: Params, inputs: Inputs) -> None:
         val,
         CenterCrop(*(params.evaluate.view or checkpoint.validated(trained, path))),
         config,
-        params.seed,
         siblings=[network.model for network in siblings],
         rerender=rerender if data.name == "shapes" else None,
     )

@@ -1,6 +1,7 @@
 """The whole graph run by DVC, on tiny data, in a copy of the project."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -232,6 +234,16 @@ def test_a_temporary_experiment_is_tracked_in_the_main_project(finished):
     finished.run("dvc exp run --temp -n aside -S seed=7 -S train.epochs=1")
     assert len(finished.tracked()) == runs + 1
     assert "up to date" in finished.run("dvc status")
+
+
+@pytest.mark.slow
+def test_a_network_of_another_seed_is_explained_on_the_same_images(finished):
+    finished.run("dvc exp run --temp -n other -S seed=8 -S train.epochs=1")
+    commit = finished.run("git for-each-ref --format='%(objectname)' 'refs/exps/*/*/other'").strip()
+    path = "plots/explain_images.csv"
+    rows = finished.run(f"git show {commit}:{path}"), (finished.root / path).read_text("utf-8")
+    theirs, ours = (pd.read_csv(io.StringIO(text)) for text in rows)
+    assert theirs["index"].equals(ours["index"]) and not theirs["srg"].equals(ours["srg"])
 
 
 @pytest.mark.slow

@@ -304,6 +304,8 @@ class Explain(Section):
     """How much is spent on RISE, re-initialised networks and mosaics."""
     images: Annotated[int, Field(ge=2, le=LARGEST)]
     """Validation images to score, spread evenly over the classes."""
+    seed: Seed
+    """Which images these are, and every other draw; the same for networks of all seeds."""
     steps: Annotated[int, Field(ge=2, le=LARGEST)]
     """Steps of an insertion or deletion curve; it has one point more."""
     siblings: Annotated[tuple[ProjectPath, ...], FromList]
@@ -344,7 +346,7 @@ class Params(Section):
     smooth: bool
     """Blur before each stride of the trunk; no other weights. false: the official ABN."""
     seed: Seed
-    """Initial weights, order, augmentation and the draws of explain."""
+    """Initial weights, order and augmentation."""
     data: Data
     train: Train
     evaluate: Evaluate

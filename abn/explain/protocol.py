@@ -68,7 +68,6 @@ def explain(
     val: Split,
     view: CenterCrop,
     config: Explain,
-    seed: int,
     siblings: Sequence[AttentionBranchNetwork] = (),
     rerender: Rerender | None = None,
 ) -> ExplainResults:
@@ -78,9 +77,9 @@ def explain(
     `rerender` gives the images at an index without their parts, for data that can be rendered.
     DataError if what it renders is not what `val` holds.
     """
-    case, known = build(model, val, view, config, seed), train.has_mask.nonzero()[:, 0]
+    case, known = build(model, val, view, config), train.has_mask.nonzero()[:, 0]
     if case.samples.masks is not None and len(known):
-        case = replace(case, train=build(model, train.subset(known), view, config, seed))
+        case = replace(case, train=build(model, train.subset(known), view, config))
     if rerender is not None:
         pictures = rerender(case.samples.index)
         counterfactuals.check(pictures.whole, val.take(case.samples.index).images)
@@ -100,13 +99,11 @@ def explain(
     )
 
 
-def build(
-    model: AttentionBranchNetwork, split: Split, view: CenterCrop, config: Explain, seed: int
-) -> Case:
+def build(model: AttentionBranchNetwork, split: Split, view: CenterCrop, config: Explain) -> Case:
     """The model on `config.images` images of `split`, and the maps to compare there."""
-    samples = collect(model, split, select(split, config.images, seed), view)
-    maps, budget = compared_maps(model, samples, seed), BUDGETS[config.profile]
-    return Case(model, samples, maps, budget, config.steps, seed, view)
+    samples = collect(model, split, select(split, config.images, config.seed), view)
+    maps, budget = compared_maps(model, samples, config.seed), BUDGETS[config.profile]
+    return Case(model, samples, maps, budget, config.steps, config.seed, view)
 
 
 def scores(case: Case) -> Scores:

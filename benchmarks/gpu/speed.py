@@ -143,7 +143,7 @@ def explanation(options: argparse.Namespace, record: Record) -> Results:
     seconds, headlines = [], []
     for _ in range(2):
         started = time.perf_counter()
-        explained = explain(model, options.train, options.val, view, config, recipe.seed)
+        explained = explain(model, options.train, options.val, view, config)
         seconds.append(time.perf_counter() - started)
         headlines.append(explained.headline)
     return {"seconds": seconds, "repeats": headlines[0] == headlines[1]}
