@@ -12,7 +12,7 @@ from typing import Any
 
 _HOMES = {
     "AttentionBranchNetwork": "abn.models.abn",
-    "Prediction": "abn.inference.predictor",
+    "Prediction": "abn.inference.prediction",
     "Predictor": "abn.inference.predictor",
     "__version__": "abn.version",
     "load": "abn.inference.predictor",

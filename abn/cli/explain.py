@@ -27,7 +27,7 @@ from typing import Any
 
 from abn.cli.predict import TOP, add_checkpoint, in_words, open_network
 from abn.inference import edit
-from abn.inference.predictor import Prediction
+from abn.inference.prediction import Prediction
 from abn.runtime import files
 from abn.runtime.errors import DataError, DiskError
 

@@ -37,7 +37,8 @@ from typing import Any
 from tqdm import tqdm
 
 from abn.inference import image_files, predictor, results_folder, verdict
-from abn.inference.predictor import Answer, Prediction, Predictor
+from abn.inference.prediction import Prediction
+from abn.inference.predictor import Answer, Predictor
 from abn.inference.results_folder import ATTENTION, MAPS, Drawn, Job, ResultsFolder
 from abn.inference.verdict import Verdict
 from abn.models import checkpoint

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from abn.datasets import images as decoder
-from abn.inference.predictor import Prediction, read_bytes
+from abn.inference.picture import read_bytes
+from abn.inference.prediction import Prediction
 from abn.runtime.errors import DataError
 
 NONE, MEAN, SHUFFLE, INVERT = "none", "mean", "shuffle", "invert"

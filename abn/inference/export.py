@@ -19,6 +19,7 @@ from abn.data import packed
 from abn.data.crop import centre_boxes, crop
 from abn.datasets import images as decoder
 from abn.inference import predictor
+from abn.inference.picture import read_bytes
 from abn.inference.predictor import Predictor
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork, Output
@@ -80,7 +81,7 @@ def packed_canvases(path: Path) -> list[Canvas]:
 
 def photo_canvases(paths: Sequence[Path], canvas: int | None) -> list[Canvas]:
     """Image files, squashed to `canvas` pixels as packed images are; DataError if one is none."""
-    photos = [decoder.decode(predictor.read_bytes(path), str(path), canvas) for path in paths]
+    photos = [decoder.decode(read_bytes(path), str(path), canvas) for path in paths]
     sides = (canvas or min(photo.size) for photo in photos)
     squared = (decoder.square(photo, side) for photo, side in zip(photos, sides, strict=True))
     return [(torch.from_numpy(pixels), aspect) for pixels, aspect in squared]

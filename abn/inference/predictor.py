@@ -5,19 +5,16 @@ validated on: squashed to the canvas that they were packed on, then the central 
 `train.val_size` wide where the short side is `train.val_resize`.
 """
 
-import hashlib
 import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar, overload
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,81 +23,18 @@ from torch import Tensor
 
 from abn.data.crop import centre_boxes
 from abn.data.loader import CenterCrop, transform
-from abn.datasets import images as decoder
+from abn.inference.picture import ImageLike, Picture, read_file, read_image
+from abn.inference.prediction import Prediction
 from abn.models import checkpoint
 from abn.models.abn import AttentionBranchNetwork, Trace
 from abn.predict import energy
 from abn.runtime import device as devices
 from abn.runtime.errors import DataError
-from abn.visualize.overlay import overlay
 
 S = TypeVar("S")
 T = TypeVar("T")
-ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 BATCH = 16  # images at once; on a CPU, of each thread
-KEPT = 1_000_000  # pixels: a stream's image up to this size is kept, if it was decoded whole
 THREADS = min(8, os.cpu_count() or 1)  # that read, decode and draw
-FRAME = 200  # the short side of an image over the width of the line around what was seen
-KINDS = "give a path, a PIL image, an RGB array uint8 [H, W, 3] or a file's bytes"  # remedy
-
-
-NOT_KEPT = np.zeros((0, 0, 3), np.uint8)  # the pixels of a large image of a stream
-
-
-class Picture(NamedTuple):
-    """An image, and what the network sees of it before the crop."""
-
-    pixels: NDArray[np.uint8]  # [H, W, 3] RGB, upright; NOT_KEPT
-    canvas: NDArray[np.uint8]  # [S, S, 3], squashed as in the packed data; or as `pixels`
-    aspect: float  # width over height
-    size: tuple[int, int]  # height and width of the whole image, pixels
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What the network says of one image."""
-
-    classes: dict[str, float]
-    """Class to confidence (0 to 1) of the perception branch, most confident first: the answer."""
-    attention_confidences: dict[str, float]
-    """The same of the attention branch, in its own order."""
-    map: NDArray[np.float32]
-    """float32 [h, w] in [0, 1], as the network gave it: it looked at `region`, 16 pixels a cell."""
-    image: NDArray[np.uint8]
-    """uint8 [H, W, 3] RGB, upright; [0, 0, 3] of a large image from `stream`."""
-    region: tuple[int, int, int, int]
-    """Top, left, height and width of what the network saw of `image`, in pixels."""
-    class_map: NDArray[np.float32] | None = None
-    """float32 [h, w], logits: where the attention branch sees `label`."""
-    energy: float = math.nan
-    """The energy score, `abn.predict.energy`: low for an image unlike the training data."""
-    unlike: bool | None = None
-    """Whether `energy` is below what the checkpoint says, as that of 5 % of the validation images
-    is: the image is unlike the training data. None: an older checkpoint, or an edited map."""
-
-    @property
-    def label(self) -> str:
-        """The most confident class of the perception branch."""
-        return next(iter(self.classes))
-
-    @cached_property
-    def overlay(self) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3] RGB: `image` with the map in colours over `region`.
-
-        Blue is the map's lowest value, red its highest, however near they are: look at `map`.
-        """
-        return drawn(self.image, self.map, self.region)
-
-    def __repr__(self) -> str:
-        answers = (
-            ", ".join(f"{name} {share:.3f}" for name, share in branch.items())
-            for branch in (self.classes, self.attention_confidences)
-        )
-        h, w = self.map.shape
-        span = f"map {h}x{w} from {self.map.min():.3f} to {self.map.max():.3f}"
-        return "Prediction({}; attention branch: {}; {})".format(*answers, span)
-
-
 Read: TypeAlias = tuple[Path, str | None, Picture | DataError]  # a file, its digest, its content
 
 
@@ -176,12 +110,12 @@ class Predictor:
 
         On a CPU each thread decodes, answers and finishes (`then`) batches by itself: threads that
         share one forward wait for one another. On a GPU they decode, a few batches ahead of the
-        network, and others finish. No prediction is kept, and its image only up to KEPT pixels, so
-        any number of files takes the same memory.
+        network, and others finish. No prediction is kept, and its image only up to `picture.KEPT`
+        pixels, so any number of files takes the same memory.
         """
 
         def read(batch: list[Path]) -> list[Read]:
-            return [(path, *self._read_file(path)) for path in batch]
+            return [(path, *read_file(path, self.canvas)) for path in batch]
 
         def answer(reads: list[Read]) -> list[Answer]:
             return self._answers(reads, top)
@@ -217,16 +151,6 @@ class Predictor:
             for path, digest, found in reads
         ]
 
-    def _read_file(self, path: Path) -> tuple[str | None, Picture | DataError]:
-        """The digest of the file at `path`, and the picture in it or what is wrong with it."""
-        digest = None
-        try:
-            data = read_bytes(path)
-            digest = hashlib.sha256(data).hexdigest()
-            return digest, self._picture(data, str(path), whole=False)
-        except DataError as error:
-            return digest, error
-
     def decide(self, image: ImageLike, attention: NDArray[np.float32], top: int = 5) -> Prediction:
         """The prediction for one image with `attention` in the place of the network's own map.
 
@@ -253,32 +177,8 @@ class Predictor:
             raise DataError(what, f"a map of {given}", "give every cell a value")
 
     def read(self, image: object) -> Picture:
-        """`image` at full size and on its canvas; DataError where it is none."""
-        if isinstance(image, str | os.PathLike | bytes):
-            data = image if isinstance(image, bytes) else read_bytes(Path(image))
-            return self._picture(data, _name(image), whole=True)
-        whole = _opened(image)
-        if min(whole.size) < decoder.SMALLEST_SIDE:
-            what = f"{whole.width} x {whole.height} pixels, a side under {decoder.SMALLEST_SIDE}"
-            raise DataError(what, _name(image), "use a larger image")
-        pixels, size = np.array(whole), (whole.height, whole.width)
-        return Picture(pixels, *self._on_canvas(whole), size)
-
-    def _picture(self, data: bytes, name: str, whole: bool) -> Picture:
-        """The image file `data`; its pixels at full size if `whole`, or if that costs little."""
-        # A large JPEG is decoded at a part of its size, as it was when packed.
-        small = decoder.decode(data, name, self.canvas)
-        size, pixels = decoder.full_size(data, small), NOT_KEPT
-        if (small.height, small.width) == size and (whole or math.prod(size) <= KEPT):
-            pixels = np.array(small)
-        elif whole:
-            pixels = np.array(decoder.decode(data, name))
-        return Picture(pixels, *self._on_canvas(small), size)
-
-    def _on_canvas(self, image: Image.Image) -> tuple[NDArray[np.uint8], float]:
-        if self.canvas is None:
-            return np.array(image), image.width / image.height
-        return decoder.square(image, self.canvas)
+        """`image` at full size and on this network's canvas; DataError where it is none."""
+        return read_image(image, self.canvas)
 
     @torch.inference_mode()
     def answer(
@@ -400,57 +300,3 @@ def _in_order(
         result = waiting.popleft().result()
         waiting.extend(pool.submit(work, item) for item in islice(items, 1))
         yield result
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of the image file at `path`; DataError where it cannot be read."""
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            raise DataError("no such image", path, "check the path")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(error.strerror or str(error), path, "make it readable") from error
-
-
-def drawn(
-    image: NDArray[np.uint8],
-    values: NDArray[np.float32],
-    region: tuple[int, int, int, int],
-    frame: bool = False,
-) -> NDArray[np.uint8]:
-    """`image` uint8 [H, W, 3] RGB with the map `values` [h, w] in colours over `region`.
-
-    With `frame`, a white line in a black one goes around a region that is not the whole image.
-    """
-    top, left, height, width = region
-    inside = slice(top, top + height), slice(left, left + width)
-    copy = image.copy()
-    copy[inside] = overlay(np.ascontiguousarray(copy[inside]), values, alpha=1.0)
-    if frame and (height, width) != image.shape[:2]:
-        line = max(1, min(image.shape[:2]) // FRAME)
-        corners = (left, top), (left + width - 1, top + height - 1)
-        cv2.rectangle(copy, *corners, (0, 0, 0), 3 * line)
-        cv2.rectangle(copy, *corners, (255, 255, 255), line)
-    return copy
-
-
-def _opened(image: object) -> Image.Image:
-    """`image` in RGB, upright; DataError where it is none."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise DataError("not an image", f"an array {image.dtype} {list(image.shape)}", KINDS)
-        return Image.fromarray(np.ascontiguousarray(image))
-    if not isinstance(image, Image.Image):
-        raise DataError("not an image", type(image).__name__, KINDS)
-    if image.mode == "F" or not all(image.size):
-        what = f"an image of mode {image.mode}, {image.width} x {image.height} pixels"
-        raise DataError("not an image", what, KINDS)
-    try:
-        return decoder.upright_rgb(image)
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow reads the file only now
-        raise DataError(str(error), type(image).__name__, "replace the image") from error
-
-
-def _name(image: object) -> str:
-    """What an error calls `image`."""
-    return str(image) if isinstance(image, str | os.PathLike) else type(image).__name__

@@ -23,7 +23,9 @@ import torch
 from numpy.typing import NDArray
 
 from abn.datasets import images as decoder
-from abn.inference.predictor import Answer, Prediction, drawn, read_bytes
+from abn.inference.picture import read_bytes
+from abn.inference.prediction import Prediction, drawn
+from abn.inference.predictor import Answer
 from abn.runtime import files
 from abn.runtime.errors import DataError, DiskError
 from abn.runtime.spreadsheet import escaped

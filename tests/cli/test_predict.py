@@ -13,7 +13,7 @@ from PIL import Image
 
 import abn
 from abn.cli.main import main
-from abn.inference import predictor, results_folder
+from abn.inference import picture, predictor, results_folder
 from abn.inference.predictor import Predictor
 from abn.models import checkpoint
 from tests import toys
@@ -157,7 +157,7 @@ def test_an_overlay_has_the_image_size_its_pixels_outside_and_a_line_around_what
 def test_a_large_file_that_changed_after_its_answer_keeps_its_row_and_has_no_overlay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(predictor, "KEPT", 0)
+    monkeypatch.setattr(picture, "KEPT", 0)
     monkeypatch.setattr(results_folder, "read_bytes", lambda path: b"another")
     assert main(["predict", "photos/a", "--to", str(tmp_path / "out")]) == 3
     assert "error[DATA] changed while it was read; photos/a/x.jpg" in capsys.readouterr().err
@@ -325,7 +325,7 @@ def test_a_stream_keeps_small_images_that_were_decoded_whole_and_no_others(
     Image.fromarray(noise).save(small)
     Image.fromarray(noise).resize((80, 60)).save(large)
     Image.fromarray(noise).resize((600, 400)).save(shrunk)  # decoded at 1/4: the canvas is small
-    monkeypatch.setattr(predictor, "KEPT", 60 * 40)
+    monkeypatch.setattr(picture, "KEPT", 60 * 40)
     ours = Predictor(toys.network(), toys.NAMES, 32, 32, toys.CPU, canvas=32)
     kept = [answer.prediction.image for answer in ours.stream([small, large, shrunk])]
     np.testing.assert_array_equal(kept[0], noise)

@@ -9,7 +9,8 @@ from PIL import Image
 
 from abn.config.params import Attention
 from abn.inference import edit
-from abn.inference.predictor import Prediction, Predictor
+from abn.inference.prediction import Prediction
+from abn.inference.predictor import Predictor
 from abn.runtime.errors import DataError
 from tests import toys
 

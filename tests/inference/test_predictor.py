@@ -14,7 +14,8 @@ import abn
 from abn.config.params import Attention
 from abn.data.loader import CenterCrop
 from abn.datasets import images
-from abn.inference.predictor import Prediction, Predictor
+from abn.inference.prediction import Prediction
+from abn.inference.predictor import Predictor
 from abn.models.abn import AttentionBranchNetwork
 from abn.predict import energy, predict
 from abn.runtime.errors import DataError, DeviceError

@@ -20,7 +20,9 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from abn.datasets import images as decoder
-from abn.inference.predictor import Picture, Prediction, Predictor
+from abn.inference.picture import Picture
+from abn.inference.prediction import Prediction
+from abn.inference.predictor import Predictor
 from abn.inference.server import messages
 from abn.inference.server.worker import Question, Worker
 from abn.runtime.errors import DataError

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
-from abn.inference.predictor import Prediction
+from abn.inference.prediction import Prediction
 from abn.visualize.overlay import seen
 
 Map = NDArray[np.float32]

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from abn.inference.predictor import Picture, Prediction
+from abn.inference.picture import Picture
+from abn.inference.prediction import Prediction
 
 Map = NDArray[np.float32]
 
