@@ -86,7 +86,10 @@ class ResultsFolder:
         if isinstance(answer.prediction, Prediction) and self.job.maps:
             try:
                 with files.writing(self.job.folder):
-                    self._draw(answer, answer.prediction, overlays)
+                    for target, jpeg in self._jpegs(answer, answer.prediction):
+                        file = self.drawing / f"{next(self._numbers)}.jpg"
+                        file.write_bytes(jpeg)
+                        overlays[target] = file, hashlib.sha256(jpeg).hexdigest()
             except DataError as error:
                 return Drawn(answer, overlays, error.what)
         return Drawn(answer, overlays)
@@ -141,18 +144,14 @@ class ResultsFolder:
         below = os.path.relpath(files.absolute(path), self.base).replace(os.sep, "/")
         return f"{OVERLAYS}/{below}.{kind}.jpg"
 
-    def _draw(
-        self, answer: Answer, said: Prediction, overlays: dict[str, tuple[Path, str]]
-    ) -> None:
-        """Add the overlays of an image, which is read again if it was not kept, to `overlays`."""
+    def _jpegs(self, answer: Answer, said: Prediction) -> Iterator[tuple[str, bytes]]:
+        """The overlays of an image, which is read again if it was not kept, by their names."""
         image, name = said.image if said.image.size else _read_again(answer), str(answer.path)
         for kind in self.job.maps:
             values = said.map if kind == ATTENTION else said.class_map
             assert values is not None
             jpeg = _jpeg(drawn(image, values, said.region, frame=True), name)
-            file = self.drawing / f"{next(self._numbers)}.jpg"
-            file.write_bytes(jpeg)
-            overlays[self._overlay(answer.path, kind)] = file, hashlib.sha256(jpeg).hexdigest()
+            yield self._overlay(answer.path, kind), jpeg
 
 
 @contextmanager
