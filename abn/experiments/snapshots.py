@@ -67,8 +67,14 @@ class Snapshot:
         }
 
     def table(self, path: Path) -> results.Table | None:
-        """The table `path`; None where it is not among the results."""
-        return results.parsed(self.files[path]) if path in self.files else None
+        """The table `path`, parsed once; None where it is not among the results."""
+        if path in self.files and path not in self._tables:
+            self._tables[path] = results.parsed(self.files[path])
+        return self._tables.get(path)
+
+    @cached_property
+    def _tables(self) -> dict[Path, results.Table]:
+        return {}
 
 
 def read(names: Sequence[str]) -> list[Snapshot]:

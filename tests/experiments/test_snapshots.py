@@ -72,6 +72,11 @@ def test_scores_of_other_weights_are_left_out_and_named() -> None:
     assert here.notes == (reason,)
 
 
+def test_a_table_is_parsed_once() -> None:
+    (here,) = read([WORKSPACE, WORKSPACE])
+    assert here.table(paths.PREDICTIONS) is here.table(paths.PREDICTIONS)
+
+
 def test_a_project_in_a_folder_of_a_repository_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("inner").mkdir()
     monkeypatch.chdir("inner")
