@@ -33,6 +33,7 @@ METRICS = {
 GATES, IMAGES = map(paths.explain_table, ("gates", "images"))
 FILES = *METRICS.values(), paths.HISTORY, paths.PREDICTIONS, GATES, IMAGES
 REMEDY = "see `dvc exp list --all` and `git branch`; `dvc exp pull` gets those of others"
+OTHER = "other"  # in the place of an MD5: that of no file we know
 Lock = Mapping[str, Any]  # the stages of a dvc.lock
 
 
@@ -158,7 +159,7 @@ def _snapshot(name: str, revision: str, contents: Mapping[Path, bytes]) -> Snaps
         files,
         {out["path"]: out["md5"] for stage in lock for out in _of(lock, stage, "outs")},
         _params(lock, "visualize"),
-        tuple(f"{name}: {note}, left out" for note in notes),
+        tuple(f"{name}: {note}" for note in notes),
     )
 
 
@@ -180,28 +181,62 @@ def _results(lock: Lock, contents: Mapping[Path, bytes]) -> tuple[dict[Path, str
     files: dict[Path, str] = {}
     made = _made(lock)
     stale = {stage: path for stage in lock for path in _outdated(_of(lock, stage, "deps"), made)}
-    notes = [f"{stage} ran on another {path}" for stage, path in stale.items()]
+    notes = [f"{stage} ran on another {path}, left out" for stage, path in stale.items()]
+    notes += [f"{path} cannot be checked, `dvc fetch` helps" for path in _unknown(lock, made)]
     writers = {out["path"]: stage for stage in lock for out in _of(lock, stage, "outs")}
-    for path in filter(contents.get, FILES):
-        md5 = hashlib.md5(contents[path], usedforsecurity=False).hexdigest()
-        if md5 != made.get(path.as_posix()):
-            notes.append(f"{path} is not the one that dvc.lock records")
+    for path in (path for path in FILES if path.as_posix() in writers):
+        if not contents[path]:
+            notes.append(f"{path} is missing")
+        elif _md5(contents[path]) != made[path.as_posix()]:
+            notes.append(f"{path} is not the one that dvc.lock records, left out")
         elif writers[path.as_posix()] not in stale:
             files[path] = contents[path].decode()
     return files, notes
 
 
 def _made(lock: Lock) -> dict[str, str]:
-    """The MD5 of every output, and of what is in the folders among them, where the cache has it."""
-    outs = {out["path"]: out["md5"] for stage in lock for out in _of(lock, stage, "outs")}
-    folders = [(path, md5) for path, md5 in outs.items() if md5.endswith(".dir")]
-    inside = [(f"{path}/{name}", file) for path, md5 in folders for name, file in listed(md5)]
-    return outs | dict(inside)
+    """The MD5 of every output, and of what is in the folders among them, where that is known."""
+    outs = [out for stage in lock for out in _of(lock, stage, "outs")]
+    deps = [dep for stage in lock for dep in _of(lock, stage, "deps")]
+    folders = [out for out in outs if out["md5"].endswith(".dir")]
+    inside = [
+        (f"{out['path']}/{name}", md5)
+        for out in folders
+        for name, md5 in listed(out["md5"]) or _alone(out, deps)
+    ]
+    return {out["path"]: out["md5"] for out in outs} | dict(inside)
+
+
+def _alone(out: Mapping[str, Any], deps: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
+    """Name and MD5 of the file in a folder of one file, without DVC's cache.
+
+    DVC's checksum of a folder is that of its listing, so those of `deps` that are in the folder can
+    be tried. OTHER where none of them is it.
+    """
+    inside = [dep for dep in deps if dep["path"].startswith(f"{out['path']}/")]
+    names = [dep["path"].removeprefix(f"{out['path']}/") for dep in inside]
+    found = dict.fromkeys(names if out.get("nfiles") == 1 else [], OTHER)
+    for name, dep in zip(names, inside, strict=True):
+        listing = json.dumps([{"md5": dep["md5"], "relpath": name}]).encode()
+        if out["md5"] == _md5(listing) + ".dir":
+            found[name] = dep["md5"]
+    return list(found.items())
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _outdated(deps: Sequence[Mapping[str, str]], made: Mapping[str, str]) -> list[str]:
     """Those of a stage's inputs that are no longer what an earlier stage has made."""
     return [dep["path"] for dep in deps if made.get(dep["path"], dep["md5"]) != dep["md5"]]
+
+
+def _unknown(lock: Lock, made: Mapping[str, str]) -> list[str]:
+    """The inputs from a folder of an earlier stage whose listing is not known."""
+    folders = tuple(f"{path}/" for path, md5 in made.items() if md5.endswith(".dir"))
+    inputs = dict.fromkeys(dep["path"] for stage in lock for dep in _of(lock, stage, "deps"))
+    return [path for path in inputs if path.startswith(folders) and path not in made]
 
 
 def listed(md5: str) -> list[tuple[str, str]]:

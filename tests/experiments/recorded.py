@@ -78,7 +78,7 @@ def run(
         "evaluate": {"data/val.safetensors": data, WEIGHTS: "w1"},
         "explain": {"data/val.safetensors": data, WEIGHTS: "w1"},
     }
-    outs = {"train": {"checkpoint": "folder.dir"}, "visualize": {SHEET: "sheet"}}
+    outs = {"train": {"checkpoint": folder("w1")}, "visualize": {SHEET: "sheet"}}
     stages = {
         stage: {
             "deps": _entries(deps.get(stage, {})),
@@ -91,6 +91,11 @@ def run(
         Path(path).parent.mkdir(exist_ok=True)
         Path(path).write_text(text)
     write_lock(stages)
+
+
+def folder(weights: str) -> str:
+    """DVC's checksum of the folder of one file, the weights of the given MD5."""
+    return md5(json.dumps([{"md5": weights, "relpath": "model.safetensors"}]).encode()) + ".dir"
 
 
 def write_lock(stages: dict[str, Any]) -> None:
@@ -120,8 +125,11 @@ def cache(content: bytes, name: str) -> None:
     file.write_bytes(content)
 
 
-def _entries(found: dict[str, str]) -> list[dict[str, str]]:
-    return [{"path": path, "md5": digest} for path, digest in found.items()]
+def _entries(found: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"path": path, "md5": digest} | ({"nfiles": 1} if digest.endswith(".dir") else {})
+        for path, digest in found.items()
+    ]
 
 
 def _digests(texts: dict[str, str]) -> dict[str, str]:

@@ -8,7 +8,16 @@ import pytest
 from abn.experiments.snapshots import WORKSPACE, read
 from abn.project import paths
 from abn.runtime.errors import DataError
-from tests.experiments.recorded import cache, git, read_lock, record, run, write_lock
+from tests.experiments.recorded import (
+    WEIGHTS,
+    cache,
+    folder,
+    git,
+    read_lock,
+    record,
+    run,
+    write_lock,
+)
 
 
 def names(*wanted: str) -> list[str]:
@@ -59,17 +68,47 @@ def test_a_metric_changed_by_hand_is_left_out_and_named() -> None:
     assert here.notes == (reason,)
 
 
-def test_scores_of_other_weights_are_left_out_and_named() -> None:
+@pytest.mark.parametrize("cached", [True, False])
+def test_scores_of_other_weights_are_left_out_and_named(cached: bool) -> None:
     """Training again and not the rest leaves the old scores beside the new weights."""
-    listing = [{"relpath": "model.safetensors", "md5": "w2"}]
-    cache(json.dumps(listing).encode(), "folder.dir")
+    if cached:
+        listing = [{"relpath": "model.safetensors", "md5": "w2"}]
+        cache(json.dumps(listing).encode(), folder("w2"))
     stages = read_lock()
+    stages["train"]["outs"][0]["md5"] = folder("w2")
     stages["explain"]["deps"][1]["md5"] = "w2"
     write_lock(stages)
     (here,) = read([WORKSPACE, WORKSPACE])
     assert {name.partition(".")[0] for name in here.metrics} == {"train", "explain"}
-    reason = "workspace: evaluate ran on another checkpoint/model.safetensors, left out"
-    assert here.notes == (reason,)
+    assert here.notes == (f"workspace: evaluate ran on another {WEIGHTS}, left out",)
+
+
+def test_scores_of_weights_that_are_in_no_cache_are_left_out_too() -> None:
+    stages = read_lock()
+    stages["train"]["outs"][0]["md5"] = folder("w2")  # nothing ran on these
+    write_lock(stages)
+    (here,) = read([WORKSPACE, WORKSPACE])
+    assert {name.partition(".")[0] for name in here.metrics} == {"train"}
+    assert here.notes == tuple(
+        f"workspace: {stage} ran on another {WEIGHTS}, left out"
+        for stage in ("evaluate", "explain")
+    )
+
+
+def test_what_only_the_cache_could_say_is_named() -> None:
+    stages = read_lock()
+    stages["train"]["outs"][0] |= {"md5": "three.dir", "nfiles": 3}
+    write_lock(stages)
+    (here,) = read([WORKSPACE, WORKSPACE])
+    assert here.metrics["evaluate.top1"] == 0.75
+    assert here.notes == (f"workspace: {WEIGHTS} cannot be checked, `dvc fetch` helps",)
+
+
+def test_a_missing_file_is_named() -> None:
+    paths.EVALUATE_METRICS.unlink()
+    (here,) = read([WORKSPACE, WORKSPACE])
+    assert "evaluate.top1" not in here.metrics and "explain.srg" in here.metrics
+    assert here.notes == ("workspace: metrics/evaluate.json is missing",)
 
 
 def test_a_table_is_parsed_once() -> None:
