@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from abn.experiments import dvc, git
 from abn.tracking import client, mirror
 
 HELP = "add to MLflow what it lacks: trainings, the results here, DVC's experiments"
@@ -14,6 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print a line per run; TrackingError where the store fails."""
+    git.require(dvc.root())  # else experiments would be left out without a word
     try:
         for line in client.Store().update(mirror.records(Path.cwd())):
             print(line, flush=True)

@@ -1,10 +1,13 @@
 """What git says of this clone."""
 
 import io
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from abn.runtime.errors import DataError
 
 
 def output(*words: str) -> str | None:
@@ -19,6 +22,22 @@ def output(*words: str) -> str | None:
     except OSError:
         return None
     return done.stdout if done.returncode == 0 else None
+
+
+def require(folder: Path) -> None:
+    """DataError where `folder` is in a repository that git refuses to read, or git is missing."""
+    remedy = f"see what `git -C {folder} status` says"
+    try:
+        words = ["git", "-C", str(folder), "rev-parse", "--git-dir"]
+        done = subprocess.run(words, capture_output=True, env=os.environ | {"LC_ALL": "C"})
+    except OSError:
+        if any((each / ".git").exists() for each in (folder, *folder.parents)):
+            raise DataError("git is not installed", folder, "install it") from None
+        return
+    said = done.stderr.decode(errors="replace")
+    if done.returncode and "not a git repository" not in said:
+        first = next(iter(said.splitlines()), "git failed").removeprefix("fatal: ")
+        raise DataError(first, folder, remedy)
 
 
 def contents(folder: Path, wanted: Sequence[tuple[str, Path]]) -> Iterator[bytes]:

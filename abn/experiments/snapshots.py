@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,9 +83,13 @@ def read(names: Sequence[str]) -> list[Snapshot]:
     """The results of `names`: experiments, sweeps, patterns, revisions, "workspace".
 
     One revision alone is followed by the workspace, as in `dvc metrics diff`; no name means HEAD,
-    the workspace and every experiment. DataError for a name that nothing has.
+    the workspace and every experiment. DataError for a name that nothing has or two things have,
+    and where git does not read the repository.
     """
-    places = [place for name in names or ["HEAD", WORKSPACE, EVERY] for place in _find(name)]
+    git.require(dvc.root())
+    places = [place for name in names for place in _find(name)]
+    if not names:  # before the first commit there is no HEAD
+        places = [*_commit("HEAD"), (WORKSPACE, ""), *_find(EVERY)]
     if len(names) == 1 and len(places) == 1:
         places += [(WORKSPACE, "")]
     places, wanted = list(dict.fromkeys(places)), [dvc.LOCK, *FILES]
@@ -108,8 +113,15 @@ def _find(name: str) -> list[tuple[str, str]]:
     def matching(pattern: str) -> list[tuple[str, str]]:
         return [(each.name, each.revision) for each in known if re.fullmatch(pattern, each.name)]
 
-    exact, sweep = re.escape(name), re.escape(name) + r"-\d+"
-    found = matching(exact) or _commit(name) or matching(sweep) or matching(fnmatch.translate(name))
+    exact, commit = matching(re.escape(name)), _commit(name)
+    sweep = matching(re.escape(name) + r"-\d+")
+    if commit and (exact or sweep):
+        what = f"both a revision and {'an experiment' if exact else 'a sweep'} have this name"
+        other = f"the commit of the experiment (`git show-ref {name}`)" if exact else f"'{name}-*'"
+        raise DataError(what, name, f"write the commit of the revision, or {other}")
+    if exact and sweep:
+        say(f"{name}: the experiment of this name; '{name}-*' is the sweep")
+    found = exact or commit or sweep or matching(fnmatch.translate(name))
     if not found and name != EVERY:
         raise DataError("no such experiment, sweep or revision", name, REMEDY)
     return found
@@ -140,7 +152,7 @@ def _contents(wanted: Sequence[tuple[str, Path]]) -> Iterator[bytes]:
 
 def _snapshot(name: str, revision: str, contents: Mapping[Path, bytes]) -> Snapshot | None:
     """What the files at one commit say; None where there is no training."""
-    lock: Lock = dvc.yaml(contents[dvc.LOCK].decode(errors="replace")).get("stages", {})
+    lock: Lock = dvc.yaml(contents[dvc.LOCK].decode(errors="replace")).get("stages") or {}
     if "train" not in lock:
         return None
     files, notes = _results(lock, contents)
@@ -241,8 +253,9 @@ def _unknown(lock: Lock, made: Mapping[str, str]) -> list[str]:
 
 def listed(md5: str) -> list[tuple[str, str]]:
     """Name and MD5 of each file in the folder `md5` (with ".dir"); none if DVC's cache lacks it."""
-    file = cached(md5)
-    entries = json.loads(file.read_text("utf-8")) if file else []
+    file, entries = cached(md5), list[dict[str, str]]()
+    with suppress(ValueError):  # cut off as it was written
+        entries = json.loads(file.read_text("utf-8")) if file else []
     return [(each["relpath"], each["md5"]) for each in entries]
 
 
@@ -256,7 +269,10 @@ def cached(md5: str) -> Path | None:
 def cache(root: Path) -> Path:
     """The folder of DVC's cache, in the project `root`, that holds files by their MD5."""
     # Here: it takes a third of a second.
-    from dvc.config import Config  # type: ignore[import-untyped]
+    from dvc.config import Config, ConfigError  # type: ignore[import-untyped]
 
-    folder = Config(str(root / ".dvc"), validate=False)["cache"].get("dir", ".dvc/cache")
+    try:
+        folder = Config(str(root / ".dvc"), validate=False)["cache"].get("dir", ".dvc/cache")
+    except ConfigError as error:
+        raise DataError(str(error), root / ".dvc", "correct DVC's settings there") from error
     return root / folder / "files" / "md5"

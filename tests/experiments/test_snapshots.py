@@ -1,6 +1,7 @@
 """What was recorded is read as it is; what dvc.lock does not vouch for is left out and named."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,57 @@ def test_one_revision_alone_is_followed_by_the_workspace() -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(DataError, match="no such experiment, sweep or revision; sweeep; see"):
         read(["sweeep"])
+
+
+def test_a_name_of_a_revision_and_of_experiments_is_refused() -> None:
+    record("sweep-1")
+    git("branch", "sweep")
+    with pytest.raises(
+        DataError, match=r"both a revision and a sweep have this name; sweep; .*-\*"
+    ):
+        read(["sweep"])
+    assert names("sweep-*", "main") == ["sweep-1", "main"]
+    git("branch", "sweep-1")
+    with pytest.raises(DataError, match="both a revision and an experiment have this name"):
+        read(["sweep-1"])
+
+
+def test_an_experiment_named_in_full_comes_before_a_sweep(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record("try"), record("try-2")
+    assert names("try", "HEAD") == ["try", "HEAD"]
+    assert capsys.readouterr().err == "try: the experiment of this name; 'try-*' is the sweep\n"
+
+
+def test_a_repository_that_git_does_not_read_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(DataError, match="detected dubious ownership in repository"):
+        read([])
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DataError, match="git is not installed"):
+        read([])
+
+
+def test_without_a_commit_or_git_the_workspace_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(".git")
+    assert names() == [WORKSPACE]
+    git("init", "-q")
+    assert names() == [WORKSPACE]
+
+
+@pytest.mark.parametrize("text", ["stages:\n", "", "<<<<<<< ours\n", "stages: [\n"])
+def test_a_lock_without_stages_is_no_training(text: str) -> None:
+    Path("dvc.lock").write_text(text)
+    assert names("main", WORKSPACE) == ["main"]
+
+
+def test_a_listing_that_was_cut_off_is_as_none() -> None:
+    cache(b"", folder("w1"))
+    (here,) = read([WORKSPACE, WORKSPACE])
+    assert here.notes == () and here.metrics["evaluate.top1"] == 0.75
 
 
 def test_a_commit_without_a_training_is_left_out_and_named(

@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock
 
 from abn.cli import sync
-from abn.runtime.errors import TrackingError
+from abn.runtime.errors import DataError, TrackingError
 from abn.tracking import client, outbox
 from tests.tracking.stores import curve, note
 
@@ -30,6 +30,13 @@ def test_a_store_that_cannot_be_reached_is_one_line_without_its_password(monkeyp
     line = caught.value.line()
     assert line.startswith("error[TRACKING] ConnectionRefusedError; http://***@127.0.0.1:9; ")
     assert "secret" not in line and len(list(outbox.folder().iterdir())) == 1
+
+
+def test_experiments_that_git_does_not_show_are_an_error(root: Any, monkeypatch: Any) -> None:
+    (root / ".git").mkdir(exist_ok=True)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DataError, match="git is not installed"):
+        sync.run(argparse.Namespace())
 
 
 def test_a_lock_that_another_process_holds_is_named_as_that(root: Any, monkeypatch: Any) -> None:
