@@ -13,11 +13,11 @@ is what the others are compared with. Everything is read from what DVC recorded,
 
 import argparse
 import sys
-from pathlib import Path
 
 from abn.experiments import texts
 from abn.experiments.comparison import Comparison, compare
 from abn.experiments.snapshots import read
+from abn.runtime import files
 from abn.runtime.errors import DataError, ParamsError
 
 HELP = "compare experiments: means over seeds, differences with intervals, a page"
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="print JSON: every metric and param")
     form.add_argument("--csv", action="store_true", help="print CSV: a row per line and metric")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="also write a page, to look at offline"
+        "--html", type=files.absolute, metavar="FILE", help="also write a page, to look at offline"
     )
 
 

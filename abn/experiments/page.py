@@ -61,9 +61,14 @@ class Pictures(NamedTuple):
 def write(path: Path, comparison: Comparison, metrics: Sequence[str]) -> None:
     """Write the page to `path`; DiskError where another file is there, or it cannot be written."""
     with files.writing(path):
-        if path.exists() and MARK not in path.read_text("utf-8", errors="replace"):
+        if path.exists() and not _is_ours(path.read_text("utf-8", errors="replace")):
             raise DiskError("not written by `abn compare`", path, "give another name")
         results.write_text(path, render(comparison, metrics))
+
+
+def _is_ours(text: str) -> bool:
+    """Whether `text` is a page of ours: it begins as one, and has the mark before its title."""
+    return text.lstrip().startswith("<!DOCTYPE html>") and MARK in text.partition("<title>")[0]
 
 
 def render(comparison: Comparison, metrics: Sequence[str]) -> str:

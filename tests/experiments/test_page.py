@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from abn.cli.main import main
 from abn.experiments import page
 from abn.experiments.comparison import Comparison, compare
 from abn.experiments.snapshots import read
@@ -79,3 +80,22 @@ def test_the_page_takes_its_own_place_but_not_that_of_another_file(two: Comparis
     with pytest.raises(DiskError, match="not written by `abn compare`; mine"):
         page.write(Path("mine.html"), two, [])
     assert Path("mine.html").read_text() == "<h1>mine</h1>"
+
+
+@pytest.mark.parametrize("text", ["See {mark}\n", "<!DOCTYPE html><title>x</title>{mark}"])
+def test_a_file_that_only_mentions_the_mark_stays(two: Comparison, text: str) -> None:
+    Path("notes.txt").write_text(text.format(mark=page.MARK))
+    with pytest.raises(DiskError, match="not written by `abn compare`; notes"):
+        page.write(Path("notes.txt"), two, [])
+    assert page.MARK in Path("notes.txt").read_text()
+
+
+def test_a_page_is_written_in_the_folder_of_the_call(
+    two: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dvc.yaml", "params.yaml", "docs/x"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    monkeypatch.chdir("docs")
+    assert main(["compare", "HEAD", "HEAD", "--html", "page.html"]) == 0
+    assert Path("docs/page.html").is_file() and not Path("page.html").exists()  # here: the root
