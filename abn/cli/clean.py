@@ -14,6 +14,7 @@ from pathlib import Path
 
 from abn.doctor import leftovers, processes
 from abn.doctor.leftovers import Leftover
+from abn.experiments import dvc, git
 from abn.runtime.errors import BusyError
 
 HELP = "say what takes room on the disk and may go; with --yes, remove what is ours"
@@ -30,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print a line for each; 0. BusyError where --yes is given while something is at work here."""
+    git.require(dvc.root())  # else no experiment would be counted
     found = [*leftovers.half_written(), *leftovers.trainings(time.time(), options.days)]
     going = [each for each in found if each.old and (options.unfinished or not each.work)]
     for each in found:
@@ -42,9 +44,13 @@ def run(options: argparse.Namespace) -> int:
         print(f"{_total(gone)}  removed")
     elif going:
         print(f"{_total(going)}  to remove it, add --yes")
-    for each in (*leftovers.copies(), leftovers.cache()):
+    cache = leftovers.cache()
+    for each in (*leftovers.copies(), cache):
         print(f"{_size(each)}  {each.path}: {each.what}")
     print(f"What no branch, tag, experiment or the workspace has: {leftovers.COLLECT} --dry")
+    if not cache.path.resolve().is_relative_to(dvc.root().resolve()):
+        print("That cache is outside of this project. If others use it, name them with --projects,")
+        print("or what only they need is removed too.")
     print("Without --dry it removes that. `dvc exp remove NAME` gives up an experiment first.")
     return 0
 

@@ -53,7 +53,8 @@ def _is_training(folder: Path) -> bool:
 def half_written() -> Iterator[Leftover]:
     """Packs and other outputs that a killed stage left under another name."""
     for path in map(files.partial, working_tree.WRITTEN):
-        if path.exists() and not path.is_symlink():
+        here = path.parent.resolve() == Path.cwd().resolve() / path.parent  # no link to elsewhere
+        if path.exists() and not path.is_symlink() and here:
             yield Leftover(path, "half-written by a killed stage", size(path))
 
 
@@ -92,7 +93,7 @@ def cache() -> Leftover:
 def _experiments() -> str:
     """How many there are, and what one of them costs."""
     count = len(dvc.experiments())
-    lock = dvc.yaml(git.output("show", f"HEAD:./{dvc.LOCK}") or "").get("stages", {})
+    lock = dvc.yaml(git.output("show", f"HEAD:./{dvc.LOCK}") or "").get("stages") or {}
     outs = lock.get("train", {}).get("outs", [])
     weights = sum(out.get("size", 0) for out in outs if out["path"] == str(paths.CHECKPOINT))
     each = f", each with {weights / 1e6:.0f} MB of weights such as HEAD's" if weights else ""

@@ -1,5 +1,6 @@
 """The processes that may be changing files of this project: DVC, git and the stages."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -25,5 +26,7 @@ def at_work(root: Path) -> list[str]:
 def is_relevant(command: list[str]) -> bool:
     """Whether a command line is DVC, git or a stage, but not one of their idle daemons."""
     words = [Path(word).name for word in command if not word.startswith("-")][:2]
-    names = {"dvc", "git"}.intersection(words) or any(w.startswith("stages.") for w in words)
-    return bool(names) and not any("daemon" in word for word in command[1:4])
+    modules = [word for flag, word in pairwise(command) if flag == "-m"]
+    known = {"dvc", "git"}.intersection([*words, *modules])
+    stage = any(word.startswith("stages.") for word in modules)
+    return (bool(known) or stage) and not any("daemon" in word for word in command[1:4])

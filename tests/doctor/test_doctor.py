@@ -322,11 +322,13 @@ COMMANDS = {
     "/venv/bin/dvc exp run": True,
     "python -m dvc repro": True,
     "python -u -m stages.train": True,
+    "python /venv/bin/torchrun --nproc-per-node=2 -m stages.train": True,
     "git commit": True,
     "git fsmonitor--daemon run": False,
     "python -m dvc daemon updater": False,
     "python -m abn.cli.doctor": False,
     "vim dvc.yaml": False,
+    "vim stages.txt": False,
     "": False,
 }
 

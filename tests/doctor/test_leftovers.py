@@ -11,9 +11,10 @@ import pytest
 
 from abn.cli import clean
 from abn.doctor import processes
+from abn.experiments import snapshots
 from abn.project import paths
 from abn.runtime import locks
-from abn.runtime.errors import BusyError
+from abn.runtime.errors import BusyError, DataError
 
 DAY = 86400
 FINISHED, UNFINISHED, RECENT, RUNNING = ("f" * 16, "a" * 16, "b" * 16, "c" * 16)
@@ -102,6 +103,31 @@ def test_links_are_not_followed(run: Run, tmp_path_factory: pytest.TempPathFacto
     Path(".resume", "e" * 16).symlink_to(other)
     run(yes=True, unfinished=True)
     assert sorted(path.name for path in other.iterdir()) == [paths.DONE, STATE]
+
+
+def test_a_folder_that_is_a_link_is_not_looked_into(run: Run, tmp_path: Path) -> None:
+    """Another clone may be writing there, under locks of its own."""
+    shutil.move("data", tmp_path / "shared")
+    Path("data").symlink_to(tmp_path / "shared")
+    assert ".train.safetensors" not in run(yes=True)
+    assert (tmp_path / "shared/.train.safetensors.abn.part").exists()
+
+
+def test_a_cache_that_others_may_use_is_named_as_such(run: Run) -> None:
+    assert "--projects" not in run()
+    Path(".dvc/config").write_text("[cache]\n    dir = ../../elsewhere\n")
+    snapshots.cache.cache_clear()
+    text = run()
+    assert (
+        "That cache is outside of this project. If others use it, name them with --projects" in text
+    )
+
+
+def test_settings_of_dvc_that_cannot_be_read_are_one_line(run: Run) -> None:
+    Path(".dvc/config").write_text("[cache\n")
+    snapshots.cache.cache_clear()
+    with pytest.raises(DataError, match="correct DVC's settings there"):
+        run()
 
 
 def test_nothing_goes_while_a_stage_or_dvc_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
