@@ -2,7 +2,8 @@
 
 Trainings that differ only in their seed are one configuration. A difference is taken between
 trainings of the same seed where both configurations have it, and of the same images where both were
-measured on the same data; its interval is that of `abn.explain.statistics`.
+measured on the same data; its interval is that of `abn.explain.statistics`. Where no seed is
+shared, it is that of the two means.
 """
 
 import itertools
@@ -29,6 +30,7 @@ LABEL = 3  # params at most in the name of a configuration
 VERDICT, PROCESSOR = "explain.verdict", "train.device"
 STABLE = "explain.stable_between_seeds"
 NAMED = 60  # characters of the trainings that a note names
+ALL, NONE = "all seeds", "no seed"  # over which a difference is paired
 PREDICTED = {"evaluate.top1": "prediction", "evaluate.attention_top1": "attention_prediction"}
 
 
@@ -47,6 +49,7 @@ class Difference(NamedTuple):
     low: float | None
     high: float | None
     covers: str  # what may be drawn again: "images", "images and seeds", "seeds"; "" for none
+    paired: str  # over what: ALL, "1 of 3 seeds", NONE; "" if the metric is not one of a training
 
 
 @dataclass(frozen=True)
@@ -158,15 +161,22 @@ def _processors(snapshots: Sequence[Snapshot]) -> list[str]:
 
 
 def difference(first: Configuration, other: Configuration, metric: str) -> Difference:
-    """`metric` of `other` less that of `first`, over pairs of trainings.
+    """`metric` of `other` less that of `first`, both of which have it.
 
-    The pairs have the same seed; where the two share no seed, they are in the order of both.
+    Over pairs of trainings of the same seed that have it; without such a pair, of the two means.
     """
     pairs = [(first.seeds[seed], each) for seed, each in other.seeds.items() if seed in first.seeds]
-    pairs = pairs or list(zip(first.trainings, other.trainings, strict=False))
     pairs = [pair for pair in pairs if all(_numbers([each.metrics.get(metric)]) for each in pair)]
-    if not pairs:  # no pair has it, some training of each does
-        return Difference(other.metrics[metric].mean - first.metrics[metric].mean, None, None, "")
+    if not pairs:
+        return _unpaired(first, other, metric)
+    seeds = [len(first.seeds), len(other.seeds)]
+    alike = seeds == [len(pairs)] * 2
+    paired = ALL if alike else f"{len(pairs)} of {max(seeds)} seeds"
+    return _paired(pairs, metric)._replace(paired=paired)
+
+
+def _paired(pairs: Sequence[tuple[Snapshot, Snapshot]], metric: str) -> Difference:
+    """Over images where they allow it, else over the pairs of seeds."""
     changes = [b.metrics[metric] - a.metrics[metric] for a, b in pairs]
     images = [_image_changes(a, b, metric) for a, b in pairs]
     known = [each for each in images if each is not None]
@@ -174,7 +184,7 @@ def difference(first: Configuration, other: Configuration, metric: str) -> Diffe
         found = estimate(torch.stack(known))
         if found and found.low < found.high:  # all images alike say nothing of others
             covers = "images and seeds" if len(pairs) > 1 else "images"
-            return Difference(found.mean, found.low, found.high, covers)
+            return Difference(found.mean, found.low, found.high, covers, ALL)
     return _over_seeds(changes)
 
 
@@ -182,10 +192,31 @@ def _over_seeds(changes: Sequence[float]) -> Difference:
     """The mean of `changes`, one for each pair of seeds, with Student's interval."""
     mean = statistics.fmean(changes)
     if len(changes) < 2 or len(set(changes)) == 1:
-        return Difference(mean, None, None, "")
+        return Difference(mean, None, None, "", ALL)
     student = float(special.stdtrit(len(changes) - 1, (1 + LEVEL) / 2))
     reach = student * statistics.stdev(changes) / len(changes) ** 0.5
-    return Difference(mean, mean - reach, mean + reach, "seeds")
+    return Difference(mean, mean - reach, mean + reach, "seeds", ALL)
+
+
+def _unpaired(first: Configuration, other: Configuration, metric: str) -> Difference:
+    """The difference of the means over all trainings, with Welch's interval."""
+    sides = [_numbers([t.metrics.get(metric) for t in c.trainings]) for c in (first, other)]
+    mean = other.metrics[metric].mean - first.metrics[metric].mean
+    reach, paired = _welch(*sides), NONE if all(sides) else ""
+    if reach is None:
+        return Difference(mean, None, None, "", paired)
+    return Difference(mean, mean - reach, mean + reach, "seeds", paired)
+
+
+def _welch(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Half of Welch's interval of the difference of two means; None without a spread to go by."""
+    if min(len(a), len(b)) < 2:
+        return None
+    terms = [statistics.variance(each) / len(each) for each in (a, b)]
+    if not (total := sum(terms)):
+        return None
+    freedom = total**2 / (terms[0] ** 2 / (len(a) - 1) + terms[1] ** 2 / (len(b) - 1))
+    return float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * total**0.5
 
 
 def _image_changes(first: Snapshot, other: Snapshot, metric: str) -> Tensor | None:

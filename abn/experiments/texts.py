@@ -7,7 +7,14 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from abn.experiments.comparison import VERDICT, Comparison, Configuration, Difference, Summary
+from abn.experiments.comparison import (
+    ALL,
+    VERDICT,
+    Comparison,
+    Configuration,
+    Difference,
+    Summary,
+)
 from abn.project.results import DIGITS
 from abn.runtime.spreadsheet import escaped
 from abn.visualize.tables import MISSING, number
@@ -19,11 +26,12 @@ SHOWN = {  # the columns, where no metrics are named
 }
 LEGEND = (
     "± is the standard deviation over the seeds. Below it the difference to the first line, with "
-    "its 95 % interval and what that covers: other images, other seeds, or both."
+    "its 95 % interval and what that covers: other images, other seeds, or both. Where the two do "
+    "not share all seeds, it says over how many it is paired; with no seed it is that of the means."
 )
 # The IoU of the top fifth of the attention maps' cells, ± its deviation over the pairs of seeds.
 STABLE_COLUMNS = "Stable between seeds", "Seeds", "Images", "Overlap of the maps"
-DIFFERENCE = "difference", "low", "high", "covers"  # columns of a CSV
+DIFFERENCE = "difference", "low", "high", "covers", "paired"  # columns of a CSV
 WIDEST = 60  # characters of a param's value
 
 
@@ -53,7 +61,7 @@ def as_csv(comparison: Comparison) -> str:
     for each in comparison.configurations:
         differences = comparison.differences(each)
         for name, summary in each.metrics.items():
-            more: tuple[object, ...] = differences.get(name) or (None, None, None, "")
+            more: tuple[object, ...] = differences.get(name) or (None, None, None, "", "")
             columns = {"configuration": escaped(each.label), "metric": name} | summary._asdict()
             rows.append(columns | dict(zip(DIFFERENCE, more, strict=True)))
     return pd.DataFrame(rows).round(DIGITS).to_csv(index=False, lineterminator="\n")
@@ -79,7 +87,8 @@ def change(more: Difference | None, line: str = " ") -> str:
     sign = "+" if round(more.mean, 3) > 0 else ""
     interval = f"({number(more.low, 3)} to {number(more.high, 3)})", more.covers
     parts = interval if more.covers else ("no interval",)
-    return line.join([f"{sign}{number(more.mean, 3)}", *parts])
+    paired = [] if more.paired in ("", ALL) else [f"paired: {more.paired}"]
+    return line.join([f"{sign}{number(more.mean, 3)}", *parts, *paired])
 
 
 def verdicts(configuration: Configuration) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from abn.cli import compare as verb
 from abn.experiments import texts
-from abn.experiments.comparison import Comparison, Difference, Summary, compare
+from abn.experiments.comparison import ALL, Comparison, Difference, Summary, compare
 from abn.experiments.snapshots import read
 from abn.runtime.errors import DataError, ParamsError
 from tests.experiments.recorded import git, record
@@ -33,9 +33,12 @@ def test_a_value_and_a_difference_are_written_with_three_digits() -> None:
     assert texts.value(Summary(0.98765, 0.0042, 3)) == "0.988 ± 0.004"
     assert texts.value(Summary(0.98765, None, 1)) == "0.988"
     assert texts.value(None) == "not measured"
-    more = Difference(0.012, 0.003, 0.021, "images")
+    more = Difference(0.012, 0.003, 0.021, "images", ALL)
     assert texts.change(more) == "+0.012 (0.003 to 0.021) images"
-    assert texts.change(Difference(-0.012, None, None, "")) == "−0.012 no interval"  # noqa: RUF001
+    more = Difference(-0.012, None, None, "", ALL)
+    assert texts.change(more) == "−0.012 no interval"  # noqa: RUF001
+    more = Difference(0.012, 0.003, 0.021, "images", "1 of 3 seeds")
+    assert texts.change(more) == "+0.012 (0.003 to 0.021) images paired: 1 of 3 seeds"
 
 
 def test_the_table_has_a_line_for_each_configuration(sweep: Comparison) -> None:
@@ -74,7 +77,8 @@ def test_json_has_every_number_and_where_it_is_from(sweep: Comparison) -> None:
     found = json.loads(texts.as_json(sweep))
     first, second = found["configurations"]
     assert first["metrics"]["evaluate.top1"] == {"mean": 0.775, "sd": 0.035355, "seeds": 2}
-    assert second["metrics"]["explain.srg"]["difference"]["mean"] == 0.25
+    more = second["metrics"]["explain.srg"]["difference"]
+    assert (more["mean"], more["paired"]) == (0.25, "all seeds")
     assert [each["name"] for each in second["trainings"]] == ["b-1", "b-2"]
     assert second["params"]["arch"] == "resnet34"
 
@@ -83,7 +87,8 @@ def test_csv_has_a_row_for_each_configuration_and_metric(sweep: Comparison) -> N
     rows = list(csv.DictReader(io.StringIO(texts.as_csv(sweep))))
     (row,) = [r for r in rows if r["metric"] == "evaluate.top1" and "34" in r["configuration"]]
     assert (row["mean"], row["seeds"], row["difference"]) == ("0.925", "2", "0.15")
-    assert row["covers"] == "images and seeds" and float(row["low"]) < 0.15 < float(row["high"])
+    assert (row["covers"], row["paired"]) == ("images and seeds", "all seeds")
+    assert float(row["low"]) < 0.15 < float(row["high"])
 
 
 @pytest.mark.parametrize("form", ["md", "json", "csv"])
