@@ -72,12 +72,13 @@ def headings(metrics: Sequence[str]) -> dict[str, str]:
     return {name: SHOWN.get(name, name) for name in metrics} or SHOWN
 
 
-def value(summary: Summary | None) -> str:
-    """A metric over the seeds: "0.981 ± 0.004"."""
+def value(summary: Summary | None, seeds: int = 0) -> str:
+    """A metric over the seeds: "0.981 ± 0.004", with the count where fewer than `seeds` have it."""
     if summary is None:
         return MISSING
     spread = "" if summary.sd is None else f" ± {number(summary.sd, 3)}"
-    return f"{number(summary.mean, 3)}{spread}"
+    count = f" ({summary.seeds} of {seeds} seeds)" if summary.seeds < seeds else ""
+    return f"{number(summary.mean, 3)}{spread}{count}"
 
 
 def change(more: Difference | None, line: str = " ") -> str:
@@ -139,8 +140,8 @@ def _trainings(configuration: Configuration) -> str:
 def _table(c: Comparison, names: dict[str, str], form: str, line: str) -> str:
     rows = []
     for each in c.configurations:
-        more, known = c.differences(each), each.metrics
-        parts = [(value(known.get(name)), change(more.get(name), line)) for name in names]
+        more, known, seeds = c.differences(each), each.metrics, len(each.trainings)
+        parts = [(value(known.get(name), seeds), change(more.get(name), line)) for name in names]
         cells = [line.join(filter(None, part)) for part in parts]
         rows.append([each.label, ", ".join(each.seeds), *cells, verdicts(each)])
     return _tabulated(rows, ["Configuration", "Seeds", *names.values(), "Verdict"], form)

@@ -4,13 +4,15 @@ import argparse
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
 from abn.cli import compare as verb
-from abn.experiments import texts
+from abn.experiments import page, texts
 from abn.experiments.comparison import ALL, Comparison, Difference, Summary, compare
 from abn.experiments.snapshots import read
+from abn.project import paths
 from abn.runtime.errors import DataError, ParamsError
 from tests.experiments.recorded import git, record
 
@@ -33,6 +35,7 @@ def test_a_value_and_a_difference_are_written_with_three_digits() -> None:
     assert texts.value(Summary(0.98765, 0.0042, 3)) == "0.988 ± 0.004"
     assert texts.value(Summary(0.98765, None, 1)) == "0.988"
     assert texts.value(None) == "not measured"
+    assert texts.value(Summary(0.98765, None, 1), 1) == "0.988"
     more = Difference(0.012, 0.003, 0.021, "images", ALL)
     assert texts.change(more) == "+0.012 (0.003 to 0.021) images"
     more = Difference(-0.012, None, None, "", ALL)
@@ -50,6 +53,17 @@ def test_the_table_has_a_line_for_each_configuration(sweep: Comparison) -> None:
     assert any("images and seeds" in line for line in lines)
     assert max(len(line) for line in lines if line != texts.LEGEND) < 120  # fits a terminal
     assert any(line.split() == ["arch", "resnet18", "resnet34"] for line in lines)
+
+
+def test_a_mean_over_fewer_trainings_than_the_line_has_says_over_how_many() -> None:
+    for seed, right in enumerate((24, 28, 32, 36), 1):
+        record(f"a-{seed}", seed=seed, right=right)
+    *others, last = read(["a"])
+    files = {path: text for path, text in last.files.items() if path != paths.EVALUATE_METRICS}
+    found = compare([*others, replace(last, files=files)])
+    (line,) = [row for row in texts.console(found, []).splitlines() if "1, 2, 3, 4" in row]
+    assert "0.700 ± 0.100 (3 of 4 seeds)" in line and "0.250 ± 0.000  " in line
+    assert "<td>0.700 ± 0.100 (3 of 4 seeds)</td>" in page.render(found, [])
 
 
 def test_a_row_says_how_stable_the_maps_are_between_seeds() -> None:
