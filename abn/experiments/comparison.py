@@ -11,7 +11,7 @@ import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from abn.experiments.snapshots import GATES, IMAGES, Snapshot
+from abn.experiments.snapshots import GATES, IMAGES, METRICS, STAGES, Snapshot
 from abn.explain.stability import overlap
 from abn.explain.statistics import LEVEL, estimate
 from abn.project import paths
@@ -62,6 +62,22 @@ class Configuration:
     @property
     def seeds(self) -> dict[str, Snapshot]:
         return {each.seed: each for each in self.trainings}
+
+    @property
+    def params(self) -> dict[str, str]:
+        """Those of all stages that any of the trainings has run."""
+        return {name: value for each in self.trainings for name, value in each.params.items()}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The first digits of the MD5 of data and code, by path."""
+        files = [each.data | each.code for each in self.trainings]
+        return {name: md5[:6] for each in files for name, md5 in each.items()}
+
+    @property
+    def stages(self) -> set[str]:
+        """Those that any of the trainings has run."""
+        return {stage for each in self.trainings for stage in each.stages}
 
     @cached_property
     def metrics(self) -> dict[str, Summary]:
@@ -132,9 +148,9 @@ class Comparison:
 def compare(snapshots: Sequence[Snapshot]) -> Comparison:
     """`snapshots` by configuration, in their order; a training that occurs twice counts once."""
     groups: dict[object, dict[str, Snapshot]] = {}
-    notes = [note for each in snapshots for note in each.notes]
-    for each in snapshots:
-        known = groups.setdefault(each.configuration, {}).setdefault(each.seed, each)
+    notes = [note for each in snapshots for note in each.notes] + _never_run(snapshots)
+    for key, each in zip(_keys(snapshots), snapshots, strict=True):
+        known = groups.setdefault(key, {}).setdefault(each.seed, each)
         if known is not each:
             same = known.metrics == each.metrics
             other = "" if same else " but other results, perhaps of another processor"
@@ -143,10 +159,39 @@ def compare(snapshots: Sequence[Snapshot]) -> Comparison:
             )
     notes += _processors(snapshots)
     members = [tuple(group.values()) for group in groups.values()]
-    differing = _differing([group[0] for group in members])
-    labels = _labels([group[0].name for group in members], differing)
-    configurations = tuple(map(Configuration, labels, members))
-    return Comparison(configurations, differing, tuple(notes))
+    found = [Configuration(group[0].name, group) for group in members]
+    differing = _differing(found)
+    labels = _labels([each.label for each in found], differing)
+    configurations = [replace(one, label=label) for one, label in zip(found, labels, strict=True)]
+    return Comparison(tuple(configurations), differing, tuple(notes))
+
+
+def _keys(snapshots: Sequence[Snapshot]) -> list[object]:
+    """What is equal in the trainings of one configuration, in whatever order they come.
+
+    The train stage is; then, stage by stage, what those read that are alike so far. A stage that
+    never ran in a training is as in the others, if these agree on it; if not, nobody knows which of
+    them the training would be like, so it is a configuration of its own.
+    """
+    keys: list[tuple[object, ...]] = [()] * len(snapshots)
+    for stage in STAGES[::-1]:
+        read = [each.read_by(stage) if stage in each.stages else None for each in snapshots]
+        kinds: dict[object, set[object]] = {}
+        for key, one in zip(keys, read, strict=True):
+            kinds.setdefault(key, set()).update(() if one is None else (one,))
+        keys = [
+            (*key, one if len(kinds[key]) > 1 else None)
+            for key, one in zip(keys, read, strict=True)
+        ]
+    return list(keys)
+
+
+def _never_run(snapshots: Sequence[Snapshot]) -> list[str]:
+    """A line for each training that lacks a stage which others have run."""
+    ran = {stage for each in snapshots for stage in each.stages}
+    stages = [stage for stage in METRICS if stage in ran]
+    pairs = [(each, stage) for each in snapshots for stage in stages if stage not in each.stages]
+    return [f"{each.name}: {stage} was never run" for each, stage in pairs]
 
 
 def _processors(snapshots: Sequence[Snapshot]) -> list[str]:
@@ -268,15 +313,26 @@ def _numbers(values: Sequence[object]) -> list[float]:
     return [float(each) for each in values if isinstance(each, int | float) and np.isfinite(each)]
 
 
-def _differing(first: Sequence[Snapshot]) -> dict[str, list[str]]:
-    """What is not the same in every configuration: params, then data, then sources."""
-    params = [each.params for each in first]
-    files = [{**each.data, **each.code} for each in first]
-    names = list(dict.fromkeys(name for each in params for name in sorted(each)))
-    values = {name: [each.get(name, ABSENT) for each in params] for name in names}
-    paths = list(dict.fromkeys(name for each in files for name in each))
-    values |= {name: [each.get(name, ABSENT)[:6] for each in files] for name in paths}
-    return {name: each for name, each in values.items() if len(set(each)) > 1}
+def _differing(configurations: Sequence[Configuration]) -> dict[str, list[str]]:
+    """What is not the same in every configuration: params, then data, then sources.
+
+    A configuration that never ran a stage does not differ in what only that stage reads.
+    """
+    read: dict[str, set[str]] = {}
+    for each in (training for one in configurations for training in one.trainings):
+        for stage, some in each.stages.items():
+            read.setdefault(stage, set()).update(some)
+    known = [
+        {name: ABSENT for stage in each.stages for name in read[stage]} | each.params | each.digests
+        for each in configurations
+    ]
+    names = dict.fromkeys(name for each in configurations for name in sorted(each.params))
+    names |= dict.fromkeys(name for each in configurations for name in each.digests)
+    return {
+        name: [each.get(name, ABSENT) for each in known]
+        for name in names
+        if len({each[name] for each in known if name in each}) > 1
+    }
 
 
 def _labels(names: Sequence[str], differing: dict[str, list[str]]) -> list[str]:

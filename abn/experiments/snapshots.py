@@ -48,15 +48,16 @@ class Snapshot:
     seed: str
     code: dict[str, str]  # MD5 of each source, or folder of sources, that made the results
     data: dict[str, str]  # MD5 of both splits
+    stages: dict[str, frozenset[str]]  # those of STAGES that ran: the params and files each read
     files: dict[Path, str]  # the text of those of FILES that are these results
     outs: dict[str, str]  # MD5 of every output, by path
     drawn: dict[str, str]  # params of the pictures
     notes: tuple[str, ...] = ()  # what was left out, and why
 
-    @property
-    def configuration(self) -> tuple[frozenset[tuple[str, str]], ...]:
-        """All that its results depend on, but the seed."""
-        return tuple(frozenset(each.items()) for each in (self.params, self.code, self.data))
+    def read_by(self, stage: str) -> frozenset[tuple[str, str]]:
+        """The params, code and data of `stage`, but the seed; of what two read, one value."""
+        known = self.params | self.code | self.data
+        return frozenset((name, known[name]) for name in self.stages[stage] if name in known)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -168,11 +169,17 @@ def _snapshot(name: str, revision: str, contents: Mapping[Path, bytes]) -> Snaps
         params.get("seed", ""),
         {path: deps[path] for path in sorted(read) if path.startswith(("abn/", "stages/"))},
         {path: deps[path] for path in sorted(read) if path.startswith("data/")},
+        {stage: _read(lock, stage) for stage in STAGES if stage in lock},
         files,
         {out["path"]: out["md5"] for stage in lock for out in _of(lock, stage, "outs")},
         _params(lock, "visualize"),
         tuple(f"{name}: {note}" for note in notes),
     )
+
+
+def _read(lock: Lock, stage: str) -> frozenset[str]:
+    """The names of the params and files that a stage read."""
+    return frozenset([*_params(lock, stage), *(dep["path"] for dep in _of(lock, stage, "deps"))])
 
 
 def _of(lock: Lock, stage: str, kind: str) -> list[dict[str, Any]]:

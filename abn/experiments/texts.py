@@ -167,7 +167,7 @@ def _object(comparison: Comparison, configuration: Configuration) -> dict[str, A
             }
             for each in configuration.trainings
         ],
-        "params": configuration.trainings[0].params,
+        "params": configuration.params,
         "metrics": {
             name: _rounded(summary) | ({"difference": _rounded(more[name])} if name in more else {})
             for name, summary in configuration.metrics.items()

@@ -12,11 +12,24 @@ from abn.experiments.comparison import ALL, NONE, Comparison, compare
 from abn.experiments.snapshots import Snapshot, read
 from abn.explain.statistics import estimate
 from abn.project import paths
-from tests.experiments.recorded import record
+from tests.experiments.recorded import git, read_lock, record, run, write_lock
 
 
 def compared(*names: str) -> Comparison:
     return compare(read(names))
+
+
+def keep(tag: str, images: str | None) -> None:
+    """Commit and tag the run in the workspace; explain has `images` as a param, or never ran."""
+    stages = read_lock()
+    stages["explain"]["params"]["params.yaml"] = {"explain": {"images": images}}
+    if images is None:
+        for out in stages.pop("explain")["outs"]:
+            Path(out["path"]).unlink()
+    write_lock(stages)
+    git("add", "-A")
+    git("commit", "-qm", tag)
+    git("tag", tag)
 
 
 def without(snapshot: Snapshot, path: Path) -> Snapshot:
@@ -75,6 +88,36 @@ def test_other_code_is_another_configuration_even_with_the_same_params() -> None
     found = compared("HEAD", "a")
     assert [each.label for each in found.configurations] == ["HEAD", "a"]
     assert found.differing == {"abn/training": ["c1", "c2"]}
+
+
+def test_a_stage_that_never_ran_is_a_note_and_no_other_configuration() -> None:
+    """Of seeds 1, 2 and 3, explain ran in the first two, with a param of its own."""
+    for seed in (1, 2, 3):
+        run(seed=seed)
+        keep(f"a-{seed}", images=None if seed == 3 else "20")
+    for names in (["a-1", "a-2", "a-3"], ["a-3", "a-2", "a-1"]):
+        found = compared(*names)
+        (only,) = found.configurations
+        assert sorted(only.seeds) == ["1", "2", "3"] and only.params["explain.images"] == "20"
+        assert found.differing == {} and found.notes == ("a-3: explain was never run",)
+
+
+def test_a_stage_that_never_ran_does_not_differ_beside_another_network() -> None:
+    run()
+    keep("a", images="20")
+    run(arch="resnet34")
+    keep("b", images=None)
+    assert compared("a", "b").differing == {"arch": ["resnet18", "resnet34"]}
+
+
+def test_a_training_without_a_stage_stands_alone_where_the_others_disagree_on_it() -> None:
+    for name, images in (("a", "20"), ("b", None), ("c", "30")):
+        run(seed=ord(name))
+        keep(name, images=images)
+    for names in (["a", "b", "c"], ["c", "b", "a"]):
+        found = compared(*names)
+        assert [each.trainings[0].name for each in found.configurations] == names
+        assert sorted(found.differing["explain.images"]) == ["-", "20", "30"]
 
 
 def test_a_training_that_occurs_twice_counts_once() -> None:
