@@ -146,17 +146,18 @@ class Comparison:
 
 
 def compare(snapshots: Sequence[Snapshot]) -> Comparison:
-    """`snapshots` by configuration, in their order; a training that occurs twice counts once."""
+    """`snapshots` by configuration, in their order.
+
+    Of a training that occurs twice the one with more results counts.
+    """
     groups: dict[object, dict[str, Snapshot]] = {}
     notes = [note for each in snapshots for note in each.notes] + _never_run(snapshots)
     for key, each in zip(_keys(snapshots), snapshots, strict=True):
-        known = groups.setdefault(key, {}).setdefault(each.seed, each)
+        group = groups.setdefault(key, {})
+        known = group.setdefault(each.seed, each)
         if known is not each:
-            same = known.metrics == each.metrics
-            other = "" if same else " but other results, perhaps of another processor"
-            notes.append(
-                f"{each.name}: the configuration and seed of {known.name}{other}; counted once"
-            )
+            less, group[each.seed] = sorted((each, known), key=lambda one: len(one.files))
+            notes.append(_twice(less, group[each.seed]))
     notes += _processors(snapshots)
     members = [tuple(group.values()) for group in groups.values()]
     found = [Configuration(group[0].name, group) for group in members]
@@ -164,6 +165,14 @@ def compare(snapshots: Sequence[Snapshot]) -> Comparison:
     labels = _labels([each.label for each in found], differing)
     configurations = [replace(one, label=label) for one, label in zip(found, labels, strict=True)]
     return Comparison(tuple(configurations), differing, tuple(notes))
+
+
+def _twice(less: Snapshot, more: Snapshot) -> str:
+    """The line on `less`, which does not count beside `more`."""
+    both = less.metrics.keys() & more.metrics.keys()
+    same = all(less.metrics[name] == more.metrics[name] for name in both)
+    other = "" if same else " but other results, perhaps of another processor"
+    return f"{less.name}: the configuration and seed of {more.name}{other}; counted once"
 
 
 def _keys(snapshots: Sequence[Snapshot]) -> list[object]:

@@ -129,6 +129,16 @@ def test_a_training_that_occurs_twice_counts_once() -> None:
     assert other.startswith("a: the configuration and seed of HEAD but other results")
 
 
+def test_of_a_training_that_occurs_twice_the_one_with_more_results_counts() -> None:
+    record("a")
+    head, whole = read(["HEAD", "a"])
+    for poor in (without(head, paths.EVALUATE_METRICS), without(head, paths.EXPLAIN_METRICS)):
+        for order in ([poor, whole], [whole, poor]):
+            found = compare(order)
+            assert found.configurations[0].trainings == (whole,)
+            assert found.notes == ("HEAD: the configuration and seed of a; counted once",)
+
+
 def test_another_processor_or_thread_count_is_one_line() -> None:
     record("sweep-1", seed=2, device="CPU, 1 thread")
     record("sweep-2", seed=3, device="CPU, 1 thread")
