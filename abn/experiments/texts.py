@@ -1,5 +1,6 @@
 """A comparison as text: for a terminal, as Markdown, as JSON and as CSV."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +34,7 @@ LEGEND = (
 STABLE_COLUMNS = "Stable between seeds", "Seeds", "Images", "Overlap of the maps"
 DIFFERENCE = "difference", "low", "high", "covers", "paired"  # columns of a CSV
 WIDEST = 60  # characters of a param's value
+MOST = 8  # configurations in a table of what differs
 
 
 def console(comparison: Comparison, metrics: Sequence[str]) -> str:
@@ -106,12 +108,40 @@ def _document(c: Comparison, metrics: Sequence[str], form: str, line: str, headi
     parts = [f"{heading}{title(c)}", _table(c, names, form, line), LEGEND]
     if not metrics and (rows := stable(c)):
         parts.append(_tabulated(rows, [*STABLE_COLUMNS], form))
-    if c.differing and len(c.configurations) <= 8:
+    if c.differing and len(c.configurations) <= MOST:
         columns = ["What differs", *(each.label for each in c.configurations)]
-        rows = [[name, *(each[:WIDEST] for each in values)] for name, values in c.differing.items()]
+        rows = [[name, *cut(values)] for name, values in c.differing.items()]
         parts.append(_tabulated(rows, columns, form))
+    elif c.differing:
+        many = f"more than {MOST} configurations"
+        parts.append(f"What differs between {many} is in `--json` and `--html`.")
     parts += ["\n".join(f"{'- ' if heading else ''}{note}" for note in c.notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def cut(values: Sequence[str]) -> list[str]:
+    """`values` in at most WIDEST characters each, unless different ones would then look alike.
+
+    What the long ones all begin and end with is cut, and what is between, each in its middle.
+    """
+    long = {value: value for value in values if len(value) > WIDEST}
+    start = _alike(list(long))
+    end = _alike([value[start:][::-1] for value in long])
+    for v in long:
+        long[v] = "".join(map(_middle_cut, (v[:start], v[start : len(v) - end], v[len(v) - end :])))
+    short = [long.get(value, value) for value in values]
+    return short if len(set(short)) == len(set(values)) else list(values)
+
+
+def _alike(values: Sequence[str]) -> int:
+    """How many first characters are the same in all `values`."""
+    columns = zip(*values, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda letters: len(set(letters)) == 1, columns))
+
+
+def _middle_cut(text: str) -> str:
+    half = WIDEST // 6 - 1
+    return text if len(text) <= WIDEST // 3 else f"{text[:half]}…{text[-half:]}"
 
 
 def stable(comparison: Comparison) -> list[list[str]]:

@@ -75,6 +75,31 @@ def test_a_row_says_how_stable_the_maps_are_between_seeds() -> None:
     assert "Stable" not in texts.console(compare(read(["HEAD", "main"])), [])
 
 
+def test_long_values_that_differ_are_cut_so_that_it_is_seen() -> None:
+    same = "starts/" + 60 * "x"
+    first, second = texts.cut([f"{same}A.safetensors", f"{same}B.safetensors"])
+    assert first == "starts/xx…xxxxxxxxxA.safetensors"
+    assert second == "starts/xx…xxxxxxxxxB.safetensors"
+    assert texts.cut(["short", "-"]) == ["short", "-"]
+
+
+@pytest.mark.parametrize("others", ([], ["-"], ["y" * 90]))
+def test_values_that_differ_never_look_alike(others: list[str]) -> None:
+    """Beside a third that shares nothing with them, two differ where the cut would be."""
+    values = [f"{'x' * 70}A{'x' * 70}", f"{'x' * 70}B{'x' * 70}", *others]
+    assert len(set(texts.cut(values))) == len(values)
+
+
+def test_what_differs_between_many_configurations_is_said_to_be_in_json() -> None:
+    for number in range(1, 10):
+        record(f"a-{number}", lr=number / 10)
+    found = compare(read(["a"]))
+    text = texts.console(found, [])
+    assert "What differs between more than 8 configurations is in `--json` and `--html`." in text
+    few = replace(found, configurations=found.configurations[:8])
+    assert "What differs    " in texts.console(few, [])
+
+
 def test_columns_can_be_chosen(sweep: Comparison) -> None:
     heading = texts.console(sweep, ["train.val_loss"]).splitlines()[2]
     assert heading.split() == ["Configuration", "Seeds", "train.val_loss", "Verdict"]
