@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,17 +35,19 @@ LEGEND = (
 STABLE_COLUMNS = "Stable between seeds", "Seeds", "Images", "Overlap of the maps"
 DIFFERENCE = "difference", "low", "high", "covers", "paired"  # columns of a CSV
 WIDEST = 60  # characters of a param's value
+MARKDOWN = "github"  # tabulate's name of it
+SYNTAX = re.compile(r"[\\`*_\[\]<>~|&$]")  # of Markdown, HTML and mathematics on GitHub
 MOST = 8  # configurations in a table of what differs
 
 
 def console(comparison: Comparison, metrics: Sequence[str]) -> str:
     """For a terminal."""
-    return _document(comparison, metrics, "simple", "\n", "")
+    return _document(comparison, metrics, "simple", "")
 
 
 def markdown(comparison: Comparison, metrics: Sequence[str]) -> str:
     """For a pull request."""
-    return _document(comparison, metrics, "github", "<br>", "### ")
+    return _document(comparison, metrics, MARKDOWN, "### ")
 
 
 def as_json(comparison: Comparison) -> str:
@@ -102,10 +105,10 @@ def verdicts(configuration: Configuration) -> str:
     return ", ".join(f"{word} {count}" for word, count in counts.most_common()) or MISSING
 
 
-def _document(c: Comparison, metrics: Sequence[str], form: str, line: str, heading: str) -> str:
-    """The tables, in tabulate's format `form`, with `line` between the lines of a cell."""
+def _document(c: Comparison, metrics: Sequence[str], form: str, heading: str) -> str:
+    """The tables, in tabulate's format `form`."""
     names = headings(metrics)
-    parts = [f"{heading}{title(c)}", _table(c, names, form, line), LEGEND]
+    parts = [f"{heading}{_written(title(c), form)}", _table(c, names, form), LEGEND]
     if not metrics and (rows := stable(c)):
         parts.append(_tabulated(rows, [*STABLE_COLUMNS], form))
     if c.differing and len(c.configurations) <= MOST:
@@ -115,7 +118,8 @@ def _document(c: Comparison, metrics: Sequence[str], form: str, line: str, headi
     elif c.differing:
         many = f"more than {MOST} configurations"
         parts.append(f"What differs between {many} is in `--json` and `--html`.")
-    parts += ["\n".join(f"{'- ' if heading else ''}{note}" for note in c.notes)]
+    bullet = "- " if heading else ""
+    parts += ["\n".join(bullet + _written(note, form) for note in c.notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -167,21 +171,27 @@ def _trainings(configuration: Configuration) -> str:
     return "one training" if count == 1 else f"{count} trainings"
 
 
-def _table(c: Comparison, names: dict[str, str], form: str, line: str) -> str:
+def _table(c: Comparison, names: dict[str, str], form: str) -> str:
     rows = []
     for each in c.configurations:
         more, known, seeds = c.differences(each), each.metrics, len(each.trainings)
-        parts = [(value(known.get(name), seeds), change(more.get(name), line)) for name in names]
-        cells = [line.join(filter(None, part)) for part in parts]
+        parts = [(value(known.get(name), seeds), change(more.get(name), "\n")) for name in names]
+        cells = ["\n".join(filter(None, part)) for part in parts]
         rows.append([each.label, ", ".join(each.seeds), *cells, verdicts(each)])
     return _tabulated(rows, ["Configuration", "Seeds", *names.values(), "Verdict"], form)
 
 
 def _tabulated(rows: list[list[str]], columns: list[str], form: str) -> str:
-    if form == "github":  # a bar would end the cell
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-        columns = [cell.replace("|", "\\|") for cell in columns]
+    rows = [[_written(cell, form) for cell in row] for row in rows]
+    columns = [_written(cell, form) for cell in columns]
     return tabulate(rows, columns, tablefmt=form, disable_numparse=True)
+
+
+def _written(text: str, form: str) -> str:
+    """`text`; in Markdown such that it is read as it is, and stays in its line."""
+    if form != MARKDOWN:
+        return text
+    return "<br>".join(SYNTAX.sub(r"\\\g<0>", line) for line in text.splitlines())
 
 
 def _object(comparison: Comparison, configuration: Configuration) -> dict[str, Any]:

@@ -112,6 +112,16 @@ def test_markdown_keeps_its_columns_whatever_a_name_holds() -> None:
     assert len({line.count("|") for line in rows}) == 1 and any("ab" in line for line in rows)
 
 
+def test_markdown_shows_params_and_names_as_they_are() -> None:
+    for name in ("__x__", "__y__"):
+        record(name, arch="<script>a&b</script>\n*c* `d` | [e](f)")
+    text = texts.markdown(compare(read(["HEAD", "__x__", "__y__"])), [])
+    shown = r"\<script\>a\&b\</script\><br>\*c\* \`d\` \| \[e\](f)"
+    assert text.startswith(f"### arch={shown} against arch=resnet18\n")
+    assert f"| arch={shown} | 1 " in text and f"| resnet18        | {shown} " in text
+    assert r"- \_\_y\_\_: the configuration and seed of \_\_x\_\_; counted once" in text
+
+
 def test_json_has_every_number_and_where_it_is_from(sweep: Comparison) -> None:
     found = json.loads(texts.as_json(sweep))
     first, second = found["configurations"]
