@@ -150,6 +150,7 @@ def compare(snapshots: Sequence[Snapshot]) -> Comparison:
 
     Of a training that occurs twice the one with more results counts.
     """
+    snapshots = _named(snapshots)
     groups: dict[object, dict[str, Snapshot]] = {}
     notes = [note for each in snapshots for note in each.notes] + _never_run(snapshots)
     for key, each in zip(_keys(snapshots), snapshots, strict=True):
@@ -165,6 +166,15 @@ def compare(snapshots: Sequence[Snapshot]) -> Comparison:
     labels = _labels([each.label for each in found], differing)
     configurations = [replace(one, label=label) for one, label in zip(found, labels, strict=True)]
     return Comparison(tuple(configurations), differing, tuple(notes))
+
+
+def _named(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    """`snapshots`, with the commit in the names of those that have one name on two commits."""
+    times = Counter(each.name for each in snapshots)
+    return [
+        replace(each, name=f"{each.name} ({each.revision[:7]})") if times[each.name] > 1 else each
+        for each in snapshots
+    ]
 
 
 def _twice(less: Snapshot, more: Snapshot) -> str:

@@ -3,6 +3,7 @@
 The words are in templates/compare.html, the style is that of the report.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -150,7 +151,9 @@ def _chart(title: str, shown: Sequence[Configuration]) -> Markup | None:
             style = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS)], 2.0
             series[str(i)] = shorten(each.label, NAME), style
     table = pd.DataFrame(lines).rename_axis("epoch").reset_index()
-    return charts.line_chart(title, table, "epoch", series, "epoch", label, y_range=span)
+    with warnings.catch_warnings():  # the text of an SVG is in the fonts of the browser
+        warnings.filterwarnings("ignore", r"Glyph .* missing", UserWarning)
+        return charts.line_chart(title, table, "epoch", series, "epoch", label, y_range=span)
 
 
 def _pictures(configuration: Configuration) -> Pictures:
@@ -169,12 +172,13 @@ def _sheet(training: Snapshot) -> list[Panel] | str:
     md5 = training.outs.get(paths.SHEET.as_posix())
     file = cached(md5) if md5 else None
     if file is None:
-        get = f"git checkout {training.revision[:7]} && dvc pull {paths.SHEET}"
+        commit = training.revision[:7]
+        get = f"{f'git checkout {commit} && ' if commit else ''}dvc pull {paths.SHEET}"
         return f"not in DVC's cache; where a remote has it: {get}" if md5 else "never drawn"
     picture: Any = cv2.imread(str(file))
     labels = training.table(paths.PREDICTIONS)
     if picture is None or labels is None:
-        return "cannot be read"
+        return "unreadable"
     names = sorted(labels["label"].unique())
     count = min(int(training.drawn.get("visualize.classes", "0")), len(names))
     pictures = 3 if training.params.get("attention") == "look" else 2

@@ -129,6 +129,17 @@ def test_a_training_that_occurs_twice_counts_once() -> None:
     assert other.startswith("a: the configuration and seed of HEAD but other results")
 
 
+def test_two_experiments_of_one_name_are_called_by_their_commits() -> None:
+    first = record("try")
+    git("commit", "-qm", "another baseline", "--allow-empty")
+    second = record("try", when=1)
+    found = compared("try")
+    one, other = (f"try ({commit[:7]})" for commit in (first, second))
+    (label,), (note,) = [each.label for each in found.configurations], found.notes
+    assert {label, note.partition(":")[0]} == {one, other}
+    assert note.endswith(f": the configuration and seed of {label}; counted once")
+
+
 def test_of_a_training_that_occurs_twice_the_one_with_more_results_counts() -> None:
     record("a")
     head, whole = read(["HEAD", "a"])

@@ -10,7 +10,7 @@ import pytest
 from abn.cli.main import main
 from abn.experiments import page
 from abn.experiments.comparison import Comparison, compare
-from abn.experiments.snapshots import read
+from abn.experiments.snapshots import WORKSPACE, read
 from abn.runtime.errors import DiskError
 from abn.visualize.figures import sheet
 from abn.visualize.overlay import Style
@@ -60,6 +60,22 @@ def test_missing_pictures_are_named(two: Comparison) -> None:
     html = page.render(two, [])
     assert "<img" not in html
     assert "arch=resnet34: no pictures here. They are not in DVC&#39;s cache" in html
+
+
+def test_why_there_is_no_picture_is_a_sentence() -> None:
+    cache(b"no picture", "sheet")
+    assert "no pictures here. They are unreadable." in page.render(compare(read(["HEAD"])), [])
+
+
+def test_the_pictures_of_the_workspace_need_no_checkout() -> None:
+    html = page.render(compare(read([WORKSPACE])), [])
+    assert "where a remote has it: dvc pull outputs/abn_attentions.png." in html
+
+
+def test_names_in_any_script_give_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    record("a", arch="日本語")
+    assert "arch=日本語</text>" in page.render(compare(read(["HEAD", "a"])), [])
+    assert not recwarn.list
 
 
 def test_a_difference_lies_on_one_scale_with_its_interval(two: Comparison) -> None:
