@@ -14,7 +14,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from abn.experiments import texts
-from abn.experiments.comparison import Comparison, Configuration
+from abn.experiments.comparison import Comparison
+from abn.experiments.configuration import Configuration
 from abn.experiments.snapshots import Snapshot, cached
 from abn.project import paths, results
 from abn.runtime import files

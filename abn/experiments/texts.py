@@ -9,14 +9,9 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from abn.experiments.comparison import (
-    ALL,
-    VERDICT,
-    Comparison,
-    Configuration,
-    Difference,
-    Summary,
-)
+from abn.experiments.comparison import Comparison
+from abn.experiments.configuration import VERDICT, Configuration, Summary
+from abn.experiments.difference import ALL, Difference
 from abn.project.results import DIGITS
 from abn.runtime.spreadsheet import escaped
 from abn.visualize.tables import MISSING, number

@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from abn.experiments.comparison import ALL, NONE, Comparison, compare
+from abn.experiments.comparison import Comparison, compare
+from abn.experiments.difference import ALL, NONE
 from abn.experiments.snapshots import Snapshot, read
 from abn.explain.statistics import estimate
 from abn.project import paths

@@ -10,7 +10,9 @@ import pytest
 
 from abn.cli import compare as verb
 from abn.experiments import page, texts
-from abn.experiments.comparison import ALL, Comparison, Difference, Summary, compare
+from abn.experiments.comparison import Comparison, compare
+from abn.experiments.configuration import Summary
+from abn.experiments.difference import ALL, Difference
 from abn.experiments.snapshots import read
 from abn.project import paths
 from abn.runtime.errors import DataError, ParamsError
