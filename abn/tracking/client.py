@@ -18,10 +18,11 @@ from abn.experiments import dvc
 from abn.runtime import files, locks, redaction
 from abn.runtime.errors import TrackingError
 from abn.tracking import address, outbox, view
-from abn.tracking.mirror import RunRecord
+from abn.tracking.mirror import REVISION, RunRecord
 
 EXPERIMENT, ARTIFACTS = "attention-branch-network", "mlartifacts"
 making = threading.Lock()  # held while a new database is made
+CURVE = "train_loss"  # by its first point two trainings are told apart
 MARK = "abn.mirrored."  # begins the tags of a run that hold the digests of its records
 WAIT = 60.0  # seconds, for another process that sends
 REMEDY = "no result is lost; start the store, or check its address and disk, then run `abn sync`"
@@ -187,14 +188,31 @@ class Store:
 
     def _find(self, record: RunRecord) -> Any:
         """The newest run that the first of the keys finds, and that is not another experiment's."""
-        mine = dvc.tags_in(record.tags)
+        mine, revision = dvc.tags_in(record.tags), record.tags.get(REVISION)
         others = [each.tags for each in dvc.experiments() if each.tags != mine]
         for key in record.keys:
             wanted = " and ".join(f'tags.`{tag}` = "{text}"' for tag, text in key.items())
-            for run in self._client.search_runs([self._experiment], wanted):
-                if dvc.tags_in(run.data.tags) not in others:
+            found = self._client.search_runs([self._experiment], wanted)
+            for run in sorted(found, key=lambda run: run.data.tags.get(REVISION) != revision):
+                if dvc.tags_in(run.data.tags) not in others and self._is_of(run, record, key):
                     return run
         return None
+
+    def _is_of(self, run: Any, record: RunRecord, key: dict[str, str]) -> bool:
+        """Whether `run` is not of an experiment that had the name before, or its weights."""
+        theirs, ours = run.data.tags.get(REVISION), record.tags.get(REVISION)
+        if not dvc.tags_in(key):  # it names a training or its weights
+            return None in (theirs, ours) or theirs == ours
+        return theirs == ours if theirs else self._agree(run, record)
+
+    def _agree(self, run: Any, record: RunRecord) -> bool:
+        """Whether the first epoch of `run` is that of `record`, as far as both have one."""
+        if CURVE not in run.data.metrics or not record.rows:
+            return True
+        history = self._client.get_metric_history(run.info.run_id, CURVE)
+        first = min(history, key=lambda point: point.step)
+        _, row = record.rows.get(first.step, (0, {}))
+        return row.get(CURVE) == first.value
 
     def _add(self, run: Any, record: RunRecord) -> int:
         """Epochs and scores, params (the first value stays), tags (the last does); how many."""

@@ -20,6 +20,7 @@ from abn.runtime.progress import say
 from abn.tracking import outbox
 
 TEXTS = paths.HISTORY, paths.TRAIN_METRICS, paths.EVALUATE_METRICS, paths.EXPLAIN_METRICS
+REVISION = "dvc.rev"  # the tag with the commit of an experiment; a stage that runs has none yet
 UNREADABLE = OSError, ValueError, TypeError, LookupError, AttributeError, SafetensorError
 
 
@@ -109,9 +110,11 @@ def _workspace(folder: Path, since: float, current: dict[str, str]) -> Iterator[
     with safe_open(model, framework="numpy") as file:  # without torch, whose import takes seconds
         params = json.loads(file.metadata()["abn"])["params"]
     weights = {"weights.sha256": dvc.digest(model, "sha256")}
-    keys = [current] if current else [*(each.tags for each in dvc.applied(folder)[:1]), weights]
+    applied = [] if current else dvc.applied(folder)[:1]
+    keys = [current] if current else [*(each.tags for each in applied), weights]
+    tags = weights | (_tags(applied[0]) if applied else current)
     time = int(model.stat().st_mtime * 1000)
-    record = RunRecord("workspace", keys, params | dvc.params(folder), weights | keys[0], time)
+    record = RunRecord("workspace", keys, params | dvc.params(folder), tags, time)
     for file in dvc.results(folder, since):
         path = file.relative_to(folder)
         if path in TEXTS:
@@ -125,10 +128,15 @@ def _workspace(folder: Path, since: float, current: dict[str, str]) -> Iterator[
 def _experiment(experiment: dvc.Experiment) -> Iterator[RunRecord]:
     """What an experiment holds in git; nothing if that is no training."""
     params, time = dvc.yaml(dvc.text(experiment, paths.PARAMS)), experiment.time * 1000
-    name, tags = f"experiment {experiment.name}", {"dvc.rev": experiment.revision}
-    record = RunRecord(name, [experiment.tags], params, experiment.tags | tags, time)
+    name = f"experiment {experiment.name}"
+    record = RunRecord(name, [experiment.tags], params, _tags(experiment), time)
     for path in TEXTS:
         if text := dvc.text(experiment, path):
             record.add_text(path, text, time)
     if params and record.rows:
         yield record
+
+
+def _tags(experiment: dvc.Experiment) -> dict[str, str]:
+    """What names an experiment, and its commit: another one may get the same name."""
+    return experiment.tags | {REVISION: experiment.revision}

@@ -50,10 +50,10 @@ def project(root: Path) -> None:
     commit()
 
 
-def weigh(value: float) -> None:
+def weigh(value: float, seed: int = 7) -> None:
     """Weights with a header as the train stage writes it."""
     MODEL.parent.mkdir(exist_ok=True)
-    header = json.dumps({"params": {"arch": "resnet18", "seed": 7}})
+    header = json.dumps({"params": {"arch": "resnet18", "seed": seed}})
     save_file({"weight": np.array([value])}, MODEL, {"abn": header})
 
 
@@ -295,3 +295,65 @@ def test_an_experiment_restored_from_the_cache_gets_its_run_beside_the_workspace
     weigh(1)
     assert "resnet18-s7-restored, experiment restored: 13 new" in sync()
     assert paths.HISTORY.exists() and len(runs("dvc.exp", "restored")) == 1
+
+
+def again(loss: str, top1: float, seed: int, name: str = "try") -> str:
+    """Another training, as HEAD and as the experiment `name`; its commit."""
+    weigh(seed, seed)
+    Path("params.yaml").write_text(PARAMS.replace("seed: 7", f"seed: {seed}"))
+    Path("plots/history.csv").write_text(f"epoch,train_loss\n1,{loss}\n")
+    Path("metrics/evaluate.json").write_text(json.dumps({"top1": top1}))
+    lock()
+    commit()
+    experiment(name)
+    return git("rev-parse", "HEAD")
+
+
+def found(revision: str) -> tuple[str, float, float]:
+    """The seed, first loss and accuracy in the one run of an experiment's commit."""
+    (run,) = runs("dvc.rev", revision)
+    history = Store()._client.get_metric_history(run.info.run_id, "train_loss")
+    (first,) = [point.value for point in history if point.step == 1]
+    return run.data.params["seed"], first, run.data.metrics["evaluate/top1"]
+
+
+@pytest.mark.parametrize("place", ["the repository", "the workspace"])
+def test_an_experiment_made_again_under_its_name_has_a_run_of_its_own(place: str) -> None:
+    """As by `dvc exp run -f -n try`."""
+    before = git("rev-parse", "HEAD")
+    experiment("try")
+    if place == "the repository":
+        MODEL.unlink()
+    sync()
+    after = again("4.5", 0.5, seed=9)
+    if place == "the repository":
+        MODEL.unlink()
+    sync()
+    assert (found(before), found(after)) == (("7", 2.5, 0.75), ("9", 4.5, 0.5))
+    assert len(runs("dvc.exp", "try")) == 2
+    assert all(line.endswith(": nothing new") for line in sync())
+
+
+def test_a_stage_that_runs_under_a_former_name_completes_only_what_it_began(
+    monkeypatch: Any,
+) -> None:
+    before = git("rev-parse", "HEAD")
+    with monkeypatch.context() as patch:
+        patch.setenv("DVC_EXP_NAME", "try")
+        patch.setenv("DVC_EXP_BASELINE_REV", BASE)
+        sync()  # a stage of the first training: it has no commit yet
+        experiment("try")
+        with outbox.training("f", {"arch": "resnet18", "seed": 9}, {}) as add:
+            add("row", {"epoch": 1, "train_loss": 4.5})
+            MODEL.unlink()
+            sync()  # the second has begun; the commit of the first is still there
+        weigh(9, seed=9)
+        Path("metrics/evaluate.json").write_text('{"top1": 0.5}')
+        Path("plots/history.csv").write_text("epoch,train_loss\n1,4.5\n")
+        lock()
+        sync()
+    after = again("4.5", 0.5, seed=9)
+    sync()
+    assert (found(before), found(after)) == (("7", 2.5, 0.75), ("9", 4.5, 0.5))
+    (begun,) = runs("abn.training", "f")
+    assert begun.data.tags["dvc.rev"] == after and len(runs("dvc.exp", "try")) == 2
