@@ -156,7 +156,7 @@ def _snapshot(name: str, revision: str, contents: Mapping[Path, bytes]) -> Snaps
     lock: Lock = dvc.yaml(contents[dvc.LOCK].decode(errors="replace")).get("stages") or {}
     if "train" not in lock:
         return None
-    files, notes = _results(lock, contents)
+    files, notes = vouched(lock, contents)
     params = _params(lock, *STAGES)
     deps = {dep["path"]: dep["md5"] for stage in STAGES[::-1] for dep in _of(lock, stage, "deps")}
     read = [
@@ -195,7 +195,7 @@ def _params(lock: Lock, *stages: str) -> dict[str, str]:
     return dict(redaction.flat(recorded))
 
 
-def _results(lock: Lock, contents: Mapping[Path, bytes]) -> tuple[dict[Path, str], list[str]]:
+def vouched(lock: Lock, contents: Mapping[Path, bytes]) -> tuple[dict[Path, str], list[str]]:
     """The texts that dvc.lock vouches for, and a line for each that it does not."""
     files: dict[Path, str] = {}
     made = _made(lock)

@@ -4,6 +4,7 @@ A run is a training or an experiment of DVC: experiments may share weights and d
 """
 
 import csv
+import functools
 import io
 import json
 import math
@@ -14,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from abn.experiments import dvc
+from abn.experiments import dvc, snapshots
 from abn.project import paths
 from abn.runtime.progress import say
 from abn.tracking import outbox
@@ -77,7 +78,7 @@ def records(
     sources = [(str(path), _training(path)) for path in sorted(outbox.folder().glob("*.jsonl"))]
     sources += [("workspace", _workspace(folder, since, current))]
     experiments = dvc.experiments()
-    dvc.read(experiments, [paths.PARAMS, *TEXTS])
+    dvc.read(experiments, [paths.PARAMS, dvc.LOCK, *TEXTS])
     sources += [(f"experiment {each.name}", _experiment(each)) for each in experiments]
     for name, source in sources:
         try:
@@ -126,15 +127,25 @@ def _workspace(folder: Path, since: float, current: dict[str, str]) -> Iterator[
 
 
 def _experiment(experiment: dvc.Experiment) -> Iterator[RunRecord]:
-    """What an experiment holds in git; nothing if that is no training."""
+    """What an experiment holds in git and dvc.lock vouches for; nothing if that is no training."""
     params, time = dvc.yaml(dvc.text(experiment, paths.PARAMS)), experiment.time * 1000
     name = f"experiment {experiment.name}"
     record = RunRecord(name, [experiment.tags], params, _tags(experiment), time)
-    for path in TEXTS:
-        if text := dvc.text(experiment, path):
-            record.add_text(path, text, time)
+    texts, notes = _vouched(experiment)
+    for note in notes:
+        say(f"{name}: {note}, left out")
+    for path, text in texts.items():
+        record.add_text(path, text, time)
     if params and record.rows:
         yield record
+
+
+@functools.cache  # a follower asks every two seconds
+def _vouched(experiment: dvc.Experiment) -> tuple[dict[Path, str], list[str]]:
+    """Those of TEXTS that are results of the training, and a line for each that is not."""
+    files = {path: dvc.text(experiment, path) for path in (dvc.LOCK, *TEXTS)}
+    contents = {path: text.encode(errors="surrogateescape") for path, text in files.items()}
+    return snapshots.vouched(dvc.yaml(files[dvc.LOCK]).get("stages") or {}, contents)
 
 
 def _tags(experiment: dvc.Experiment) -> dict[str, str]:

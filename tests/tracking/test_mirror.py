@@ -65,9 +65,10 @@ def lock() -> None:
         return {"path": name, "md5": hashlib.md5(content, usedforsecurity=False).hexdigest()}
 
     outs = [entry(name) for name in FILES]
+    trained = [path for path in (paths.TRAIN_METRICS,) if path.exists()]
     stages = {
         "download": {"deps": [], "outs": [], "params": {"params.yaml": {"data.size": 64}}},
-        "train": {"deps": [], "outs": outs[1:2]},
+        "train": {"deps": [], "outs": outs[1:2] + [entry(str(path)) for path in trained]},
         "evaluate": {
             "deps": [entry(str(MODEL))],
             "outs": outs[2:3],
@@ -195,6 +196,27 @@ def test_an_experiment_is_a_run_with_its_files_from_git() -> None:
     assert scores(record)["explain/srg"] == 0.5
 
 
+def test_results_that_an_experiments_lock_does_not_vouch_for_are_left_out_and_named(
+    capsys: Any,
+) -> None:
+    """Scores of other weights, as `abn compare` refuses them; and a file changed by hand."""
+    stages = json.loads(LOCK.read_text())["stages"]
+    stages["train"]["outs"].append({"path": str(MODEL), "md5": "of other weights"})
+    del stages["evaluate"]["deps"]
+    LOCK.write_text(json.dumps({"stages": stages}))
+    Path("metrics/evaluate.json").write_text('{"top1": 0.9}')
+    commit()
+    experiment("try")
+    MODEL.unlink()
+    (record,) = records()
+    assert scores(record) == {} and "explain.verdict" not in record.tags
+    assert len(curves(record)) == 2
+    assert capsys.readouterr().err == (
+        "experiment try: explain ran on another checkpoint/model.safetensors, left out\n"
+        "experiment try: metrics/evaluate.json is not the one that dvc.lock records, left out\n"
+    )
+
+
 def test_all_experiments_are_read_by_one_process(monkeypatch: Any) -> None:
     for name in ("a", "b", "c"):
         commit()
@@ -215,6 +237,7 @@ def test_all_experiments_are_read_by_one_process(monkeypatch: Any) -> None:
 def test_an_experiments_processor_and_threads_are_a_tag_as_its_training_sent_it() -> None:
     text = '{"val_top1": 0.5, "selected_on": "nothing", "device": "CPU, 2 threads"}'
     Path("metrics/train.json").write_text(text)
+    lock()
     git("add", "metrics/train.json")
     commit()
     experiment("vapid-frog")
@@ -232,6 +255,7 @@ def test_what_cannot_be_read_is_left_out_and_named(capsys: Any) -> None:
     (outbox.folder() / "h.jsonl").write_text(row)  # no start
     MODEL.write_bytes(b"torn")
     Path("metrics/evaluate.json").write_text("<<<<<<< HEAD")
+    lock()
     commit()
     experiment("torn")
     (record,) = records()
