@@ -7,7 +7,7 @@ import re
 import sqlite3
 import textwrap
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ CURVE = "train_loss"  # by its first point two trainings are told apart
 MARK = "abn.mirrored."  # begins the tags of a run that hold the digests of its records
 WAIT = 60.0  # seconds, for another process that sends
 REMEDY = "no result is lost; start the store, or check its address and disk, then run `abn sync`"
+REFUSED = (
+    "all else was sent; see `abn sync` for the reason, change the name or file, and sync again"
+)
 # MLflow compares runs by what was logged first; "epoch", the last, says that the row is there.
 ORDER = {"val_top1": 0, "epoch": 2}
 DEFAULTS = {
@@ -52,6 +55,13 @@ def failure(error: Exception) -> TrackingError:
     text = f"{type(cause).__name__}: {redaction.sentence(str(cause))}"
     what = type(cause).__name__ if address.has_secret() else textwrap.shorten(text, 500)
     return TrackingError(what, address.shown(), REMEDY)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the store works, but does not take what a record says."""
+    code = getattr(error, "error_code", None)
+    unfit = UnicodeError, OverflowError
+    return code == "INVALID_PARAMETER_VALUE" or isinstance(_cause(error), unfit)
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -139,35 +149,54 @@ class Store:
             self._experiment = _experiment(self._client)
 
     def update(self, records: Iterable[RunRecord]) -> Iterator[str]:
-        """Add what runs lack of `records`; yields a line for each that is new to this object."""
+        """Add what runs lack of `records`; yields a line for each that is new to this object.
+
+        TrackingError, after all others were sent, for those that MLflow refuses.
+        """
+        refused = []
         for record in records:
             digest = hashlib.sha256(repr(record).encode()).hexdigest()[:16]
             if digest in self._sent:
                 continue
             name = record.name()
-            added = 0 if digest in self._mirrored else self._update(record, name, digest)
+            try:
+                added = 0 if digest in self._mirrored else self._update(record, name, digest)
+            except Exception as error:
+                if not _is_refusal(error):
+                    raise
+                refused.append(f"{name}, {record.place}")
+                yield f"{refused[-1]}: not sent ({failure(error).what})"
+                continue
             self._sent.add(digest)
             if record.outbox and record.status == "FINISHED":
                 outbox.discard(record.outbox)
             yield f"{name}, {record.place}: {f'{added} new' if added else 'nothing new'}"
+        if refused:
+            what = f"MLflow does not take {' and '.join(refused)}"
+            raise TrackingError(what, address.shown(), REFUSED)
 
     def run_with(self, tags: dict[str, str]) -> str | None:
         """The id of the newest run with all `tags`; None where there is none."""
-        wanted = " and ".join(f'tags.`{tag}` = "{text}"' for tag, text in tags.items())
-        runs = self._client.search_runs([self._experiment], wanted)
-        return str(runs[0].info.run_id) if runs else None
+        run = next(self._runs(tags), None)
+        return str(run.info.run_id) if run else None
+
+    def _runs(self, tags: Mapping[str, str]) -> Iterator[Any]:
+        """The runs with all `tags`, newest first."""
+        # MLflow reads no text with both kinds of quotes: what has one is compared here.
+        asked = [f'tags.`{tag}` = "{text}"' for tag, text in tags.items() if '"' not in text]
+        token = None
+        while True:
+            which = [self._experiment], " and ".join(asked)
+            page = self._client.search_runs(*which, max_results=1000, page_token=token)
+            yield from (run for run in page if tags.items() <= run.data.tags.items())
+            if not (token := page.token):
+                return
 
     @functools.cached_property
     def _mirrored(self) -> set[str]:
         """The digests of all records that the store has: one question, not one for each record."""
-        found: set[str] = set()
-        token = None
-        while True:
-            page = self._client.search_runs([self._experiment], max_results=1000, page_token=token)
-            tags = (tag for run in page for tag in run.data.tags.items())
-            found |= {digest for name, digest in tags if name.startswith(MARK)}
-            if not (token := page.token):
-                return found
+        tags = (tag for run in self._runs({}) for tag in run.data.tags.items())
+        return {digest for name, digest in tags if name.startswith(MARK)}
 
     def _update(self, record: RunRecord, name: str, digest: str) -> int:
         """Add what the run of `record` lacks; how many things that is."""
@@ -191,9 +220,9 @@ class Store:
         mine, revision = dvc.tags_in(record.tags), record.tags.get(REVISION)
         others = [each.tags for each in dvc.experiments() if each.tags != mine]
         for key in record.keys:
-            wanted = " and ".join(f'tags.`{tag}` = "{text}"' for tag, text in key.items())
-            found = self._client.search_runs([self._experiment], wanted)
-            for run in sorted(found, key=lambda run: run.data.tags.get(REVISION) != revision):
+            for run in sorted(
+                self._runs(key), key=lambda run: run.data.tags.get(REVISION) != revision
+            ):
                 if dvc.tags_in(run.data.tags) not in others and self._is_of(run, record, key):
                     return run
         return None

@@ -15,6 +15,7 @@ from urllib.request import url2pathname
 
 import pytest
 
+from abn.runtime.errors import TrackingError
 from abn.tracking.address import address
 from abn.tracking.client import EXPERIMENT, Store
 from abn.tracking.mirror import RunRecord
@@ -101,6 +102,43 @@ def test_records_that_the_store_has_are_found_by_one_question(monkeypatch: Any) 
         assert update(*given) == ["nothing new"] * 2
     Store()._client.delete_run(run("f").info.run_id)
     assert update(*given) == ["4 new", "nothing new"]
+
+
+@pytest.mark.parametrize("name", ['a"b', "a'b", "a\"b'c", '"a"', "'a'", "a`b;c--%"])
+def test_an_experiment_may_have_every_name_that_git_allows(name: str) -> None:
+    given = [RunRecord("", [{"dvc.exp": each}], {}, {}, 1000, rows(1)) for each in (name, "b")]
+    assert update(*given) == ["2 new"] * 2
+    given[0].rows |= rows(2)
+    assert update(*given) == ["2 new", "nothing new"]
+    assert Store().run_with({"dvc.exp": name}) != Store().run_with({"dvc.exp": "b"})
+
+
+@pytest.mark.parametrize("says", [{"scores": {"top1?": (1000, 0.5)}}, {"tags": {"a": "\udcff"}}])
+def test_what_mlflow_refuses_is_named_and_all_else_is_sent(says: dict[str, Any]) -> None:
+    """A mark in the name of a score; what is not UTF-8."""
+    good = RunRecord("experiment good", [{"dvc.exp": "good"}], {"seed": 1}, {}, 1000, rows(1))
+    bad = record(**says)
+    lines: list[str] = []
+    for _ in range(2):
+        words = "MLflow does not take resnet18-s0-f, training; sqlite:.*; all else was sent"
+        with pytest.raises(TrackingError, match=words):
+            lines += Store().update([bad, good])
+    refused, sent, _, again = lines
+    assert refused.startswith("resnet18-s0-f, training: not sent (")
+    assert sent == "s1-good, experiment good: 3 new" and again.endswith(": nothing new")
+
+
+def test_a_store_that_fails_is_asked_once_and_not_for_each_record(monkeypatch: Any) -> None:
+    store, asked = Store(), []
+
+    def fail(*words: Any, **more: Any) -> None:
+        asked.append(words)
+        raise ConnectionError
+
+    monkeypatch.setattr(store._client, "search_runs", fail)
+    with pytest.raises(ConnectionError):
+        list(store.update([record(rows=rows(1)), record(rows=rows(1, 2))]))
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("heard", [0, 1])
