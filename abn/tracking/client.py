@@ -206,6 +206,9 @@ class Store:
         mark, id = f"{MARK}{record.place.partition(' ')[0]}", run.info.run_id
         if run.data.tags.get(mark) == digest:
             return 0
+        former, present = (tags.get(dvc.TAGS[0]) for tags in (run.data.tags, record.tags))
+        if present and former != present and run.info.run_name.endswith(f"-{former}"):
+            self._client.update_run(id, name=name)
         added = self._add(run, record)
         for file in record.artifacts:  # in place of the one of the same name
             self._client.log_artifact(id, str(file))

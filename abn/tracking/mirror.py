@@ -129,8 +129,9 @@ def _workspace(folder: Path, since: float, current: dict[str, str]) -> Iterator[
 def _experiment(experiment: dvc.Experiment) -> Iterator[RunRecord]:
     """What an experiment holds in git and dvc.lock vouches for; nothing if that is no training."""
     params, time = dvc.yaml(dvc.text(experiment, paths.PARAMS)), experiment.time * 1000
-    name = f"experiment {experiment.name}"
-    record = RunRecord(name, [experiment.tags], params, _tags(experiment), time)
+    name, tags = f"experiment {experiment.name}", _tags(experiment)
+    keys = [experiment.tags, {REVISION: experiment.revision}]  # it may have been renamed
+    record = RunRecord(name, keys, params, tags, time)
     texts, notes = _vouched(experiment)
     for note in notes:
         say(f"{name}: {note}, left out")

@@ -381,3 +381,23 @@ def test_a_stage_that_runs_under_a_former_name_completes_only_what_it_began(
     assert (found(before), found(after)) == (("7", 2.5, 0.75), ("9", 4.5, 0.5))
     (begun,) = runs("abn.training", "f")
     assert begun.data.tags["dvc.rev"] == after and len(runs("dvc.exp", "try")) == 2
+
+
+def test_a_renamed_experiment_keeps_its_run_and_a_copy_gets_one() -> None:
+    """As by `dvc exp rename`; two experiments may have one commit."""
+    experiment("try")
+    MODEL.unlink()
+    sync()
+    (before,) = runs("dvc.exp", "try")
+    experiment("copy")
+    assert sync()[0].endswith("copy: 13 new")
+    for name in ("try", "copy"):
+        git("update-ref", "-d", f"refs/exps/{BASE[:2]}/{BASE[2:]}/{name}")
+    experiment("better")
+    experiment("copy")
+    sync()
+    assert {run.info.run_name for run in runs("dvc.rev", git("rev-parse", "HEAD"))} == {
+        "resnet18-s7-better", "resnet18-s7-copy"
+    }  # fmt: skip
+    (after,) = runs("dvc.exp", "better")
+    assert after.info.run_id == before.info.run_id and runs("dvc.exp", "try") == []
