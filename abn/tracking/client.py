@@ -65,6 +65,8 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _cause(error: BaseException) -> BaseException:
+    if driver := getattr(error, "orig", None):  # SQLAlchemy's; before it are those MLflow caught
+        return driver
     inner = error.__cause__ or error.__context__
     return _cause(inner) if inner else error
 

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import zlib
@@ -14,10 +15,11 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from abn.runtime.errors import TrackingError
 from abn.tracking.address import address
-from abn.tracking.client import EXPERIMENT, Store
+from abn.tracking.client import EXPERIMENT, Store, failure
 from abn.tracking.mirror import RunRecord
 from tests.tracking.stores import curve, run
 
@@ -139,6 +141,15 @@ def test_a_store_that_fails_is_asked_once_and_not_for_each_record(monkeypatch: A
     with pytest.raises(ConnectionError):
         list(store.update([record(rows=rows(1)), record(rows=rows(1, 2))]))
     assert len(asked) == 1
+
+
+def test_the_last_error_of_a_database_is_named_and_not_one_that_mlflow_had_caught() -> None:
+    """A repeated point is no failure; that there is no room for the next one is."""
+    full = sqlite3.OperationalError("disk is full")
+    full.__context__ = sqlite3.IntegrityError("UNIQUE constraint failed")
+    error = OperationalError("insert", {}, full)
+    error.__cause__ = full
+    assert failure(error).what == "OperationalError: disk is full"
 
 
 @pytest.mark.parametrize("heard", [0, 1])
