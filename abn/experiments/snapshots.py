@@ -196,14 +196,17 @@ def _params(lock: Lock, *stages: str) -> dict[str, str]:
 
 
 def vouched(lock: Lock, contents: Mapping[Path, bytes]) -> tuple[dict[Path, str], list[str]]:
-    """The texts that dvc.lock vouches for, and a line for each that it does not."""
+    """Those of `contents` that dvc.lock vouches for, and a line for each that it does not.
+
+    An empty one is a file that is not there.
+    """
     files: dict[Path, str] = {}
     made = _made(lock)
     stale = {stage: path for stage in lock for path in _outdated(_of(lock, stage, "deps"), made)}
     notes = [f"{stage} ran on another {path}, left out" for stage, path in stale.items()]
     notes += [f"{path} cannot be checked, `dvc fetch` helps" for path in _unknown(lock, made)]
     writers = {out["path"]: stage for stage in lock for out in _of(lock, stage, "outs")}
-    for path in (path for path in FILES if path.as_posix() in writers):
+    for path in (path for path in FILES if path in contents and path.as_posix() in writers):
         if not contents[path]:
             notes.append(f"{path} is missing")
         elif _md5(contents[path]) != made[path.as_posix()]:

@@ -134,7 +134,7 @@ def _experiment(experiment: dvc.Experiment) -> Iterator[RunRecord]:
     record = RunRecord(name, keys, params, tags, time)
     texts, notes = _vouched(experiment)
     for note in notes:
-        say(f"{name}: {note}, left out")
+        say(f"{name}: {note}")
     for path, text in texts.items():
         record.add_text(path, text, time)
     if params and record.rows:
