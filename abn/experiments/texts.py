@@ -88,7 +88,7 @@ def change(more: Difference | None, line: str = " ") -> str:
     sign = "+" if round(more.mean, 3) > 0 else ""
     interval = f"({number(more.low, 3)} to {number(more.high, 3)})", more.covers
     parts = interval if more.covers else ("no interval",)
-    paired = [] if more.paired in ("", ALL) else [f"paired: {more.paired}"]
+    paired = [] if more.paired in ("", ALL) else [f"(paired: {more.paired})"]
     return line.join([f"{sign}{number(more.mean, 3)}", *parts, *paired])
 
 

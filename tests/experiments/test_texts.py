@@ -43,7 +43,7 @@ def test_a_value_and_a_difference_are_written_with_three_digits() -> None:
     more = Difference(-0.012, None, None, "", ALL)
     assert texts.change(more) == "−0.012 no interval"  # noqa: RUF001
     more = Difference(0.012, 0.003, 0.021, "images", "1 of 3 seeds")
-    assert texts.change(more) == "+0.012 (0.003 to 0.021) images paired: 1 of 3 seeds"
+    assert texts.change(more) == "+0.012 (0.003 to 0.021) images (paired: 1 of 3 seeds)"
 
 
 def test_the_table_has_a_line_for_each_configuration(sweep: Comparison) -> None:
