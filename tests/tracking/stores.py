@@ -4,6 +4,7 @@ import functools
 import http.client
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,14 +27,16 @@ from abn.tracking.client import Store
 HOUSE = Path(__file__).parents[2]
 SERVER = "import sys; from mlflow.server import app; app.run(port=int(sys.argv[1]))"
 TRAINING = """
-import sys, time
+import signal, sys, threading
 from abn.tracking import follow, outbox
 name, first, last, pause = sys.argv[1], *map(float, sys.argv[2:])
+ended = threading.Event()
+signal.signal(signal.SIGUSR1, lambda *_: ended.set())
 with follow.following(), outbox.training(name, {"arch": "resnet18", "seed": 0}, {}) as note:
     for epoch in range(int(first), int(last) + 1):
         note("row", {"epoch": epoch, "loss": 10.0 - epoch})
     print("trained", flush=True)
-    time.sleep(pause)
+    ended.wait(pause)
     note("end", {"weights.sha256": name})
 """
 
@@ -77,10 +80,20 @@ def sync() -> list[str]:
 
 
 def train(name: str, first: int, last: int, pause: float = 0) -> "subprocess.Popen[str]":
-    """A process that trains epochs `first` to `last`, waits, and ends."""
+    """A process that trains epochs `first` to `last`, waits `pause` seconds at most, and ends."""
     words = [sys.executable, "-c", TRAINING, name, str(first), str(last), str(pause)]
     pipe = subprocess.PIPE
     return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True)
+
+
+def finish(process: "subprocess.Popen[str]", name: str, last: int = 6) -> str:
+    """End the training once the process beside it has sent its epochs; what it said on stderr.
+
+    On a busy machine that takes longer than a training waits at its end.
+    """
+    until(lambda: runs("abn.training", name) and len(curve(name)) == last)
+    process.send_signal(signal.SIGUSR1)
+    return process.communicate()[1]
 
 
 def note(name: str, first: int, last: int, end: bool = True) -> None:
