@@ -62,9 +62,15 @@ def is_complete(content: bytes) -> bool:
         ]
         params = [stage.get("params", {}) for stage in stages]
         cut_off = any(None in part.values() for part in [*files, *params])
+        cut_off |= any("md5" in file and not _is_whole(file) for file in files)
         return all(stage["cmd"] for stage in stages) and not cut_off and content.endswith(b"\n")
     except (ParamsError, UnicodeDecodeError, TypeError, AttributeError, KeyError):
         return False
+
+
+def _is_whole(file: dict[str, object]) -> bool:
+    """Whether an entry of dvc.lock has all its lines; the last one is that of a folder's files."""
+    return "size" in file and (not str(file["md5"]).endswith(".dir") or "nfiles" in file)
 
 
 def dvc_tables() -> Iterator[Problem]:

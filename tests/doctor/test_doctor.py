@@ -146,6 +146,15 @@ def test_a_dvc_lock_without_stages_is_incomplete(content: bytes) -> None:
     assert not working_tree.is_complete(content)
 
 
+def test_a_dvc_lock_without_its_last_line_is_incomplete() -> None:
+    """It is YAML still, and DVC would not write it again."""
+    lines = (ROOT / "dvc.lock").read_bytes().splitlines(keepends=True)
+    assert not working_tree.is_complete(b"".join(lines[:-1]))
+    stage = b"stages:\n  train:\n    cmd: x\n    outs:\n    - path: checkpoint\n      md5: 1.dir\n"
+    assert not working_tree.is_complete(stage + b"      size: 1\n")
+    assert working_tree.is_complete(stage + b"      size: 1\n      nfiles: 1\n")
+
+
 def test_a_dvc_lock_with_a_dependency_on_the_web_is_complete() -> None:
     """DVC records such a dependency by checksum or etag, without md5 and size."""
     deps = "[{path: 'https://a.org/x', checksum: '\"1\"'}, {path: 's3://a/x', etag: e, size: 1}]"
