@@ -17,8 +17,12 @@ class UserError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, where: object, remedy: str) -> None:
-        self.what = what
-        super().__init__("; ".join(map(_on_one_line, (what, where, remedy))))
+        self.what, self._said = what, (what, str(where), remedy)
+        super().__init__("; ".join(map(_on_one_line, self._said)))
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """For another process: the three parts, of which `args` has only the line."""
+        return type(self), self._said
 
     def line(self) -> str:
         """The whole line, as it is printed."""
