@@ -139,7 +139,7 @@ def tiny(tmp_path: Path) -> Path:
 @pytest.mark.skipif(sys.platform != "linux", reason="drops files from the page cache")
 def test_a_large_data_set_is_measured_in_pieces(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
-    small = ("--images", 60, "--bases", 7, "--side", 64, "--size", 32, "--batch", 4, "--steps", 3)
+    small = ("--images", 60, "--bases", 7, "--side", 96, "--size", 32, "--batch", 4, "--steps", 3)
     run(tmp_path, "scale", *small, "--work", tmp_path / "work")
     figures = found(tmp_path / "scale.json")
     assert list(figures) == ["files", "watch", "pack", "hash", "stream", "draws", "imagenet"]

@@ -297,7 +297,7 @@ def test_a_store_that_hangs_is_one_line_and_seconds_fewer_if_stopped(proxy: Prox
         work.communicate()
         assert time.monotonic() - started < follow.STOPPED + 4  # the interpreter goes down too
     with train("f", 4, 6, pause=6) as work:
-        stores.follower(work)
+        assert work.stdout and work.stdout.readline() == "trained\n"
         started = time.monotonic()
         _, error = work.communicate()
     assert work.returncode == 0 and time.monotonic() - started < 6 + follow.FINISHED + 4
@@ -373,17 +373,20 @@ def test_a_database_that_is_removed_is_made_again_with_all_that_files_hold(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it goes on alone
 def test_a_database_locked_by_another_process_holds_nobody_up(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """MLflow waits 20 s for a lock, deep in C."""
+    """The process beside the stage says so, or is still waiting for the lock."""
     note("f", 1, 6)
     with closing(sqlite3.connect(root / "mlflow.db")) as holder:
         holder.execute("begin exclusive")
         started = time.monotonic()
         with follow.following():
             pass
-        assert capsys.readouterr().err == "" and time.monotonic() - started < follow.FINISHED + 4
+        assert time.monotonic() - started < follow.FINISHED + 4
+    said = capsys.readouterr().err
+    assert said == "" or ("database is locked" in said and said.count("\n") == 1)
     sync()
     arrived("f")
 
