@@ -116,8 +116,12 @@ class Run:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """For commands in `root`: a state after each step, all temporary files beside `root`."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("ABN_")}
+    """For commands in `root`: a state after each step, all temporary files beside `root`.
+
+    Nothing goes to a store of the caller's.
+    """
+    given = "ABN_", "MLFLOW_"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(given)}
     aside = {name: str(root.parent / name) for name in ("TMPDIR", "DVC_SITE_CACHE_DIR")}
     for folder in aside.values():
         Path(folder).mkdir(exist_ok=True)

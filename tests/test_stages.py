@@ -61,7 +61,8 @@ class Project:
         self.root = root
         self.watch: dict[str, str] = {}
         bin_folder = Path(sys.executable).parent
-        self.env = os.environ | IDENTITY | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
+        own = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        self.env = own | IDENTITY | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
 
     def run(self, command: str, code: int = 0, **env: str) -> str:
         """Run `command`, expect its exit `code`; all that it printed."""
