@@ -18,7 +18,7 @@ from abn.experiments import dvc
 from abn.runtime import files, locks, redaction
 from abn.runtime.errors import TrackingError
 from abn.tracking import address, outbox, view
-from abn.tracking.mirror import REVISION, RunRecord
+from abn.tracking.mirror import REVISION, RunRecord, tags_of
 
 EXPERIMENT, ARTIFACTS = "attention-branch-network", "mlartifacts"
 making = threading.Lock()  # held while a new database is made
@@ -194,11 +194,27 @@ class Store:
             if not (token := page.token):
                 return
 
+    def has(self, experiment: dvc.Experiment) -> bool:
+        """Whether a run had all of `experiment` when this object asked first."""
+        return frozenset(tags_of(experiment).items()) in self._whole
+
+    @functools.cached_property
+    def _whole(self) -> set[frozenset[tuple[str, str]]]:
+        """What names the experiments that runs have all of."""
+        names = tags_of(dvc.Experiment("", "", "", 0))
+        whole = [tags for tags in self._tags if f"{MARK}experiment" in tags]
+        return {frozenset(item for item in tags.items() if item[0] in names) for tags in whole}
+
     @functools.cached_property
     def _mirrored(self) -> set[str]:
-        """The digests of all records that the store has: one question, not one for each record."""
-        tags = (tag for run in self._runs({}) for tag in run.data.tags.items())
+        """The digests of all records that the store has."""
+        tags = (tag for each in self._tags for tag in each.items())
         return {digest for name, digest in tags if name.startswith(MARK)}
+
+    @functools.cached_property
+    def _tags(self) -> list[dict[str, str]]:
+        """Those of all runs: one question, not one for each record."""
+        return [dict(run.data.tags) for run in self._runs({})]
 
     def _update(self, record: RunRecord, name: str, digest: str) -> int:
         """Add what the run of `record` lacks; how many things that is."""

@@ -102,7 +102,8 @@ class Follower:
         last = stage.ended.is_set()
         try:
             self._store = self._store or client.Store()
-            list(self._store.update(mirror.records(stage.folder, stage.since, stage.experiment)))
+            about = stage.folder, stage.since, stage.experiment
+            list(self._store.update(mirror.records(*about, self._store.has)))
             stage.failures = 0
         except Exception as error:
             self._store, stage.failures = None, stage.failures + 1

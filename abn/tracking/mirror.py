@@ -8,7 +8,7 @@ import functools
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,16 +68,20 @@ class RunRecord:
 
 
 def records(
-    folder: Path, since: float = math.inf, current: dict[str, str] | None = None
+    folder: Path,
+    since: float = math.inf,
+    current: dict[str, str] | None = None,
+    known: Callable[[dvc.Experiment], bool] = lambda experiment: False,
 ) -> Iterator[RunRecord]:
     """All that the files say; in `folder` a stage runs since `since` (seconds), if any does.
 
-    `current` has the tags of its experiment; None: of the one in which this process runs.
+    `current` has the tags of its experiment; None: of the one in which this process runs. Those
+    that are `known` are left out: to read the dvc.lock of 200 takes seconds.
     """
     current = dvc.current() if current is None else current
     sources = [(str(path), _training(path)) for path in sorted(outbox.folder().glob("*.jsonl"))]
     sources += [("workspace", _workspace(folder, since, current))]
-    experiments = dvc.experiments()
+    experiments = [each for each in dvc.experiments() if not known(each)]
     dvc.read(experiments, [paths.PARAMS, dvc.LOCK, *TEXTS])
     sources += [(f"experiment {each.name}", _experiment(each)) for each in experiments]
     for name, source in sources:
@@ -113,7 +117,7 @@ def _workspace(folder: Path, since: float, current: dict[str, str]) -> Iterator[
     weights = {"weights.sha256": dvc.digest(model, "sha256")}
     applied = [] if current else dvc.applied(folder)[:1]
     keys = [current] if current else [*(each.tags for each in applied), weights]
-    tags = weights | (_tags(applied[0]) if applied else current)
+    tags = weights | (tags_of(applied[0]) if applied else current)
     time = int(model.stat().st_mtime * 1000)
     record = RunRecord("workspace", keys, params | dvc.params(folder), tags, time)
     for file in dvc.results(folder, since):
@@ -129,7 +133,7 @@ def _workspace(folder: Path, since: float, current: dict[str, str]) -> Iterator[
 def _experiment(experiment: dvc.Experiment) -> Iterator[RunRecord]:
     """What an experiment holds in git and dvc.lock vouches for; nothing if that is no training."""
     params, time = dvc.yaml(dvc.text(experiment, paths.PARAMS)), experiment.time * 1000
-    name, tags = f"experiment {experiment.name}", _tags(experiment)
+    name, tags = f"experiment {experiment.name}", tags_of(experiment)
     keys = [experiment.tags, {REVISION: experiment.revision}]  # it may have been renamed
     record = RunRecord(name, keys, params, tags, time)
     texts, notes = _vouched(experiment)
@@ -149,6 +153,6 @@ def _vouched(experiment: dvc.Experiment) -> tuple[dict[Path, str], list[str]]:
     return snapshots.vouched(dvc.yaml(files[dvc.LOCK]).get("stages") or {}, contents)
 
 
-def _tags(experiment: dvc.Experiment) -> dict[str, str]:
+def tags_of(experiment: dvc.Experiment) -> dict[str, str]:
     """What names an experiment, and its commit: another one may get the same name."""
     return experiment.tags | {REVISION: experiment.revision}

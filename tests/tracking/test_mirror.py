@@ -383,6 +383,17 @@ def test_a_stage_that_runs_under_a_former_name_completes_only_what_it_began(
     assert begun.data.tags["dvc.rev"] == after and len(runs("dvc.exp", "try")) == 2
 
 
+def test_an_experiment_that_the_store_has_is_not_read_again() -> None:
+    experiment("try")
+    MODEL.unlink()
+    first = Store()
+    assert [each.place for each in mirror.records(Path(), known=first.has)] == ["experiment try"]
+    list(first.update(mirror.records(Path())))
+    assert list(mirror.records(Path(), known=Store().has)) == []
+    experiment("copy")  # of the same commit
+    assert [each.place for each in mirror.records(Path(), known=Store().has)] == ["experiment copy"]
+
+
 def test_a_renamed_experiment_keeps_its_run_and_a_copy_gets_one() -> None:
     """As by `dvc exp rename`; two experiments may have one commit."""
     experiment("try")
