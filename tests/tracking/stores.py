@@ -32,6 +32,7 @@ from abn.tracking import follow, outbox
 name, first, last, pause = sys.argv[1], *map(float, sys.argv[2:])
 ended = threading.Event()
 signal.signal(signal.SIGUSR1, lambda *_: ended.set())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a caller may have it ignored
 with follow.following(), outbox.training(name, {"arch": "resnet18", "seed": 0}, {}) as note:
     for epoch in range(int(first), int(last) + 1):
         note("row", {"epoch": epoch, "loss": 10.0 - epoch})
