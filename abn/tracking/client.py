@@ -241,9 +241,9 @@ class Store:
         mine, revision = dvc.tags_in(record.tags), record.tags.get(REVISION)
         others = [each.tags for each in dvc.experiments() if each.tags != mine]
         for key in record.keys:
-            for run in sorted(
-                self._runs(key), key=lambda run: run.data.tags.get(REVISION) != revision
-            ):
+            # One of the same commit comes first.
+            runs = sorted(self._runs(key), key=lambda run: run.data.tags.get(REVISION) != revision)
+            for run in runs:
                 if dvc.tags_in(run.data.tags) not in others and self._is_of(run, record, key):
                     return run
         return None
